@@ -1,0 +1,1 @@
+"""The face of finetui: a Textual wizard and the command line."""
