@@ -42,7 +42,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, cast
 
-SYSTEM_PROMPT = "Turn the customer's message into one line of JSON with the keys category, urgency, product, summary."
+SYSTEM_PROMPT = (
+    "Turn the customer's message into one line of JSON with the keys category, urgency, product, summary."
+)
 """Given to the base model and to the tuned one alike, in training and in the comparison."""
 
 KEYS = ("category", "urgency", "product", "summary")
@@ -119,13 +121,9 @@ def parse_answer(answer: str) -> Labels | None:
     if len(answer) > MAX_ANSWER_CHARACTERS:
         return None
     try:
-        value = json.loads(
-            answer.strip(), object_pairs_hook=_object_of_pairs, parse_constant=_refuse
-        )
-    except (
-        ValueError,
-        RecursionError,
-    ):  # ValueError: not JSON, a key twice, a number with too many digits
+        value: object = json.loads(answer.strip(), object_pairs_hook=_object_of_pairs, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        # ValueError: no JSON, a key twice, or a number with too many digits. RecursionError: nested too deeply.
         return None
     if not isinstance(value, dict):
         return None
@@ -147,9 +145,7 @@ def judge(answer: str, reference: str) -> Verdict:
         raise ValueError(f"not a valid reference: {reference[:200]!r}")
     labels = parse_answer(answer)
     if labels is None:
-        return Verdict(
-            None, category_right=False, urgency_right=False, product_right=False
-        )
+        return Verdict(None, category_right=False, urgency_right=False, product_right=False)
     return Verdict(
         labels,
         category_right=labels.category == expected.category,
@@ -164,10 +160,7 @@ def score(answers: Sequence[str], references: Sequence[str]) -> Score:
     Raises:
         ValueError: the two differ in length, or a reference is not a valid answer.
     """
-    verdicts = [
-        judge(answer, reference)
-        for answer, reference in zip(answers, references, strict=True)
-    ]
+    verdicts = [judge(answer, reference) for answer, reference in zip(answers, references, strict=True)]
     return Score(
         rows=len(verdicts),
         valid=sum(verdict.valid for verdict in verdicts),

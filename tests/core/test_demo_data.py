@@ -55,10 +55,7 @@ class Row(BaseModel):
 
 
 def read(path: Path) -> list[Row]:
-    return [
-        Row.model_validate_json(line)
-        for line in path.read_text(encoding="utf-8").splitlines()
-    ]
+    return [Row.model_validate_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 TRAIN = read(train_path())
@@ -109,18 +106,14 @@ def test_rows_are_well_formed(rows: list[Row]):
 
 
 def test_praise_is_never_urgent():
-    assert {
-        row.labels.urgency for row in TRAIN + HELDOUT if row.labels.category == "praise"
-    } == {"low"}
+    assert {row.labels.urgency for row in TRAIN + HELDOUT if row.labels.category == "praise"} == {"low"}
 
 
 def test_no_message_occurs_twice_or_nearly():
     messages = [(row.message, trigrams(row.message)) for row in TRAIN + HELDOUT]
     assert len({normalised(message) for message, _ in messages}) == len(messages)
     near = [
-        (one, other)
-        for (one, a), (other, b) in combinations(messages, 2)
-        if len(a & b) / len(a | b) >= 0.4
+        (one, other) for (one, a), (other, b) in combinations(messages, 2) if len(a & b) / len(a | b) >= 0.4
     ]
     assert near == []
 
@@ -155,9 +148,7 @@ def test_prompt_names_the_keys():
 
 
 def test_references_score_full_marks():
-    assert score(REFERENCES, REFERENCES) == Score(
-        rows=40, valid=40, category_right=40, exact=40
-    )
+    assert score(REFERENCES, REFERENCES) == Score(rows=40, valid=40, category_right=40, exact=40)
     padded = [f"\n {reference}  \n" for reference in REFERENCES]
     assert score(padded, REFERENCES).exact_share == 1.0
 
@@ -177,7 +168,9 @@ def test_no_rows_score_zero():
     assert score([], []).valid_share == 0.0
 
 
-GOOD = '{"category": "defect", "urgency": "high", "product": "kettle", "summary": "Kettle leaks since Tuesday"}'
+GOOD = (
+    '{"category": "defect", "urgency": "high", "product": "kettle", "summary": "Kettle leaks since Tuesday"}'
+)
 
 
 @pytest.mark.parametrize(
@@ -205,9 +198,7 @@ GOOD = '{"category": "defect", "urgency": "high", "product": "kettle", "summary"
         '{"a":' * 700,
         "{" * 10_000_000,
     ],
-    ids=lambda answer: f"{len(answer)}-{answer[:30]!r}".encode(
-        "ascii", "replace"
-    ).decode(),
+    ids=lambda answer: f"{len(answer)}-{answer[:30]!r}".encode("ascii", "replace").decode(),
 )
 def test_anything_but_the_one_object_is_invalid(answer: str):
     verdict = judge(answer, GOOD)
@@ -229,9 +220,7 @@ def test_order_of_keys_is_free():
         ("summary", True, True, True),
     ],
 )
-def test_each_value_is_judged_alone(
-    key: str, category: bool, urgency: bool, product: bool
-):
+def test_each_value_is_judged_alone(key: str, category: bool, urgency: bool, product: bool):
     verdict = judge(json.dumps(json.loads(GOOD) | {key: "something else"}), GOOD)
     assert verdict.valid
     assert (verdict.category_right, verdict.urgency_right, verdict.product_right) == (
@@ -251,9 +240,7 @@ def test_faulty_reference_is_refused():
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: (
-        st.lists(inner) | st.dictionaries(st.sampled_from(KEYS) | st.text(), inner)
-    ),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(KEYS) | st.text(), inner),
 )
 
 
