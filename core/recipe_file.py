@@ -126,9 +126,8 @@ def _elsewhere(word: str, section: str) -> str:
     return f"; it belongs under {other}" if other else ""
 
 
-def _sentence(error: Any) -> str:
-    """One pydantic error as a sentence about a key, without the line."""
-    loc = tuple(error["loc"])
+def _sentence(error: Any, loc: tuple[str | int, ...]) -> str:
+    """One pydantic error at `loc` as a sentence about a key, without the line."""
     key = ".".join(str(part) for part in loc)
     kind = error["type"]
     if kind == "extra_forbidden":
@@ -164,9 +163,10 @@ def _sentence(error: Any) -> str:
     return f"{spec.path} must be {allowed}{empty}, and is {got}"
 
 
-def sentences(error: ValidationError) -> list[tuple[tuple[str | int, ...], str]]:
-    """Each problem of a failed validation as (path, sentence)."""
-    return [(tuple(e["loc"]), _sentence(e)) for e in error.errors(include_url=False)]
+def sentences(error: ValidationError, *section: str) -> list[tuple[tuple[str | int, ...], str]]:
+    """Each problem of a failed validation as (path, sentence). `section` is given where it was validated alone."""
+    located = [(e, (*section, *e["loc"])) for e in error.errors(include_url=False)]
+    return [(loc, _sentence(e, loc)) for e, loc in located]
 
 
 def parse(text: str, where: str = "recipe") -> Recipe:
@@ -187,7 +187,9 @@ def parse(text: str, where: str = "recipe") -> Recipe:
         raise refuse([(problem.line, problem.message)]) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise refuse([(mark.line + 1 if mark else 1, f"no YAML: {one_line(str(error.problem), 120)}")]) from None
+        raise refuse(
+            [(mark.line + 1 if mark else 1, f"no YAML: {one_line(str(error.problem), 120)}")]
+        ) from None
     except yaml.YAMLError as error:  # characters that YAML does not take
         raise refuse([(1, f"no YAML: {one_line(str(error), 120)}")]) from None
     except RecursionError:
@@ -199,7 +201,9 @@ def parse(text: str, where: str = "recipe") -> Recipe:
         message = f"version {version} is newer than this finetui reads ({VERSION}); update finetui"
         raise refuse([(lines[("version",)], message)])
     if version != VERSION or isinstance(version, bool):
-        raise refuse([(lines[("version",)], f"version must be {VERSION}, and is {one_line(repr(version), 40)}")])
+        raise refuse(
+            [(lines[("version",)], f"version must be {VERSION}, and is {one_line(repr(version), 40)}")]
+        )
     for section in STEPS:  # `training:` with nothing below it is an empty section
         if section in data and data[section] is None:
             data[section] = {}

@@ -86,7 +86,7 @@ def test_any_text_is_a_recipe_or_a_clear_refusal(text: str) -> None:
         ("a: &x [1]\nb: *x\n", 1, ["aliases"]),
         ("name: !!python/object/apply:os.system [ls]\n", 1, ["tag"]),
         ("model:\n  source: ''\n", 2, ["must not be empty"]),
-        ("model:\n  source: \"a\\x1bb\"\n", 2, ["control character"]),
+        ('model:\n  source: "a\\x1bb"\n', 2, ["control character"]),
     ],
 )
 def test_each_mistake_is_named_with_its_line(text: str, line: int, parts: list[str]) -> None:
