@@ -49,11 +49,11 @@ DARK = Theme(
     background="#131519",
     surface="#191c21",
     panel="#20242b",
-    boost="#ffffff 4%",
+    boost="#ffffff0a",
     variables={
         "accent-muted": "#6f5630",
         "success-muted": "#2c534d",
-        "secondary-muted": "#2e333c",
+        "secondary-muted": "#383e48",
         "text-muted": "#979da8",
         "text-disabled": "#69707c",
         "text-accent": "#e8a94a",
@@ -102,7 +102,7 @@ LIGHT = Theme(
     background="#faf8f4",
     surface="#f1eee8",
     panel="#e8e4dc",
-    boost="#000000 4%",
+    boost="#0000000a",
     variables={
         "accent-muted": "#d9bf96",
         "success-muted": "#a9cfc8",
@@ -158,6 +158,8 @@ ANSI = Theme(
     panel="ansi_default",
     boost="ansi_default",
     variables={
+        "ansi-background": "ansi_default",
+        "ansi-foreground": "ansi_default",
         "accent-muted": "ansi_bright_black",
         "success-muted": "ansi_bright_black",
         "warning-muted": "ansi_bright_black",
