@@ -25,10 +25,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from textual.app import App
 from textual.theme import Theme
+
+STYLES = Path(__file__).parent / "styles" / "app.tcss"
+"""The style sheet that every screen shares, for `App.CSS_PATH`."""
 
 HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-narrow"), (80, "-normal"), (100, "-roomy"), (120, "-wide")]
 """For `App.HORIZONTAL_BREAKPOINTS`: the least width in columns at which the screen gets the class."""

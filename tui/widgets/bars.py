@@ -12,7 +12,7 @@ from textual.content import Content
 from textual.widget import Widget
 
 from ..theme import Glyphs, glyphs
-from .text import clip, literal, run_length, spread
+from .text import clip, clip_parts, literal, run_length, spread
 
 Fit = Literal["ok", "tight", "over"]
 Run = tuple[str, str]
@@ -153,7 +153,7 @@ class Gauge(Widget):
         lines = [
             spread([(self._label, "$text-muted")], right, width),
             Content.assemble(*bar(self._load, width, style, marks)),
-            Content.assemble((clip(self._caption, width), "$text-disabled")),
+            Content.assemble((clip_parts(self._caption, width), "$text-disabled")),
         ]
         return Content("\n").join(lines)
 

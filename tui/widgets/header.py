@@ -73,7 +73,8 @@ class Header(Widget):
         self.refresh()
 
     def show_figures(self, figures: str | None) -> None:
-        """A phrase in place of the machine; None brings the machine back."""
+        """A phrase in place of the machine, its parts joined by ` · ` with the most important last (the first go first where
+        room is short); None brings the machine back."""
         self._figures = None if figures is None else literal(figures)
         self.refresh()
 
@@ -120,9 +121,13 @@ class Header(Widget):
         """What may stand at the right, richest first; the last is empty."""
         marks = glyphs()
         if self._figures is not None:
-            head, _, last = self._figures.rpartition(" · ")
-            full: list[Run] = [(f"{head} {marks.middot} " if head else "", "$text-muted"), (last, "bold $foreground")]
-            return [full, [(last, "bold $foreground")], []]
+            separator = f" {marks.middot} "
+            parts = self._figures.split(separator)
+            found: list[list[Run]] = []
+            for start in range(len(parts)):
+                before = "".join(part + separator for part in parts[start:-1])
+                found.append([(before, "$text-muted"), (parts[-1], "bold $foreground")])
+            return [*found, []]
         machine = self._machine
         if machine is None:
             return [[], []]
