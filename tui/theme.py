@@ -25,10 +25,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from textual.app import App
 from textual.theme import Theme
+
+STYLES = Path(__file__).parent / "styles" / "app.tcss"
+"""The style sheet that every screen shares, for `App.CSS_PATH`."""
 
 HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-narrow"), (80, "-normal"), (100, "-roomy"), (120, "-wide")]
 """For `App.HORIZONTAL_BREAKPOINTS`: the least width in columns at which the screen gets the class."""
@@ -49,11 +53,11 @@ DARK = Theme(
     background="#131519",
     surface="#191c21",
     panel="#20242b",
-    boost="#ffffff 4%",
+    boost="#ffffff0a",
     variables={
         "accent-muted": "#6f5630",
         "success-muted": "#2c534d",
-        "secondary-muted": "#2e333c",
+        "secondary-muted": "#383e48",
         "text-muted": "#979da8",
         "text-disabled": "#69707c",
         "text-accent": "#e8a94a",
@@ -102,7 +106,7 @@ LIGHT = Theme(
     background="#faf8f4",
     surface="#f1eee8",
     panel="#e8e4dc",
-    boost="#000000 4%",
+    boost="#0000000a",
     variables={
         "accent-muted": "#d9bf96",
         "success-muted": "#a9cfc8",
@@ -158,6 +162,8 @@ ANSI = Theme(
     panel="ansi_default",
     boost="ansi_default",
     variables={
+        "ansi-background": "ansi_default",
+        "ansi-foreground": "ansi_default",
         "accent-muted": "ansi_bright_black",
         "success-muted": "ansi_bright_black",
         "warning-muted": "ansi_bright_black",

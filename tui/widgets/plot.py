@@ -36,7 +36,7 @@ class Series:
     """One line of a chart.
 
     `style`: `raw` joins every point; `smoothed` shows the points faintly and their moving average over them; `points`
-    joins few points and marks each. `color` and `faint` are theme variables. `xs` and `ys` are as long as each other.
+    marks each point and joins them faintly. `color` and `faint` are theme variables. `xs` and `ys` are as long as each other.
     `last` is the value for the legend (else the last finite y). `bad` adds to the count of values that are not finite,
     and `average` gives the smoothed points where the caller has them already.
     """
@@ -242,8 +242,11 @@ def _lines(series: Sequence[Series]) -> tuple[list[_Line], dict[str, int]]:
                 smoothed = Smoothed()
                 average = [(x, smoothed.add(y)) for x, y in points]
             lines.append(_Line(list(average), one.color))
+        elif one.style == "points":
+            lines.insert(0, _Line(points, one.faint))
+            lines.append(_Line(points, one.color, joined=False, marked=True))
         else:
-            lines.append(_Line(points, one.color, marked=one.style == "points"))
+            lines.append(_Line(points, one.color))
     return lines, bad
 
 
@@ -303,8 +306,9 @@ def _row(canvas: _Canvas, row: int, lines: Sequence[_Line], arrows: dict[int, in
         elif marks.unicode:
             mark, style = chr(0x2800 + canvas.bits[row][column]), lines[owner].color
         else:
-            faint = not lines[owner].joined
-            mark, style = _ascii_cell(canvas.bits[row][column], faint), lines[owner].color
+            faint = not lines[owner].joined and not lines[owner].marked
+            mark = "o" if lines[owner].marked else _ascii_cell(canvas.bits[row][column], faint)
+            style = lines[owner].color
         if runs and runs[-1][1] == style:
             runs[-1] = (runs[-1][0] + mark, style)
         else:

@@ -10,10 +10,18 @@ from textual.content import Content
 from ...core.text import one_line
 from ..theme import glyphs
 
+_ASCII = str.maketrans(
+    {"·": "-", "×": "x", "–": "-", "—": "-", "…": "...", "°": None, "→": "->", "←": "<-", "›": ">", "‹": "<", "≤": "<=", "≥": ">=", "−": "-", "’": "'", "“": '"', "”": '"', "✓": "+", "✗": "x", "●": "*", "○": "o", "▸": ">"}
+)
+
 
 def literal(text: object, limit: int = 400) -> str:
-    """`text` made safe to show: one line, no escapes. Markup in it stays as the characters that it is."""
-    return one_line(str(text), limit)
+    """`text` made safe to show: one line, no escapes. Markup in it stays as the characters that it is.
+
+    In the ASCII alphabet the punctuation that the product's own phrases use is spelled in ASCII too.
+    """
+    line = one_line(str(text), limit)
+    return line if glyphs().unicode else line.translate(_ASCII)
 
 
 def clip(text: str, cells: int) -> str:
@@ -24,6 +32,20 @@ def clip(text: str, cells: int) -> str:
     if cells <= len(mark):
         return mark[: max(0, cells)]
     return set_cell_size(text, cells - len(mark)).rstrip() + mark
+
+
+def clip_parts(text: str, cells: int, separator: str = " · ") -> str:
+    """`text` in at most `cells` cells, losing whole parts from its end while there is more than one."""
+    if cell_len(text) <= cells:
+        return text
+    mark = " " + glyphs().ellipsis
+    parts = text.split(separator if glyphs().unicode else separator.translate(_ASCII))
+    while len(parts) > 1:
+        parts.pop()
+        kept = separator.join(parts) + mark
+        if cell_len(kept) <= cells:
+            return kept if glyphs().unicode else kept.translate(_ASCII)
+    return clip(text, cells)
 
 
 def clip_middle(text: str, cells: int) -> str:
