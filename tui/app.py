@@ -62,9 +62,10 @@ class FinetuiApp(App[int]):
     VERTICAL_BREAKPOINTS = VERTICAL_BREAKPOINTS
     COMMAND_PALETTE_BINDING = "ctrl+p"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("question_mark,f1", "help", "Help", key_display="?", id="app.help", tooltip="Explain this, and list the keys"),
+        Binding("question_mark", "help", "Help", key_display="?", id="app.help", tooltip="Explain this, and list the keys"),
+        Binding("f1", "help", "Help", key_display="F1", id="app.help", tooltip="Explain this, and list the keys"),
         Binding("q", "quit", "Quit", id="app.quit", tooltip="Leave finetui; running trainings go on"),
-        Binding("ctrl+q", "quit", "Quit", show=False, id="app.quit_anywhere", priority=True),
+        Binding("ctrl+q", "quit", "Quit", id="app.quit", tooltip="Leave finetui; running trainings go on"),
     ]
 
     def __init__(self, *, demo: bool = False, attach: Path | None = None, ascii: bool = False) -> None:

@@ -112,7 +112,7 @@ LIGHT = Theme(
         "success-muted": "#a9cfc8",
         "secondary-muted": "#d3cfc6",
         "text-muted": "#5a606a",
-        "text-disabled": "#858a92",
+        "text-disabled": "#7c828b",
         "text-accent": "#9a5b00",
         "text-primary": "#9a5b00",
         "text-success": "#0f766a",

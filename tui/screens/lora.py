@@ -12,7 +12,7 @@ class LoraScreen(StepScreen):
     """Rank, alpha and layers, with what they weigh on the chosen model."""
 
     step = "lora"
-    tagline = "a small adapter learns; the model stays as it is"
+    tagline = "what learns: a small adapter"
     basic = ("lora.rank", "lora.alpha", "lora.target_modules")
 
     def _section(self) -> LoraSection | None:

@@ -229,7 +229,7 @@ class StepScreen(Screen[None]):
         if block is not None:
             text = Content.assemble((f"{marks.cross} ", "bold $error"), (literal(block[1]), "$text-error"))
         else:
-            text = Content.assemble((f"Enter continues {marks.middot} Tab or {marks.down} next field", "$text-disabled"))
+            text = Content.assemble((f"Enter continues {marks.middot} {marks.down} next field", "$text-disabled"))
         self.query_one("#problem", Static).update(text)
 
     # ── Events ──

@@ -36,7 +36,7 @@ class TextControl(Input):
     """A line of text or a number. Enter is left to the screen (`Input.Submitted`)."""
 
     DEFAULT_CSS = """
-    TextControl {
+    TextControl, TextControl.-textual-compact {
         height: 1; border: none; padding: 0 1; background: $panel; color: $foreground;
         &:focus { border: none; height: 1; background: $accent; color: $background; text-style: bold; background-tint: 0%; }
         &:focus .input--cursor { background: $background; color: $accent; text-style: none; }
@@ -50,8 +50,15 @@ class TextControl(Input):
     }
     """
 
-    def __init__(self, value: str, placeholder: str = "", *, id: str | None = None) -> None:
+    def __init__(self, value: str, placeholder: str = "", *, numeric: bool = False, id: str | None = None) -> None:
         super().__init__(value, placeholder=placeholder, compact=True, select_on_focus=False, id=id)
+        self.numeric = numeric
+
+    def check_consume_key(self, key: str, character: str | None) -> bool:
+        """A number has no use for a question mark, so there it opens the help."""
+        if self.numeric and character == "?":
+            return False
+        return super().check_consume_key(key, character)
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()

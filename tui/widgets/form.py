@@ -103,11 +103,21 @@ class FieldRow(Horizontal):
             chosen = self._value if isinstance(self._value, (tuple, list)) else ()
             yield ChecklistControl(spec.choices, [str(v) for v in chosen], labels)
         else:
-            control = TextControl(self.as_text(self._value), PLACEHOLDERS.get(spec.path, "") if spec.optional else "")
+            control = TextControl(
+                self.as_text(self._value),
+                PLACEHOLDERS.get(spec.path, "") if spec.optional else "",
+                numeric=spec.kind != "text",
+            )
             control.set_class(spec.kind == "text", "-long")
             yield control
         if spec.kind not in ("text", "choices"):
             yield Static(Content(self._note), classes="field-note", markup=False)
+
+    def on_descendant_focus(self) -> None:
+        self.add_class("-focused")
+
+    def on_descendant_blur(self) -> None:
+        self.remove_class("-focused")
 
     @staticmethod
     def as_text(value: Any) -> str:
