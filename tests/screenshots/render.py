@@ -1,6 +1,6 @@
 """Turn the SVG that Textual exports into a PNG, with a headless Chromium and a font that has braille.
 
-    python tests/screenshots/render.py screen.svg screen.png
+python tests/screenshots/render.py screen.svg screen.png
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class NoBrowser(RuntimeError):
 def svg_to_png(svg: str, target: Path, scale: float = 1.0) -> Path:
     """Write `svg` (the text of `App.export_screenshot()`) as a PNG to `target` and return `target`.
 
-    The web font that the SVG asks for is replaced by DejaVu Sans Mono, which is not fetched from anywhere and has every glyph
-    that the product draws. `scale` is pixels per SVG unit.
+    The web font that the SVG asks for is replaced by DejaVu Sans Mono, which is not fetched from anywhere and
+    has every glyph that the product draws. `scale` is pixels per SVG unit.
 
     Raises:
         NoBrowser: no Chromium on PATH.
@@ -33,7 +33,9 @@ def svg_to_png(svg: str, target: Path, scale: float = 1.0) -> Path:
     """
     browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if browser is None:
-        raise NoBrowser(f"no Chromium found on PATH (looked for {', '.join(BROWSERS)}); install the package chromium")
+        raise NoBrowser(
+            f"no Chromium found on PATH (looked for {', '.join(BROWSERS)}); install the package chromium"
+        )
     box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
     if box is None:
         raise ValueError("the SVG has no viewBox")
