@@ -33,7 +33,8 @@ def svg_to_png(svg: str, target: Path, scale: float = 1.0) -> Path:
     """
     browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if browser is None:
-        raise NoBrowser(
+        names = ", ".join(BROWSERS)
+        raise NoBrowser(f"no Chromium on PATH (looked for {names}); install the package chromium")
             f"no Chromium found on PATH (looked for {', '.join(BROWSERS)}); install the package chromium"
         )
     box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
@@ -43,7 +44,8 @@ def svg_to_png(svg: str, target: Path, scale: float = 1.0) -> Path:
     svg = re.sub(r"@font-face\s*\{[^}]*\}", "", svg)
     svg = re.sub(r"font-family:\s*Fira Code,\s*monospace", f'font-family: "{FONT}", monospace', svg)
     page = (
-        '<!doctype html><meta charset="utf-8"><style>html,body{margin:0;background:transparent;overflow:hidden}'
+        '<!doctype html><meta charset="utf-8">'
+        "<style>html,body{margin:0;background:transparent;overflow:hidden}"
         f"svg{{display:block;width:{width}px;height:{height}px}}</style>{svg}"
     )
     target.parent.mkdir(parents=True, exist_ok=True)

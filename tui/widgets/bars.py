@@ -71,7 +71,7 @@ def bar(load: Load, cells: int, style: str, marks: Glyphs | None = None) -> list
     runs = [run for run in runs if run[0]]
     if load.predicted is None or load.predicted <= 0:
         return runs
-    place = min(cells - 1, int(load.predicted / load.total * cells))
+    place = min(cells - 1, int(min(1.0, load.predicted / load.total) * cells))
     marked: list[Run] = []
     at = 0
     for text, color in runs:

@@ -93,7 +93,10 @@ class LineChart(Widget):
 
     def extend(self, name: str, points: Iterable[Point]) -> None:
         """Add points (x, y), in the order of x, to the series `name`. NaN and infinities are counted in the
-        legend."""
+        legend.
+
+        About 3 µs a point: give a long history in slices of a few thousand, so that the screen stays awake between.
+        """
         live = self._series[name]
         added = list(points)
         live.points.extend(added)

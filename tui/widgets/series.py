@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable
 from operator import itemgetter
 
-LIMIT = 1024
+LIMIT = 512
 """Buckets held at most; each keeps up to four points."""
 
 Point = tuple[float, float]
