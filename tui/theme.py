@@ -1,7 +1,7 @@
 """The look in one place: three themes, the breakpoints that layouts follow, and the glyphs of both alphabets.
 
-Colour roles, the same names in every theme (all are variables that Textual itself defines, so the widgets also work
-under any other theme):
+Colour roles, the same names in every theme (all are variables that Textual itself defines, so the widgets
+also work under any other theme):
 
 | variable           | role                                                                |
 |--------------------|---------------------------------------------------------------------|
@@ -16,8 +16,8 @@ under any other theme):
 | `$secondary`       | what belongs to others                                               |
 | `$secondary-muted` | the empty part of a bar, grid lines                                  |
 
-A colour never carries a meaning alone: beside it stands a glyph or a word, so NO_COLOR (which Textual honours) and
-colour blindness lose nothing.
+A colour never carries a meaning alone: beside it stands a glyph or a word, so NO_COLOR (which Textual
+honours) and colour blindness lose nothing.
 """
 
 from __future__ import annotations
@@ -331,7 +331,8 @@ _current: Glyphs | None = None
 
 
 def prefers_ascii(environment: Mapping[str, str] | None = None) -> bool:
-    """Whether the terminal should be sent ASCII only: a locale that is not UTF-8, or a console without the glyphs.
+    """Whether the terminal should be sent ASCII only: a locale that is not UTF-8, or a console without the
+    glyphs.
 
     An unset locale counts as UTF-8, as Python itself takes it (PEP 538).
     """
@@ -343,7 +344,8 @@ def prefers_ascii(environment: Mapping[str, str] | None = None) -> bool:
 
 
 def choose_glyphs(ascii: bool | None = None) -> Glyphs:
-    """Set the alphabet for the whole process and return it: `True` ASCII, `False` Unicode, `None` by the locale."""
+    """Set the alphabet for the whole process and return it: `True` ASCII, `False` Unicode, `None` by the
+    locale."""
     global _current
     _current = ASCII if (prefers_ascii() if ascii is None else ascii) else UNICODE
     return _current

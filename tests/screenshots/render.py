@@ -1,6 +1,6 @@
 """Turn the SVG that Textual exports into a PNG, with a headless Chromium and a font that has braille.
 
-    python tests/screenshots/render.py screen.svg screen.png
+python tests/screenshots/render.py screen.svg screen.png
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class NoBrowser(RuntimeError):
 def svg_to_png(svg: str, target: Path, scale: float = 1.0) -> Path:
     """Write `svg` (the text of `App.export_screenshot()`) as a PNG to `target` and return `target`.
 
-    The web font that the SVG asks for is replaced by DejaVu Sans Mono, which is not fetched from anywhere and has every glyph
-    that the product draws. `scale` is pixels per SVG unit.
+    The web font that the SVG asks for is replaced by DejaVu Sans Mono, which is not fetched from anywhere and
+    has every glyph that the product draws. `scale` is pixels per SVG unit.
 
     Raises:
         NoBrowser: no Chromium on PATH.
@@ -33,7 +33,10 @@ def svg_to_png(svg: str, target: Path, scale: float = 1.0) -> Path:
     """
     browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if browser is None:
-        raise NoBrowser(f"no Chromium found on PATH (looked for {', '.join(BROWSERS)}); install the package chromium")
+        names = ", ".join(BROWSERS)
+        raise NoBrowser(f"no Chromium on PATH (looked for {names}); install the package chromium")
+            f"no Chromium found on PATH (looked for {', '.join(BROWSERS)}); install the package chromium"
+        )
     box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
     if box is None:
         raise ValueError("the SVG has no viewBox")
@@ -41,7 +44,8 @@ def svg_to_png(svg: str, target: Path, scale: float = 1.0) -> Path:
     svg = re.sub(r"@font-face\s*\{[^}]*\}", "", svg)
     svg = re.sub(r"font-family:\s*Fira Code,\s*monospace", f'font-family: "{FONT}", monospace', svg)
     page = (
-        '<!doctype html><meta charset="utf-8"><style>html,body{margin:0;background:transparent;overflow:hidden}'
+        '<!doctype html><meta charset="utf-8">'
+        "<style>html,body{margin:0;background:transparent;overflow:hidden}"
         f"svg{{display:block;width:{width}px;height:{height}px}}</style>{svg}"
     )
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -6,15 +6,15 @@ import asyncio
 import math
 
 import pytest
+from finetui.tui import theme
+from finetui.tui.widgets.chart import LineChart
+from finetui.tui.widgets.plot import Series, render_chart
+from finetui.tui.widgets.scale import nice_step, number, robust_range, ticks
+from finetui.tui.widgets.series import LIMIT, Smoothed, Thinned
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from textual.app import App, ComposeResult
-
-from finetui.tui import theme
-from finetui.tui.widgets.chart import LineChart
-from finetui.tui.widgets.plot import Series, nice_step, number, render_chart, robust_range, ticks
-from finetui.tui.widgets.series import LIMIT, Smoothed, Thinned
 
 SIZES = st.tuples(st.integers(20, 200), st.integers(5, 60))
 VALUES = st.floats(allow_nan=True, allow_infinity=True, width=64)
@@ -35,16 +35,25 @@ def plain(series: list[Series], width: int = 80, height: int = 20, **more) -> li
 def braille(lines: list[str]) -> list[tuple[int, int]]:
     """Cells with dots, as (row, column)."""
     return [
-        (row, column) for row, line in enumerate(lines) for column, mark in enumerate(line) if 0x2800 < ord(mark) <= 0x28FF
+        (row, column)
+        for row, line in enumerate(lines)
+        for column, mark in enumerate(line)
+        if 0x2800 < ord(mark) <= 0x28FF
     ]
 
 
 @settings(deadline=None, max_examples=60)
-@given(ys=st.lists(VALUES, max_size=80), size=SIZES, ascii=st.booleans(), style=st.sampled_from(["raw", "smoothed", "points"]))
+@given(
+    ys=st.lists(VALUES, max_size=80),
+    size=SIZES,
+    ascii=st.booleans(),
+    style=st.sampled_from(["raw", "smoothed", "points"]),
+)
 def test_any_values_fill_exactly_the_size(ys, size, ascii, style):
     width, height = size
-    marks = theme.ASCII if ascii else theme.UNICODE
-    lines = plain([Series("train", list(range(len(ys))), ys, style=style)], width, height, title="Loss", marks=marks)
+    theme.choose_glyphs(ascii)
+    lines = plain([Series("train", list(range(len(ys))), ys, style=style)], width, height, title="Loss")
+    theme.choose_glyphs(False)
     assert len(lines) == height
     assert {cell_len(line) for line in lines} == {width}
     if ascii:
@@ -173,7 +182,13 @@ def test_legend_has_last_values_and_gives_up_the_least_important_first():
 
 
 def test_numbers_are_short_and_tell_neighbours_apart():
-    assert [number(value) for value in (0, 0.38123, 2.5, 6e-5, 123.4)] == ["0", "0.381", "2.50", "6e-5", "123"]
+    assert [number(value) for value in (0, 0.38123, 2.5, 6e-5, 123.4)] == [
+        "0",
+        "0.381",
+        "2.50",
+        "6e-5",
+        "123",
+    ]
     assert [number(value, 1e-5) for value in (1e-5, 2e-5)] == ["1e-5", "2e-5"]
     assert number(0.5, 0.5) == "0.5"
     assert number(12_000, 2_000) == "12K"

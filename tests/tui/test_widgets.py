@@ -5,6 +5,12 @@ from __future__ import annotations
 from typing import ClassVar
 
 import pytest
+from finetui.tui import theme
+from finetui.tui.widgets.bars import Gauge, History, Load, ProgressLine, bar, sparkline
+from finetui.tui.widgets.footer import Footer
+from finetui.tui.widgets.header import Header, MachineLine
+from finetui.tui.widgets.rail import StepRail
+from finetui.tui.widgets.text import clip, clip_middle, clip_parts, literal
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
@@ -14,14 +20,13 @@ from textual.containers import Container
 from textual.widget import Widget
 from textual.widgets import Input
 
-from finetui.tui import theme
-from finetui.tui.widgets.bars import Gauge, History, Load, ProgressLine, bar, sparkline
-from finetui.tui.widgets.footer import Footer
-from finetui.tui.widgets.header import Header, MachineLine
-from finetui.tui.widgets.rail import StepRail
-from finetui.tui.widgets.text import clip, clip_middle, clip_parts, literal
-
-STEPS = [("model", "Model"), ("dataset", "Dataset"), ("lora", "LoRA"), ("training", "Training"), ("export", "Export")]
+STEPS = [
+    ("model", "Model"),
+    ("dataset", "Dataset"),
+    ("lora", "LoRA"),
+    ("training", "Training"),
+    ("export", "Export"),
+]
 HOSTILE = "[red]x[/] [/ [@click=app.quit]q[/]\x1b]52;c;aGk=\x07\x1b[31m\u202e"
 SIZES = [(80, 24), (120, 36)]
 
@@ -70,6 +75,12 @@ def lines(widget: Widget) -> list[str]:
     return [widget.render_line(row).text for row in range(widget.size.height)]
 
 
+def where(widget: Widget, text: str) -> tuple[int, int]:
+    """The offset of `text` within `widget`, its padding counted."""
+    row = next(index for index, line in enumerate(lines(widget)) if text in line)
+    return lines(widget)[row].index(text) + widget.gutter.left, row + widget.gutter.top
+
+
 # bars
 
 
@@ -100,7 +111,11 @@ async def test_gauge_says_label_verdict_value_and_caption(size):
     gauge = Gauge("Memory")
     app = _App(gauge)
     async with app.run_test(size=size) as pilot:
-        for fit, words in (("ok", "✓ fits 7.6 of"), ("tight", "! tight 7.6 of"), ("over", "✗ too much 7.6 of")):
+        for fit, words in (
+            ("ok", "✓ fits 7.6 of"),
+            ("tight", "! tight 7.6 of"),
+            ("over", "✗ too much 7.6 of"),
+        ):
             gauge.show("7.6 of 24.0 GB", Load(7.6, 24), fit=fit, caption="weights 2.2 · activations 4.3")
             await pilot.pause()
             first, middle, last = lines(gauge)
@@ -149,16 +164,26 @@ async def test_hostile_text_is_shown_as_text():
         shown = "\n".join(lines(gauge) + lines(header) + lines(rail))
         assert shown.count("[red]x[/] [/ [@click=app") >= 5
         assert "\x1b" not in shown and "\u202e" not in shown and "\x07" not in shown
-        for row in range(36):
-            for column in range(0, 120, 3):
-                await pilot.click(offset=(column, row))
+        for widget in (gauge, header, rail):
+            left, top = where(widget, "q[/]" if widget is not rail else "[red]x")
+            for column in range(left - 2, left + 3):
+                await pilot.click(widget, offset=(column, top))
         assert app.is_running
 
 
 # header
 
 
-@pytest.mark.parametrize(("width", "must"), [(120, ["step 3 of 5", "RTX 4090", "3.1 of 24 GB", "━"]), (80, ["step 3 of 5", "3.1 of 24 GB"]), (60, ["3.1 of 24 GB"]), (40, []), (20, [])])
+@pytest.mark.parametrize(
+    ("width", "must"),
+    [
+        (120, ["step 3 of 5", "RTX 4090", "3.1 of 24 GB", "━"]),
+        (80, ["step 3 of 5", "3.1 of 24 GB"]),
+        (60, ["3.1 of 24 GB"]),
+        (40, []),
+        (20, []),
+    ],
+)
 async def test_header_keeps_name_and_what_fits(width, must):
     header = Header()
     app = _App(header)
@@ -167,7 +192,7 @@ async def test_header_keeps_name_and_what_fits(width, must):
         header.show_machine(MachineLine("RTX 4090", 3.1, 24.0))
         await pilot.pause()
         (text,) = lines(header)
-        assert cell_len(text) == width and text.strip().startswith("finetui")
+        assert cell_len(text) == width - 2 and text.startswith("finetui")
         assert all(part in text for part in must), text
         if width >= 40:
             assert "support-tickets" in text
@@ -220,7 +245,7 @@ async def test_footer_is_one_line_with_help_and_quit_at_any_width(width):
     async with app.run_test(size=(width, 6)) as pilot:
         await pilot.pause()
         rows = lines(footer)
-        assert len(rows) == 1 and cell_len(rows[0]) == width
+        assert len(rows) == 1 and cell_len(rows[0]) == width - 2
         words = rows[0].split()
         assert "?" in words and "q" in words
 
@@ -231,13 +256,27 @@ async def test_a_click_in_the_footer_runs_the_action_even_while_typing():
     async with app.run_test(size=(80, 10)) as pilot:
         field.focus()
         await pilot.pause()
-        text = lines(footer)[0]
-        await pilot.click(footer, offset=(text.index("Next"), 0))
-        await pilot.click(footer, offset=(text.index("Quit"), 0))
-        await pilot.click(footer, offset=(text.index("Explain") - 4, 0))
+        await pilot.click(footer, offset=where(footer, "Next"))
+        await pilot.click(footer, offset=where(footer, "Quit"))
+        await pilot.click(footer, offset=(where(footer, "? Explain")[0] - 2, 0))
         await pilot.pause()
         assert app.done == ["next", "quit"]
         assert field.value == ""
+
+
+async def test_while_typing_the_footer_names_a_key_that_works():
+    class Typing(_App):
+        BINDINGS: ClassVar[list[BindingType]] = [Binding("x,ctrl+t", "app.did('x')", "Explode", id="explode")]
+
+    footer, field = Footer(first=("explode",)), Input()
+    app = Typing(field, footer)
+    async with app.run_test(size=(80, 10)) as pilot:
+        field.focus()
+        await pilot.pause()
+        assert "^t Explode" in lines(footer)[0]
+        app.set_focus(None)
+        await pilot.pause()
+        assert lines(footer)[0].startswith("x Explode")
 
 
 async def test_footer_follows_the_focused_widget():
@@ -272,7 +311,7 @@ async def test_rail_is_a_column_with_summaries_where_there_is_room():
     async with app.run_test(size=(120, 36)) as pilot:
         await pilot.pause()
         text = [line.strip() for line in lines(rail)]
-        assert text[1:3] == ["✓ Model", "Llama-3.2-3B-Instruct"]
+        assert text[0:2] == ["✓ Model", "Llama-3.2-3B-Instruct"]
         assert "! Dataset" in text and "▸ LoRA" in text and "○ Export" in text
 
 
@@ -294,8 +333,7 @@ async def test_rail_chooses_by_keys_and_by_mouse(size):
     async with app.run_test(size=size) as pilot:
         rail.focus()
         await pilot.press("down", "enter", "up", "up", "enter")
-        row = next(index for index, line in enumerate(lines(rail)) if "Export" in line)
-        await pilot.click(rail, offset=(lines(rail)[row].index("Export"), row))
+        await pilot.click(rail, offset=where(rail, "Export"))
         await pilot.pause()
         assert app.chosen == ["training", "dataset", "export"]
         assert rail.current == "lora", "the screen decides, not the rail"
@@ -313,7 +351,7 @@ def test_rail_knows_its_steps():
 @pytest.mark.parametrize("size", SIZES)
 async def test_every_theme_draws_everything(name, size):
     header, gauge = Header(), Gauge("Memory")
-    app = _App(header, Container(_rail(), gauge, Input(), classes="wizard-body"), Footer(), name=name)
+    app = _App(header, gauge, Input(), Container(_rail(), classes="wizard-body"), Footer(), name=name)
     async with app.run_test(size=size) as pilot:
         header.show_status("training", "busy")
         gauge.show("7.6 of 24.0 GB", Load(7.6, 24, 3, 9), fit="tight")
@@ -323,14 +361,40 @@ async def test_every_theme_draws_everything(name, size):
         assert set(app.available_themes) == {one.name for one in theme.THEMES}
 
 
+async def test_no_color_keeps_every_state_as_a_glyph_or_word(monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    header, gauge, rail = Header(), Gauge("Memory"), _rail()
+    app = _App(header, gauge, Container(rail, classes="wizard-body"))
+    async with app.run_test(size=(120, 36)) as pilot:
+        assert app.no_color
+        header.show_status("crashed", "bad")
+        gauge.show("27.6 of 24.0 GB", Load(27.6, 24), fit="over")
+        await pilot.pause()
+        assert "✗ crashed" in lines(header)[0]
+        assert "✗ too much" in lines(gauge)[0]
+        assert {line.strip() for line in lines(rail)} >= {"✓ Model", "! Dataset", "▸ LoRA", "○ Training"}
+
+
 async def test_ascii_alphabet_sends_ascii_only():
     theme.choose_glyphs(True)
-    header, gauge, line, history, rail, footer = Header(), Gauge("Memory"), ProgressLine(), History(), _rail(), Footer()
+    header, gauge, line, history, rail, footer = (
+        Header(),
+        Gauge("Memory"),
+        ProgressLine(),
+        History(),
+        _rail(),
+        Footer(),
+    )
     app = _App(header, line, history, gauge, Container(rail, classes="wizard-body"), footer)
     async with app.run_test(size=(60, 20)) as pilot:
         header.show_place("support-tickets-with-a-long-name-that-is-cut", "step 3 of 5")
         header.show_machine(MachineLine("RTX 4090", 3.1, 24.0))
-        gauge.show("13–16 min", Load(1, 3, 1, 2), fit="over", caption="2 × your data · 64 °C → … and so on and on and on and on")
+        gauge.show(
+            "13–16 min",
+            Load(1, 3, 1, 2),
+            fit="over",
+            caption="2 × your data · 64 °C → … and so on and on and on and on",
+        )
         history.show([1, 50, 100])
         line.show(0.5)
         await pilot.pause()
@@ -359,7 +423,9 @@ def _contrast(one: str, two: str) -> float:
 
     def luminance(color: str) -> float:
         channels = [int(color[index : index + 2], 16) / 255 for index in (1, 3, 5)]
-        linear = [value / 12.92 if value <= 0.03928 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
+        linear = [
+            value / 12.92 if value <= 0.03928 else ((value + 0.055) / 1.055) ** 2.4 for value in channels
+        ]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
     light, dark = sorted((luminance(one), luminance(two)), reverse=True)
@@ -369,7 +435,14 @@ def _contrast(one: str, two: str) -> float:
 @pytest.mark.parametrize("one", [theme.DARK, theme.LIGHT])
 def test_text_can_be_read_on_every_ground(one):
     for ground in (one.background, one.surface):
-        for color in (one.foreground, one.accent, one.success, one.warning, one.error, one.variables["text-muted"]):
+        for color in (
+            one.foreground,
+            one.accent,
+            one.success,
+            one.warning,
+            one.error,
+            one.variables["text-muted"],
+        ):
             assert _contrast(color, ground) >= 4.5, (color, ground)
         assert _contrast(one.variables["text-disabled"], ground) >= 3
 

@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from textual.content import Content
 from textual.widget import Widget
@@ -23,7 +23,8 @@ OTHERS_STYLE = "$secondary"
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What fills a bar, all in one unit: this run's share, what others hold, a marker for the prediction, the whole.
+    """What fills a bar, all in one unit: this run's share, what others hold, a marker for the prediction, the
+    whole.
 
     None is a missing reading, which is never drawn as 0.
     """
@@ -35,10 +36,11 @@ class Load:
 
 
 def bar(load: Load, cells: int, style: str, marks: Glyphs | None = None) -> list[Run]:
-    """`cells` cells of bar: heavy for the run, dashed for the others, thin for what is free, and the prediction's mark.
+    """`cells` cells of bar: heavy for the run, dashed for the others, thin for what is free, and the
+    prediction's mark.
 
-    Each part has a glyph of its own, so it reads without colour. Anything above 0 shows at least half a cell, and a
-    part that overflows stops at the end.
+    Each part has a glyph of its own, so it reads without colour. Anything above 0 shows at least half a cell,
+    and a part that overflows stops at the end.
     """
     marks = marks or glyphs()
     if cells <= 0:
@@ -54,7 +56,11 @@ def bar(load: Load, cells: int, style: str, marks: Glyphs | None = None) -> list
     whole, half = divmod(run, 2)
     if not marks.unicode:
         whole, half = (run + 1) // 2, 0
-    others = max(0, min(cells, math.ceil(halves(load.run + load.others) / 2)) - whole - half) if load.others > 0 else 0
+    others = (
+        max(0, min(cells, math.ceil(halves(load.run + load.others) / 2)) - whole - half)
+        if load.others > 0
+        else 0
+    )
     free = cells - whole - half - others
     runs = [
         (marks.bar * whole, style),
@@ -65,13 +71,17 @@ def bar(load: Load, cells: int, style: str, marks: Glyphs | None = None) -> list
     runs = [run for run in runs if run[0]]
     if load.predicted is None or load.predicted <= 0:
         return runs
-    place = min(cells - 1, int(load.predicted / load.total * cells))
+    place = min(cells - 1, int(min(1.0, load.predicted / load.total) * cells))
     marked: list[Run] = []
     at = 0
     for text, color in runs:
         if at <= place < at + len(text):
             inside = place - at
-            marked += [(text[:inside], color), (marks.marker, "bold $foreground"), (text[inside + 1 :], color)]
+            marked += [
+                (text[:inside], color),
+                (marks.marker, "bold $foreground"),
+                (text[inside + 1 :], color),
+            ]
         else:
             marked.append((text, color))
         at += len(text)
@@ -81,9 +91,9 @@ def bar(load: Load, cells: int, style: str, marks: Glyphs | None = None) -> list
 class Gauge(Widget):
     """Three lines: a label with its verdict and value, a bar, a caption.
 
-        Memory                ✓ fits 7.6 of 24.0 GB
-        ━━━━━━━━━╍╍╍╍────────┃─────────────────────
-        weights 2.2 · activations 4.3 · …
+    Memory                ✓ fits 7.6 of 24.0 GB
+    ━━━━━━━━━╍╍╍╍────────┃─────────────────────
+    weights 2.2 · activations 4.3 · …
     """
 
     DEFAULT_CSS = """
@@ -91,7 +101,11 @@ class Gauge(Widget):
     """
     ALLOW_SELECT = False
 
-    WORDS: dict[Fit, tuple[str, str]] = {"ok": ("fits", "$success"), "tight": ("tight", "$warning"), "over": ("too much", "$error")}
+    WORDS: ClassVar[dict[Fit, tuple[str, str]]] = {
+        "ok": ("fits", "$success"),
+        "tight": ("tight", "$warning"),
+        "over": ("too much", "$error"),
+    }
 
     def __init__(
         self,
@@ -122,7 +136,8 @@ class Gauge(Widget):
         caption: str = "",
         label: str | None = None,
     ) -> None:
-        """Show a new reading: `value` in words (`7.6 of 24.0 GB`; None is missing), its `load`, and a verdict.
+        """Show a new reading: `value` in words (`7.6 of 24.0 GB`; None is missing), its `load`, and a
+        verdict.
 
         `fit` brings a glyph, a colour and the word `fits`, `tight` or `too much`, which `word` replaces.
         """
@@ -159,7 +174,8 @@ class Gauge(Widget):
 
 
 class ProgressLine(Widget):
-    """One line: a bar and its percentage, with an optional word before. No animation: over SSH it would be traffic."""
+    """One line: a bar and its percentage, with an optional word before. No animation: over SSH it would be
+    traffic."""
 
     DEFAULT_CSS = """
     ProgressLine { height: 1; width: 1fr; }
@@ -182,7 +198,8 @@ class ProgressLine(Widget):
         self._after: str | None = None
 
     def show(self, done: float | None, text: str = "", after: str | None = None) -> None:
-        """`done` from 0 to 1, or None where it is not known; `text` before the bar; `after` instead of the percentage."""
+        """`done` from 0 to 1, or None where it is not known; `text` before the bar; `after` instead of the
+        percentage."""
         self._done = done if done is not None and math.isfinite(done) else None
         self._text = literal(text)
         self._after = None if after is None else literal(after)
@@ -193,7 +210,9 @@ class ProgressLine(Widget):
         marks, width = glyphs(), self.content_size.width
         share = None if self._done is None else max(0.0, min(1.0, self._done))
         # 100 % only when it is all done
-        known = marks.dash if share is None else f"{100 if share >= 1 else min(99, int(share * 100 + 1e-9))} %"
+        known = (
+            marks.dash if share is None else f"{100 if share >= 1 else min(99, int(share * 100 + 1e-9))} %"
+        )
         after = (self._after or known).rjust(5)
         text = clip(self._text, max(0, width - 20))
         before = text + "  " if text else ""
@@ -206,7 +225,9 @@ class ProgressLine(Widget):
         return Content.assemble(*runs)
 
 
-def sparkline(values: Sequence[float | None], cells: int, low: float, high: float, lines: int, marks: Glyphs) -> list[str]:
+def sparkline(
+    values: Sequence[float | None], cells: int, low: float, high: float, lines: int, marks: Glyphs
+) -> list[str]:
     """`lines` strings of `cells` characters, top first: the newest value at the right, a gap for None."""
     levels = marks.levels
     steps = len(levels)
@@ -217,7 +238,10 @@ def sparkline(values: Sequence[float | None], cells: int, low: float, high: floa
             continue
         share = 0.0 if high <= low else max(0.0, min(1.0, (value - low) / (high - low)))
         level = max(1, round(share * steps * lines))
-        stack = [levels[max(0, min(steps, level - line * steps)) - 1] if level > line * steps else " " for line in range(lines)]
+        stack = [
+            levels[max(0, min(steps, level - line * steps)) - 1] if level > line * steps else " "
+            for line in range(lines)
+        ]
         columns.append(stack[::-1])
     columns = [[" "] * lines] * (cells - len(columns)) + columns
     return ["".join(column[line] for column in columns) for line in range(lines)]
@@ -245,7 +269,8 @@ class History(Widget):
         id: str | None = None,
         classes: str | None = None,
     ) -> None:
-        """`low` and `high` bound the scale; `high` None follows the largest reading shown. `keep` readings are held."""
+        """`low` and `high` bound the scale; `high` None follows the largest reading shown. `keep` readings
+        are held."""
         super().__init__(name=name, id=id, classes=classes)
         self._low, self._high, self._color = low, high, color
         self._values: deque[float | None] = deque(maxlen=keep)

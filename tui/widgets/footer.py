@@ -20,14 +20,15 @@ MOST = 6
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """One action in the line. `start` and `end` are its columns, `words` whether its description is shown."""
+    """One action in the line. `start` and `end` are its columns; `inert` says that its key types a letter
+    now."""
 
     active: ActiveBinding
     key: str
     description: str
     start: int = 0
     end: int = 0
-    words: bool = True
+    inert: bool = False
 
 
 class Footer(Widget):
@@ -35,10 +36,12 @@ class Footer(Widget):
 
         yield Footer(first=("next", "back", "fit"))
 
-    Help and quit are the bindings whose ids are `help` and `quit` (or end in `.help`, `.quit`); they stand at the right
-    and are the last to go: at 40 columns `? q` remains. The others are those with `show=True`: first the ids in `first`, then the rest in
-    the order in which Textual finds them, from the focused widget outwards. A click runs the action itself, so it works
-    while an input has the focus.
+    Help and quit are the bindings whose ids are `help` and `quit` (or end in `.help`, `.quit`); they stand at
+    the right and are the last to go: at 40 columns `? q` remains. The others are those with `show=True`:
+    first the ids in `first`, then the rest in the order in which Textual finds them, from the focused widget
+    outwards. Keys that a focused input would take as letters are left out; so give help and quit a second key
+    (`Binding("question_mark,f1", …)`, `Binding("q,ctrl+q", …)`), which is shown then. A click runs the action
+    itself, so it works while an input has the focus.
     """
 
     DEFAULT_CSS = """
@@ -51,7 +54,12 @@ class Footer(Widget):
     """The index of the action under the pointer, or −1."""
 
     def __init__(
-        self, first: Sequence[str] = (), *, name: str | None = None, id: str | None = None, classes: str | None = None
+        self,
+        first: Sequence[str] = (),
+        *,
+        name: str | None = None,
+        id: str | None = None,
+        classes: str | None = None,
     ) -> None:
         """`first` are binding ids in the order of their importance."""
         super().__init__(name=name, id=id, classes=classes)
@@ -82,7 +90,11 @@ class Footer(Widget):
             kept = list(actions)
             while kept and sum(self._cells(one, True) + 2 for one in kept) + right > width:
                 kept.pop()
-            if len(kept) == len(actions) or (not words and (kept or right <= width)) or (words and len(kept) >= 2):
+            if (
+                len(kept) == len(actions)
+                or (not words and (kept or right <= width))
+                or (words and len(kept) >= 2)
+            ):
                 break
         self._shown = []
         runs: list[tuple[str, str]] = []
@@ -112,16 +124,33 @@ class Footer(Widget):
         others: list[_Shown] = []
         for active in by_action.values():
             binding = active.binding
-            one = _Shown(active, literal(self.app.get_key_display(binding), 12), literal(binding.description, 30))
+            one = self._describe(active)
             name = _last(binding.id)
             if name in {"help", "quit"}:
                 fixed.setdefault(name, one)
             else:
                 others.append(one)
+        for node in (self.screen, self.app):
+            for key_bindings in node._bindings.key_to_bindings.values():
+                for binding in key_bindings:
+                    name = _last(binding.id)
+                    if name in {"help", "quit"} and name not in fixed and not self.screen.is_modal:
+                        fixed[name] = self._describe(
+                            ActiveBinding(node, binding, True, binding.tooltip), inert=True
+                        )
         rank = {binding_id: index for index, binding_id in enumerate(self._first)}
         others.sort(key=lambda one: rank.get(one.active.binding.id or "", len(rank)))
         right = [fixed[name] for name in ("help", "quit") if name in fixed]
         return others[: MOST - len(right)], right
+
+    def _describe(self, active: ActiveBinding, inert: bool = False) -> _Shown:
+        binding = active.binding
+        return _Shown(
+            active,
+            literal(self.app.get_key_display(binding), 12),
+            literal(binding.description, 30),
+            inert=inert,
+        )
 
     @staticmethod
     def _cells(one: _Shown, words: bool) -> int:
@@ -131,12 +160,14 @@ class Footer(Widget):
         end = at + self._cells(one, words)
         hovered = self.hover == len(self._shown)
         enabled = one.active.enabled
-        key_style = "bold $accent" if enabled else "$text-disabled"
-        word_style = "$text-disabled" if not enabled else "$foreground underline" if hovered else "$text-muted"
+        key_style = "$text-muted" if one.inert else "bold $accent" if enabled else "$text-disabled"
+        word_style = (
+            "$text-disabled" if not enabled else "$foreground underline" if hovered else "$text-muted"
+        )
         runs.append((one.key, key_style))
         if words and one.description:
             runs += [(" ", ""), (one.description, word_style)]
-        self._shown.append(_Shown(one.active, one.key, one.description, at, end, words))
+        self._shown.append(_Shown(one.active, one.key, one.description, at, end, one.inert))
         return end
 
     def _at(self, x: int) -> int:

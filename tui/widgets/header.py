@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from textual.content import Content
 from textual.widget import Widget
@@ -18,7 +18,8 @@ Run = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class MachineLine:
-    """The machine in one phrase: `RTX 4090` with GPU memory, or `2 cores` with `unit="GB RAM"`. None is unknown."""
+    """The machine in one phrase: `RTX 4090` with GPU memory, or `2 cores` with `unit="GB RAM"`. None is
+    unknown."""
 
     name: str
     used_gb: float | None = None
@@ -34,14 +35,15 @@ class Header(Widget):
         header.show_machine(MachineLine("RTX 4090", 3.1, 24.0))
         header.show_figures("step 367/516 · 4 min 10 s left")   # instead of the machine; None brings it back
 
-    Where room is short the machine's bar goes first, then its name, then the step; the run's name is cut in its middle.
+    Where room is short the machine's bar goes first, then its name, then the step; the run's name is cut in
+    its middle.
     """
 
     DEFAULT_CSS = """
     Header { height: 1; width: 100%; background: $surface; padding: 0 1; }
     """
     ALLOW_SELECT = False
-    MARKS: dict[Mood, tuple[str, str]] = {
+    MARKS: ClassVar[dict[Mood, tuple[str, str]]] = {
         "calm": ("todo", "$text-muted"),
         "busy": ("dot", "$success"),
         "good": ("check", "$success"),
@@ -73,8 +75,8 @@ class Header(Widget):
         self.refresh()
 
     def show_figures(self, figures: str | None) -> None:
-        """A phrase in place of the machine, its parts joined by ` · ` with the most important last (the first go first where
-        room is short); None brings the machine back."""
+        """A phrase in place of the machine, its parts joined by ` · ` with the most important last (the first
+        go first where room is short); None brings the machine back."""
         self._figures = None if figures is None else literal(figures)
         self.refresh()
 
@@ -84,9 +86,13 @@ class Header(Widget):
         place = self._place_runs()
         brief = place if self._status is not None else []
         rights = self._rights()
-        # The least that a name is cut to before something at the right gives way, and the order in which things do.
+        # To what length a name is cut before something at the right gives way.
         for least in (len(self._run), 16, 10):
-            for middle, right in ((place, rights[0]), *((place, one) for one in rights[1:-1]), (brief, rights[-1])):
+            for middle, right in (
+                (place, rights[0]),
+                *((place, one) for one in rights[1:-1]),
+                (brief, rights[-1]),
+            ):
                 room = width - self._fixed(middle) - run_length(right) - (2 if right else 0)
                 if room >= min(len(self._run), least):
                     return spread(self._left(room, middle), right, width)
@@ -102,7 +108,10 @@ class Header(Widget):
     def _left(self, room: int, middle: list[Run]) -> list[Run]:
         runs: list[Run] = [("finetui", "bold $accent")]
         if self._run:
-            runs += [(f" {glyphs().chevron} ", "$text-disabled"), (clip_middle(self._run, room), "$foreground")]
+            runs += [
+                (f" {glyphs().chevron} ", "$text-disabled"),
+                (clip_middle(self._run, room), "$foreground"),
+            ]
         return [*runs, *middle]
 
     def _place_runs(self) -> list[Run]:

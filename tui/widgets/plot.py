@@ -1,4 +1,5 @@
-"""The chart as pure functions: numbers in, lines of styled text out. No application is needed to draw or to test one."""
+"""The chart as pure functions: numbers in, lines of styled text out. No application is needed to draw or to
+test one."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from rich.cells import cell_len
 from textual.content import Content
 
 from ..theme import Glyphs, glyphs
+from .scale import Range, framed, number, robust_range
 from .series import Point, Smoothed
 from .text import clip, literal, run_length
 
@@ -27,18 +29,16 @@ TROUBLE = "$error"
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 """Braille bits by row, then column, of the 2 × 4 dots of a cell (Unicode 15, section 21.1)."""
 
-CLIP_SHARE = 0.05
-"""Points beyond the range are left out of it only while they are at most this share of all points."""
-
 
 @dataclass(frozen=True, slots=True)
 class Series:
     """One line of a chart.
 
-    `style`: `raw` joins every point; `smoothed` shows the points faintly and their moving average over them; `points`
-    marks each point and joins them faintly. `color` and `faint` are theme variables. `xs` and `ys` are as long as each other.
-    `last` is the value for the legend (else the last finite y). `bad` adds to the count of values that are not finite,
-    and `average` gives the smoothed points where the caller has them already.
+    `style`: `raw` joins every point; `smoothed` shows the points faintly and their moving average over them;
+    `points` marks each point and joins them faintly. `color` and `faint` are theme variables. `xs` and `ys`
+    are as long as each other. `last` is the value for the legend (else the last finite y). `bad` adds to the
+    count of values that are not finite, and `average` gives the smoothed points where the caller has them
+    already.
     """
 
     name: str
@@ -51,16 +51,6 @@ class Series:
     bad: int = 0
     average: Sequence[Point] | None = None
     thinned: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """The y range that is drawn, and how many points lie beyond it."""
-
-    low: float
-    high: float
-    above: int = 0
-    below: int = 0
 
 
 @dataclass(slots=True)
@@ -103,82 +93,6 @@ class _Canvas:
             self.dot(x0 + (across * part + half) // span, y0 + (down * part + half) // span, owner)
 
 
-def nice_step(span: float, most: int) -> float:
-    """The least of 1, 2, 5 × 10ⁿ that divides `span` (> 0) into at most `most` (≥ 1) parts."""
-    raw = span / max(1, most)
-    power = 10.0 ** math.floor(math.log10(raw))
-    return next((factor * power for factor in (1, 2, 5) if factor * power >= raw * (1 - 1e-9)), 10 * power)
-
-
-def ticks(low: float, high: float, most: int) -> list[float]:
-    """Round numbers from `low` to `high`, rising, at most `most` + 1 of them."""
-    step = nice_step(high - low, most)
-    first, last = math.ceil(low / step - 1e-6), math.floor(high / step + 1e-6)
-    return [index * step for index in range(first, last + 1)]
-
-
-def number(value: float, step: float | None = None) -> str:
-    """`value` in as few characters as tell it from its neighbours `step` away: `0.38`, `2.5`, `6e-5`, `12K`.
-
-    Without `step`: three significant digits.
-    """
-    if value == 0 or (step and abs(value) < step * 1e-6):
-        return "0"
-    size = abs(value)
-    if step is None:
-        step = 10.0 ** (math.floor(math.log10(size)) - 2)
-    least = min(size, step) if size < 1 else step
-    if size >= 1e6 or (size < 1 and least < 1e-4 and size < 1e-2):
-        digits = max(0, min(8, math.floor(math.log10(size)) - math.floor(math.log10(step) + 1e-9)))
-        mantissa, exponent = f"{value:.{digits}e}".split("e")
-        if "." in mantissa:
-            mantissa = mantissa.rstrip("0").rstrip(".")
-        return f"{mantissa}e{int(exponent)}"
-    if size >= 10_000 and step >= 100:
-        return f"{value / 1000:.{0 if step >= 1000 else 1}f}K"
-    digits = max(0, min(9, -math.floor(math.log10(step) + 1e-9)))
-    return f"{value:.{digits}f}"
-
-
-def robust_range(values: Sequence[float]) -> Range:
-    """The y range of `values` (finite, at least one), without a few that dwarf the rest.
-
-    Values further than three times the spread of the middle 80 % from it are left out when they are few, so that an
-    untrained model's first losses do not flatten the curve; they are counted. A constant gets room around it.
-    """
-    ordered = sorted(values)
-    count = len(ordered)
-    low, high, above, below = ordered[0], ordered[-1], 0, 0
-    if count >= 12:
-        tenth, ninetieth = ordered[count // 10], ordered[-1 - count // 10]
-        reach = 3 * (ninetieth - tenth)
-        if reach > 0:
-            over = count - bisect_left(ordered, math.nextafter(ninetieth + reach, math.inf))
-            under = bisect_left(ordered, tenth - reach)
-            allowed = max(3, int(count * CLIP_SHARE))
-            if 0 < over <= allowed and high - ninetieth > 1.5 * reach:
-                above, high = over, ordered[count - over - 1]
-            if 0 < under <= allowed and tenth - low > 1.5 * reach:
-                below, low = under, ordered[under]
-    return Range(low, high, above, below)
-
-
-def _framed(found: Range, rows: int) -> tuple[Range, list[float]]:
-    """`found` widened to round numbers, and the ticks that a plot of `rows` rows carries."""
-    low, high = found.low, found.high
-    if not math.isfinite(high - low):  # the difference of two huge values overflows
-        low, high = max(low, -8e307), min(high, 8e307)
-    if high - low <= 1e-9 * max(abs(low), abs(high)):
-        room = abs(high) * 0.1 or 1.0
-        low, high = low - room, high + room
-    elif low > 0 and low < 0.35 * high and not found.below:
-        low = 0.0
-    most = max(1, min(6, (rows + 1) // 3))
-    half = nice_step(high - low, most) / 2
-    low, high = math.floor(low / half + 1e-9) * half, math.ceil(high / half - 1e-9) * half
-    return Range(low, high, found.above, found.below), ticks(low, high, most)
-
-
 def _finite(series: Series) -> tuple[list[Point], int]:
     """The good points of `series` by x, and how many were not."""
     pairs = good = list(zip(series.xs, series.ys, strict=True))
@@ -195,7 +109,11 @@ def _columns(points: Sequence[Point], low: float, high: float, count: int) -> di
     start, total = 0, len(points)
     while start < total:
         column = int((points[start][0] - low) * scale + 0.5)
-        end = bisect_left(points, low + (column + 0.5) / scale, start + 1, key=itemgetter(0)) if scale else total
+        end = (
+            bisect_left(points, low + (column + 0.5) / scale, start + 1, key=itemgetter(0))
+            if scale
+            else total
+        )
         held = points[start:end]
         if end - start > 4:
             least, most = min(held, key=itemgetter(1)), max(held, key=itemgetter(1))
@@ -207,9 +125,15 @@ def _columns(points: Sequence[Point], low: float, high: float, count: int) -> di
 
 
 def _draw(
-    canvas: _Canvas, line: _Line, owner: int, xs: tuple[float, float], span: Range, edges: dict[tuple[int, int], int]
+    canvas: _Canvas,
+    line: _Line,
+    owner: int,
+    xs: tuple[float, float],
+    span: Range,
+    edges: dict[tuple[int, int], int],
 ) -> None:
-    """Put `line` on `canvas`; cells where it leaves the range at the top (0) or bottom (height − 1) go to `edges`."""
+    """Put `line` on `canvas`; cells where it leaves the range at the top (0) or bottom (height − 1) go to
+    `edges`."""
     tall = canvas.height * 4 - 1
     scale = tall / (span.high - span.low)
     before: tuple[int, int] | None = None
@@ -260,7 +184,8 @@ def _legend(
     width: int,
     marks: Glyphs,
 ) -> list[Run]:
-    """The first line: title, each series with its last value, what was left out, notes; cut by importance to `width`."""
+    """The first line: title, each series with its last value, what was left out, notes; cut by importance to
+    `width`."""
     groups: list[tuple[int, list[Run]]] = []
     if title:
         groups.append((3, [(literal(title), "bold $accent")]))
@@ -268,7 +193,16 @@ def _legend(
         finite = (y for y in reversed(one.ys) if math.isfinite(y))
         last = one.last if one.last is not None and math.isfinite(one.last) else next(finite, None)
         value = marks.dash if last is None else number(last)
-        groups.append((1, [(literal(one.name) + " ", LABEL), (marks.line + " ", one.color), (value, f"bold {one.color}")]))
+        groups.append(
+            (
+                1,
+                [
+                    (literal(one.name) + " ", LABEL),
+                    (marks.line + " ", one.color),
+                    (value, f"bold {one.color}"),
+                ],
+            )
+        )
     if bad:
         groups.append((0, [(f"{marks.warn} {bad} NaN", f"bold {TROUBLE}")]))
     if span is not None:
@@ -295,7 +229,9 @@ def _legend(
     return line
 
 
-def _row(canvas: _Canvas, row: int, lines: Sequence[_Line], arrows: dict[int, int], grid: bool, marks: Glyphs) -> list[Run]:
+def _row(
+    canvas: _Canvas, row: int, lines: Sequence[_Line], arrows: dict[int, int], grid: bool, marks: Glyphs
+) -> list[Run]:
     runs: list[Run] = []
     for column in range(canvas.width):
         owner = canvas.owner[row][column]
@@ -317,7 +253,8 @@ def _row(canvas: _Canvas, row: int, lines: Sequence[_Line], arrows: dict[int, in
 
 
 def _ascii_cell(bits: int, faint: bool) -> str:
-    """The ASCII character nearest to a cell's dots: high, middle or low; `.` for raw values behind an average."""
+    """The ASCII character nearest to a cell's dots: high, middle or low; `.` for raw values behind an
+    average."""
     if faint:
         return "." if bits & 0xE4 else "'"
     top, bottom = bool(bits & 0x1B), bool(bits & 0xE4)
@@ -336,7 +273,10 @@ def _axis_labels(low: float, high: float, unit: str, margin: int, width: int) ->
     before = max(1, width // 2 - cell_len(first) - cell_len(middle) // 2)
     after = room - before - cell_len(middle)
     if after < 1:
-        before, after = (room - cell_len(middle)) // 2, room - cell_len(middle) - (room - cell_len(middle)) // 2
+        before, after = (
+            (room - cell_len(middle)) // 2,
+            room - cell_len(middle) - (room - cell_len(middle)) // 2,
+        )
     return [(" " * margin + first + " " * before + middle + " " * after + last, QUIET)]
 
 
@@ -354,15 +294,14 @@ def render_chart(
     x_max: float | None = None,
     notes: Sequence[tuple[str, str]] = (),
     empty: str = "waiting for the first step",
-    marks: Glyphs | None = None,
 ) -> list[Content]:
     """`height` lines of exactly `width` cells: a legend, the plot with its y axis, the x axis and its labels.
 
-    `x_max` fixes the right end (the planned last step); a line that passes it widens the axis. `notes` are further
-    (name, value) pairs of the legend. Under 5 rows the x labels, the x axis and the legend go, in this order. Text is
-    literal. Cost: O(points) to sort them into columns, O(cells) to draw.
+    `x_max` fixes the right end (the planned last step); a line that passes it widens the axis. `notes` are
+    further (name, value) pairs of the legend. Under 5 rows the x labels, the x axis and the legend go, in
+    this order. Text is literal. Cost: O(points) to sort them into columns, O(cells) to draw.
     """
-    marks = marks or glyphs()
+    marks = glyphs()
     if width < 1 or height < 1:
         return []
     lines, bad_by_name = _lines(series)
@@ -375,7 +314,7 @@ def render_chart(
         legend = _legend(title, series, notes, bad, None, thinned, width, marks)
         return _empty(legend if with_legend else [], empty, width, height)
 
-    span, labels = _framed(robust_range(values), rows)
+    span, labels = framed(robust_range(values), rows)
     legend = _legend(title, series, notes, bad, span, thinned, width, marks)
     starts = [line.points[0][0] for line in lines if line.points]
     ends = [line.points[-1][0] for line in lines if line.points]
@@ -406,7 +345,9 @@ def render_chart(
         runs = _row(canvas, row, lines, arrows, text is not None, marks)
         found.append(_line([(label, LABEL), (bar, QUIET), *runs], width))
     if with_floor:
-        found.append(_line([(" " * (margin - 1) + marks.corner + marks.floor * (width - margin), QUIET)], width))
+        found.append(
+            _line([(" " * (margin - 1) + marks.corner + marks.floor * (width - margin), QUIET)], width)
+        )
     if with_labels:
         found.append(_line(_axis_labels(left, right, unit, margin, width - margin), width))
     return found

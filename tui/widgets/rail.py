@@ -36,8 +36,9 @@ class StepRail(Widget, can_focus=True):
         rail.set_state("model", "done")             # "todo", "done", "trouble"
         rail.current = "dataset"
 
-    A click, or Enter on the step that the arrow keys moved to, posts `StepRail.Chosen(step)`; the rail itself moves
-    nothing. `styles/app.tcss` gives it 28 columns at the left from 100 columns on and one line below that.
+    A click, or Enter on the step that the arrow keys moved to, posts `StepRail.Chosen(step)`; the rail itself
+    moves nothing. `styles/app.tcss` gives it 28 columns at the left from 100 columns on and one line below
+    that.
     """
 
     DEFAULT_CSS = """
@@ -89,7 +90,8 @@ class StepRail(Widget, can_focus=True):
         self.refresh()
 
     def set_state(self, step: str, state: State) -> None:
-        """Whether `step` is done, still to do, or needs the person. Raises ValueError for a step that the rail has not."""
+        """Whether `step` is done, still to do, or needs the person. Raises ValueError for a step that the
+        rail has not."""
         self._steps[self._index(step)].state = state
         self.refresh()
 
@@ -155,13 +157,15 @@ class StepRail(Widget, can_focus=True):
         return [(mark, mark_style), (" ", ""), (step.name, name_style)]
 
     def _line_layout(self) -> list[tuple[int, list[Run]]]:
-        """Each step's first column and runs, with the widest gap and the fullest names that fit in one line."""
+        """Each step's first column and runs, with the widest gap and the fullest names that fit in one
+        line."""
         width = self.content_size.width
         runs = [self._runs(index) for index in range(len(self._steps))]
         for gap, short in ((4, False), (3, False), (2, False), (1, True)):
             if short:
                 runs = [
-                    one if step.key == self.current else one[:1] for one, step in zip(runs, self._steps, strict=True)
+                    one if step.key == self.current else one[:1]
+                    for one, step in zip(runs, self._steps, strict=True)
                 ]
             if sum(map(run_length, runs)) + gap * (len(runs) - 1) <= width or short:
                 break
@@ -174,7 +178,12 @@ class StepRail(Widget, can_focus=True):
 
     def _line_hit(self, x: int) -> int:
         return next(
-            (index for index, (at, runs) in enumerate(self._line_layout()) if at <= x < at + run_length(runs)), -1
+            (
+                index
+                for index, (at, runs) in enumerate(self._line_layout())
+                if at <= x < at + run_length(runs)
+            ),
+            -1,
         )
 
     def render(self) -> Content:

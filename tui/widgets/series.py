@@ -1,7 +1,7 @@
 """Points of one line, thinned as they arrive so that a run of any length costs the same to hold and to draw.
 
-A million steps must neither fill the wizard's memory nor hide a spike: beyond `LIMIT` points, neighbours share a bucket
-that keeps its first, lowest, highest and last point. Buckets double in width as the run grows.
+A million steps must neither fill the wizard's memory nor hide a spike: beyond `LIMIT` points, neighbours
+share a bucket that keeps its first, lowest, highest and last point. Buckets double in width as the run grows.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable
 from operator import itemgetter
 
-LIMIT = 1024
+LIMIT = 512
 """Buckets held at most; each keeps up to four points."""
 
 Point = tuple[float, float]
@@ -19,7 +19,8 @@ FIRST, LOWEST, HIGHEST, LAST = range(4)
 
 
 class Thinned:
-    """An append-only series with bounded memory. `bad` counts values that were NaN or infinite, `total` the good ones."""
+    """An append-only series with bounded memory. `bad` counts values that were NaN or infinite, `total` the
+    good ones."""
 
     __slots__ = ("_buckets", "_cache", "_width", "bad", "last", "total")
 
@@ -69,7 +70,9 @@ class Thinned:
     def points(self) -> list[Point]:
         """The points kept, by x; at most four times `LIMIT`. Do not change the list."""
         if self._cache is None:
-            self._cache = sorted({point for bucket in self._buckets.values() for point in bucket}, key=itemgetter(0))
+            self._cache = sorted(
+                {point for bucket in self._buckets.values() for point in bucket}, key=itemgetter(0)
+            )
         return self._cache
 
     def _fold(self) -> None:
@@ -114,4 +117,3 @@ class Smoothed:
         self._mean = self.keep * self._mean + (1 - self.keep) * value
         self._weight = self.keep * self._weight + (1 - self.keep)
         return self._mean / self._weight
-

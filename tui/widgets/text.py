@@ -11,7 +11,29 @@ from ...core.text import one_line
 from ..theme import glyphs
 
 _ASCII = str.maketrans(
-    {"·": "-", "×": "x", "–": "-", "—": "-", "…": "...", "°": None, "→": "->", "←": "<-", "›": ">", "‹": "<", "≤": "<=", "≥": ">=", "−": "-", "’": "'", "“": '"', "”": '"', "✓": "+", "✗": "x", "●": "*", "○": "o", "▸": ">"}
+    {
+        "·": "-",
+        "×": "x",
+        "–": "-",
+        "—": "-",
+        "…": "...",
+        "°": None,
+        "→": "->",
+        "←": "<-",
+        "›": ">",
+        "‹": "<",
+        "≤": "<=",
+        "≥": ">=",
+        "−": "-",
+        "’": "'",
+        "“": '"',
+        "”": '"',
+        "✓": "+",
+        "✗": "x",
+        "●": "*",
+        "○": "o",
+        "▸": ">",
+    }
 )
 
 
@@ -49,7 +71,8 @@ def clip_parts(text: str, cells: int, separator: str = " · ") -> str:
 
 
 def clip_middle(text: str, cells: int) -> str:
-    """`text` in at most `cells` cells, its middle replaced by an ellipsis: both ends of a name or path tell most."""
+    """`text` in at most `cells` cells, its middle replaced by an ellipsis: both ends of a name or path tell
+    most."""
     if cell_len(text) <= cells:
         return text
     mark = glyphs().ellipsis
