@@ -39,8 +39,8 @@ class Weights:
     parameters: int
     bytes: int
     dtype: str
-    has_output_layer: bool
-    """Whether an `lm_head` is stored: the embeddings are then not tied."""
+    output_layer: int
+    """Weights of a stored `lm_head`, 0 without one: the embeddings are then tied."""
 
 
 def inspect_folder(folder: Path, source: str, title: str) -> ModelFacts:
@@ -64,13 +64,13 @@ def inspect_folder(folder: Path, source: str, title: str) -> ModelFacts:
             "Copy the tokenizer files of the same model into the folder.",
             code="model-no-tokenizer",
         )
-    tied = figures.tied_embeddings
+    tied = figures.tied_embeddings if figures.tied_embeddings is not None else not weights.output_layer
     return ModelFacts(
         source=source,
         kind="folder",
         title=shown,
         architecture=figures.architecture,
-        parameters=weights.parameters,
+        parameters=weights.parameters - (weights.output_layer if tied else 0),
         hidden_size=figures.hidden_size,
         intermediate_size=figures.intermediate_size,
         layers=figures.layers,
@@ -79,7 +79,7 @@ def inspect_folder(folder: Path, source: str, title: str) -> ModelFacts:
         head_size=figures.head_size,
         vocabulary=figures.vocabulary,
         context_length=figures.context_length,
-        tied_embeddings=(not weights.has_output_layer) if tied is None else tied,
+        tied_embeddings=tied,
         dtype=weights.dtype if not figures.quantization else figures.dtype or weights.dtype,
         weights_bytes=weights.bytes,
         chat_template=has_chat_template(folder, names),
@@ -268,7 +268,7 @@ def read_weights(files: list[Path], shown: str) -> Weights:
     """What the headers of `files` say, added up. Raises FinetuiError (model-broken) for a file that is cut off."""
     parameters = size = 0
     by_dtype: dict[str, int] = {}
-    has_output = False
+    output_layer = 0
     for file in files:
         header, file_bytes = _header(file, shown)
         size += file_bytes
@@ -287,7 +287,8 @@ def read_weights(files: list[Path], shown: str) -> Weights:
             dtype = str(tensor.get("dtype", ""))
             by_dtype[dtype] = by_dtype.get(dtype, 0) + count
             parameters += count
-            has_output = has_output or name.endswith("lm_head.weight")
+            if name.endswith("lm_head.weight"):
+                output_layer = count
     most = max(by_dtype, key=lambda d: by_dtype[d]) if by_dtype else ""
     if not parameters:
         raise FinetuiError(
@@ -296,7 +297,7 @@ def read_weights(files: list[Path], shown: str) -> Weights:
             "Download it again.",
             code="model-broken",
         )
-    return Weights(parameters, size, _DTYPES.get(most, one_line(most, 20)), has_output)
+    return Weights(parameters, size, _DTYPES.get(most, one_line(most, 20)), output_layer)
 
 
 def _header(file: Path, shown: str) -> tuple[dict[str, Any], int]:
@@ -346,7 +347,7 @@ def read_json(file: Path, shown: str) -> dict[str, Any]:
             raise ValueError(f"it is larger than {bytes_words(MAX_JSON_BYTES)}")
         value = json.loads(file.read_text(encoding="utf-8-sig"))
         if not isinstance(value, dict):
-            raise ValueError("it holds no JSON object")
+            raise json.JSONDecodeError("it holds no JSON object", "", 0)
     except (OSError, ValueError, RecursionError) as error:
         raise FinetuiError(
             f"{shown} is broken.",

@@ -90,7 +90,7 @@ def _ask(repository: str, revision: str | None) -> ModelFacts:
             template = has_chat_template(file.parent, ("tokenizer_config.json",))
     except FinetuiError:
         raise
-    except Exception as error:  # the edge to the hub: every failure becomes a card
+    except Exception as error:
         raise hub.card(error, repository, "model") from error
     return ModelFacts(
         source=repository,
