@@ -11,23 +11,18 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any
 
 from .dataset_formats import MAX_ROW_CHARACTERS
+from .dataset_json import json_document, json_lines
+from .dataset_source import FileKind, Located, Reading, Source, broken
 from .errors import FinetuiError
-from .text import bytes_words, one_line
-
-FileKind = Literal["JSONL", "JSON", "CSV", "TSV", "Parquet"]
+from .text import one_line
 
 ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".pq", ".txt")
 """File name endings that say: this is a dataset file."""
 
-MAX_WHOLE_BYTES = 512 * 1024 * 1024
-"""A JSON object has to be read whole; a larger one is refused. JSONL, CSV, Parquet and JSON lists have no limit."""
-
-_CHUNK = 1024 * 1024
 _SAMPLE = 64 * 1024
 _MAGIC = (
     (b"\x1f\x8b", "a gzip archive", "Unpack it with gunzip first."),
@@ -53,44 +48,6 @@ def _as_windows(error: UnicodeError) -> tuple[str, int]:
 
 
 codecs.register_error("finetui-windows", _as_windows)
-
-
-@dataclass(frozen=True, slots=True)
-class Located:
-    """A row and where it stands: the line of a text file, or the row of a table, from 1."""
-
-    number: int
-    row: Mapping[str, Any]
-    problem: str = ""
-    """Why this row cannot be read; `row` is then empty."""
-
-
-@dataclass
-class Reading:
-    """How far a file has been read, for progress and estimates. Bytes."""
-
-    done_bytes: int = 0
-    total_bytes: int = 0
-    rows: int | None = None
-    """The exact number of rows where the file states it (Parquet)."""
-    _raw: BinaryIO | None = field(default=None, repr=False)
-
-    @property
-    def share(self) -> float:
-        """The part of the file that has been read, 0 to 1."""
-        if self._raw is not None and not self._raw.closed:
-            self.done_bytes = self._raw.tell()
-        return min(1.0, self.done_bytes / self.total_bytes) if self.total_bytes else 1.0
-
-
-@dataclass(frozen=True)
-class Source:
-    """A local file that was looked at: what it is, and how its text is coded."""
-
-    path: Path
-    kind: FileKind
-    encoding: str
-    bytes: int
 
 
 def read_rows(path: Path, split: str = "train") -> Iterator[Mapping[str, Any]]:
@@ -138,7 +95,7 @@ def look_at(path: Path) -> Source:
         return Source(path, "Parquet", "", size)
     for magic, noun, fix in _MAGIC:
         if head.startswith(magic):
-            raise _broken(path, f"It is {noun}, not rows of text.", fix)
+            raise broken(path, f"It is {noun}, not rows of text.", fix)
     encoding = _encoding(path, head)
     text = head.decode(encoding, "ignore" if encoding.startswith("utf-16") else "finetui-windows")
     return Source(path, _text_kind(path, text), encoding, size)
@@ -153,19 +110,19 @@ def located_rows(source: Source, split: str = "train", reading: Reading | None =
             yield from _parquet(source, reading)
             return
         with source.path.open("rb") as raw:
-            reading._raw = raw
+            reading.raw = raw
             text = io.TextIOWrapper(raw, source.encoding, "finetui-windows", newline="")
             if source.kind == "JSONL":
-                yield from _json_lines(source, text)
+                yield from json_lines(source, text)
             elif source.kind == "JSON":
-                yield from _json(source, text, split)
+                yield from json_document(source, text, split, reading)
             else:
                 yield from _csv(source, text)
-            reading.done_bytes, reading._raw = source.bytes, None
+            reading.done_bytes, reading.raw = source.bytes, None
     except OSError as error:
         raise unreadable(source.path, error) from error
     except UnicodeError as error:
-        raise _broken(
+        raise broken(
             source.path, "Its text is not coded as its first bytes say.", "Save it as UTF-8."
         ) from error
 
@@ -178,12 +135,6 @@ def unreadable(path: Path, error: OSError) -> FinetuiError:
         f"The system says: {reason}.",
         "Check its permissions.",
         code="dataset-missing",
-    )
-
-
-def _broken(path: Path, why: str, fix: str) -> FinetuiError:
-    return FinetuiError(
-        f"{one_line(path.name, 100)} cannot be read as a dataset.", why, fix, code="dataset-broken"
     )
 
 
@@ -203,7 +154,7 @@ def _encoding(path: Path, head: bytes) -> str:
             return "utf-16-be"
         controls = sum(b < 9 for b in start)
         if controls > max(8, len(start) * 0.02):
-            raise _broken(path, "It is binary, not text.", "Choose a JSONL, JSON, CSV or Parquet file.")
+            raise broken(path, "It is binary, not text.", "Choose a JSONL, JSON, CSV or Parquet file.")
     return "utf-8"
 
 
@@ -235,179 +186,6 @@ def _is_object(line: str) -> bool:
         return False
 
 
-def _lines(text: io.TextIOBase) -> Iterator[tuple[int, str | None]]:
-    """Lines with their numbers from 1; None stands for a line too long to be a row, which is passed over in pieces."""
-    number = 0
-    while True:
-        line = text.readline(MAX_ROW_CHARACTERS + 1)
-        if not line:
-            return
-        number += 1
-        if len(line) > MAX_ROW_CHARACTERS and not line.endswith("\n"):
-            while line and not line.endswith("\n"):
-                line = text.readline(_CHUNK)
-            yield number, None
-        else:
-            yield number, line
-
-
-def _json_lines(source: Source, text: io.TextIOBase) -> Iterator[Located]:
-    for number, line in _lines(text):
-        if line is None:
-            yield Located(number, {}, "longer than 10 MB")
-            continue
-        line = line.strip().strip("\ufeff")
-        if not line:
-            continue
-        try:
-            value = json.loads(line, strict=False)
-        except RecursionError:
-            yield Located(number, {}, "nested too deeply")
-            continue
-        except ValueError as error:
-            column = f", column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
-            message = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-            raise _broken(
-                source.path,
-                f"Line {number}{column} is not valid JSON: {one_line(message, 80)}. It reads: {one_line(line, 60)}",
-                "Each line must be one JSON object. Correct or remove that line.",
-            ) from error
-        if isinstance(value, dict):
-            yield Located(number, value)
-        else:
-            yield Located(number, {}, "not a JSON object")
-
-
-def _json(source: Source, text: io.TextIOBase, split: str) -> Iterator[Located]:
-    """A list is read element by element; an object has to be read whole."""
-    start = text.read(1)
-    while start and (start.isspace() or start == "\ufeff"):
-        start = text.read(1)
-    if start == "[":
-        yield from _json_list(source, text)
-        return
-    if source.bytes > MAX_WHOLE_BYTES:
-        raise _broken(
-            source.path,
-            f"It is one JSON object of {bytes_words(source.bytes)}, which would have to be held in memory whole.",
-            "Write it as JSONL: one row a line.",
-        )
-    whole = start + text.read()
-    try:
-        value = json.loads(whole, strict=False)
-    except RecursionError as error:
-        raise _broken(
-            source.path, "Its JSON is nested too deeply.", "Write one flat object a row."
-        ) from error
-    except ValueError as error:
-        raise _not_json(source, error, 0) from error
-    rows = _rows_of(source, value, split)
-    for number, row in enumerate(rows, 1):
-        yield Located(number, row) if isinstance(row, dict) else Located(number, {}, "not a JSON object")
-
-
-def _not_json(source: Source, error: ValueError, lines_before: int, element: int = 0) -> FinetuiError:
-    """The card for broken JSON. A list is read in pieces, so a column would mislead there: the element is named."""
-    if isinstance(error, json.JSONDecodeError):
-        where = f"column {error.colno}" if not element else f"element {element} of the list,"
-        why = f"Line {lines_before + error.lineno}, {where} is not valid JSON: {error.msg}."
-    else:
-        why = f"It is not valid JSON: {one_line(str(error), 80)}."
-    fix = "Correct the file there; a comma or a quote is often missing just before."
-    if "Extra data" in str(error):
-        fix = "If each line is a row of its own, give the file the ending .jsonl."
-    return _broken(source.path, why, fix)
-
-
-def _rows_of(source: Source, value: Any, split: str) -> list[Any]:
-    """The rows in a JSON object: those of the split, of its only list, or the object itself as the only row."""
-    if not isinstance(value, dict):
-        raise _broken(
-            source.path, "It holds neither a list nor an object.", "Write a list of rows, or JSONL."
-        )
-    tables = {
-        name: rows
-        for name, rows in value.items()
-        if isinstance(rows, list) and any(isinstance(r, dict) for r in rows) and not _is_messages(rows)
-    }
-    if split in tables:
-        return tables[split]
-    if len(tables) == 1:
-        return next(iter(tables.values()))
-    if len(tables) > 1:
-        names = ", ".join(one_line(name, 40) for name in list(tables)[:8])
-        raise FinetuiError(
-            f"{one_line(source.path.name, 100)} has no list named {one_line(split, 40)}.",
-            f"It holds several lists of rows: {names}.",
-            "Set the split to one of these names.",
-            code="dataset-format",
-        )
-    return [value]
-
-
-def _is_messages(rows: list[Any]) -> bool:
-    return all(isinstance(r, dict) and ("role" in r or "from" in r) for r in rows[:20])
-
-
-def _json_list(source: Source, text: io.TextIOBase) -> Iterator[Located]:
-    """The elements of a JSON list whose opening bracket has been read, without holding more than one and a chunk."""
-    decoder = json.JSONDecoder(strict=False)
-    buffer, at, number, lines_before = "", 0, 0, 0
-    ended = closed = expect_comma = False
-
-    def refill() -> None:
-        nonlocal buffer, at, lines_before, ended
-        lines_before += buffer.count("\n", 0, at)
-        more = text.read(_CHUNK)
-        buffer, at, ended = buffer[at:] + more, 0, not more
-
-    refill()
-    while True:
-        while at < len(buffer) and buffer[at].isspace():
-            at += 1
-        if at >= len(buffer):
-            if ended and closed:
-                return
-            if ended:
-                error = json.JSONDecodeError(
-                    "The list is not closed, the file ends too early", buffer, len(buffer)
-                )
-                raise _not_json(source, error, lines_before, number)
-            refill()
-            continue
-        if closed:
-            raise _not_json(source, json.JSONDecodeError("Extra data", buffer, at), lines_before, number)
-        if buffer[at] == "]" and (expect_comma or number == 0):
-            at, closed = at + 1, True
-            continue
-        if expect_comma:
-            if buffer[at] != ",":
-                raise _not_json(
-                    source, json.JSONDecodeError("Expecting ',' delimiter", buffer, at), lines_before, number
-                )
-            at, expect_comma = at + 1, False
-            continue
-        number += 1
-        while True:
-            try:
-                value, end = decoder.raw_decode(buffer, at)
-            except RecursionError as error:
-                raise _broken(
-                    source.path, f"Element {number} is nested too deeply.", "Write one flat object a row."
-                ) from error
-            except ValueError as error:
-                if ended or len(buffer) - at > MAX_ROW_CHARACTERS:
-                    raise _not_json(source, error, lines_before, number) from error
-                refill()
-                continue
-            if end >= len(buffer) and not ended:
-                refill()  # a number may go on in the next chunk
-                continue
-            break
-        at, expect_comma = end, True
-        yield Located(number, value) if isinstance(value, dict) else Located(number, {}, "not a JSON object")
-
-
 def _csv(source: Source, text: io.TextIOWrapper) -> Iterator[Located]:
     csv.field_size_limit(MAX_ROW_CHARACTERS)
     delimiter = "\t" if source.kind == "TSV" else _delimiter(source)
@@ -423,7 +201,7 @@ def _csv(source: Source, text: io.TextIOWrapper) -> Iterator[Located]:
             reason = one_line(str(error), 80)
             if "end of data" in reason or "field limit" in reason:
                 reason = "a quote is opened and never closed"
-            raise _broken(
+            raise broken(
                 source.path,
                 f"The row that begins at line {begins} is broken: {reason}.",
                 'Close the quotes of that row; a quote inside a quoted cell is written twice ("").',
@@ -486,7 +264,7 @@ def _parquet(source: Source, reading: Reading) -> Iterator[Located]:
                     reading.done_bytes = int(source.bytes * number / max(1, reading.rows))
                     yield Located(number, row)
     except (pyarrow.ArrowException, ValueError, OverflowError) as error:
-        raise _broken(
+        raise broken(
             source.path,
             f"The Parquet reader says: {one_line(str(error), 160)}",
             "Write the file again; it may be cut off.",
