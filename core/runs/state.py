@@ -157,7 +157,7 @@ class Reducer:
         event = record.event
         kind = type(event)
         floor = max(self._newest.get(kind, (0, 0.0)), self._newest.get(events.Started, (0, 0.0)))
-        if record.seq <= floor[0] and record.ts <= floor[1]:
+        if not math.isfinite(record.ts) or (record.seq <= floor[0] and record.ts <= floor[1]):
             return False
         self._newest[kind] = (record.seq, record.ts)
         if self.last_ts is not None and not isinstance(event, events.Started):
@@ -261,13 +261,16 @@ def derive(reducer: Reducer, run: RunFolder) -> RunStatus:
         (started.pid, started.create_time, started.host, started.job) if started else (None, None, "", "")
     )
     started_ts, ended, awaited = reducer.started_ts, reducer.ended, started is None
-    if launch is not None and not _same_worker(started, launch):
-        if reducer.started_ts is None or launch.launched_ts > reducer.started_ts:
-            pid, create_time, host, job = launch.pid, launch.create_time, launch.host, launch.job
-            started_ts = launch.launched_ts
-            awaited = reducer.last_ts is None or reducer.last_ts <= launch.launched_ts
-            if awaited or (reducer.ended_ts is not None and reducer.ended_ts <= launch.launched_ts):
-                ended = None
+    if (
+        launch is not None
+        and not _same_worker(started, launch)
+        and (started_ts is None or launch.launched_ts > started_ts)
+    ):
+        pid, create_time, host, job = launch.pid, launch.create_time, launch.host, launch.job
+        started_ts = launch.launched_ts
+        awaited = reducer.last_ts is None or reducer.last_ts <= launch.launched_ts
+        if awaited or (reducer.ended_ts is not None and reducer.ended_ts <= launch.launched_ts):
+            ended = None
     card: Card | None = None
     elsewhere = False
     if ended is not None:
