@@ -52,7 +52,7 @@ RESTORE = b"\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[<u\x1b[?
 """Mouse and paste modes off, the usual screen back, the cursor shown."""
 
 
-class FinetuiApp(App[int]):
+class FinetuiApp(App[int], inherit_bindings=False):
     """The wizard. Its exit value is the process's exit code."""
 
     TITLE = "finetui"
@@ -66,6 +66,7 @@ class FinetuiApp(App[int]):
         Binding("f1", "help", "Help", key_display="F1", id="app.help", tooltip="Explain this, and list the keys"),
         Binding("q", "quit", "Quit", id="app.quit", tooltip="Leave finetui; running trainings go on"),
         Binding("ctrl+q", "quit", "Quit", id="app.quit", tooltip="Leave finetui; running trainings go on"),
+        Binding("ctrl+c", "help_quit", show=False, system=True),
     ]
 
     def __init__(self, *, demo: bool = False, attach: Path | None = None, ascii: bool = False) -> None:
@@ -297,7 +298,7 @@ class FinetuiApp(App[int]):
             self._save_timer = self.set_timer(SAVE_AFTER_SECONDS, self._save_draft)
         if path in ("model.source", "model.revision"):
             self.inspect("model")
-        elif path.startswith("dataset.") and path != "dataset.row_limit":
+        elif path.startswith("dataset."):
             self.inspect("dataset")
         self.changed.publish(None)
 

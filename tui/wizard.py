@@ -154,8 +154,6 @@ class Wizard:
         recipe, rows = self.recipe(), training_rows(self.dataset_facts)
         if recipe is None or rows is None:
             return None
-        if recipe.dataset.row_limit is not None:
-            rows = min(rows, recipe.dataset.row_limit)
         return training.plan(recipe, rows)
 
     def tokens_per_row(self) -> float | None:
@@ -186,10 +184,10 @@ class Wizard:
 
 
 def training_rows(facts: DatasetFacts | None) -> int | None:
-    """Rows that are trained on: those found, less those held out of them."""
-    if facts is None or facts.rows is None:
+    """Rows that will be trained on, held-out rows and the row limit taken off."""
+    if facts is None:
         return None
-    return facts.rows
+    return facts.train_rows if facts.train_rows is not None else facts.rows
 
 
 def following(step: str) -> str | None:

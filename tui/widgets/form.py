@@ -187,7 +187,7 @@ class Fold(Widget, can_focus=True):
 
     def __init__(self, names: Sequence[str], opened: bool = False) -> None:
         super().__init__(classes="fold")
-        self._names = tuple(names)
+        self._names = tuple(n[:1].lower() + n[1:] if n[1:].islower() else n for n in names)
         self.changed = 0
         self.set_reactive(Fold.opened, opened)
 
@@ -207,7 +207,7 @@ class Fold(Widget, can_focus=True):
         marks = glyphs()
         changed = f" {marks.middot} {self.changed} changed" if self.changed else ""
         head = f"{marks.below if self.opened else marks.current} Advanced ({len(self._names)}){changed}"
-        rest = "" if self.opened else ": " + ", ".join(name.lower() if name.istitle() else name for name in self._names)
+        rest = "" if self.opened else ": " + ", ".join(self._names)
         width = self.content_size.width
         style = ("bold reverse" if self.app.native_ansi_color else "bold $background on $accent") if self.has_focus else "$foreground"
         return Content.assemble((clip(head, width), style), (clip(rest, max(0, width - len(head))), "$text-muted"))

@@ -56,7 +56,7 @@ def outlook(wizard: Wizard) -> Outlook:
         else:
             need, free = estimate.total_bytes, machine.free_bytes
             fit = "ok" if need < 0.85 * free else "tight" if need < 1.05 * free else "over"
-            memory = f"about {need / GIB:.1f} of {total:.{0 if total >= 100 else 1}f} GiB"
+            memory = f"~{need / GIB:.1f} of {total:.{0 if total >= 100 else 1}f} GiB"
             load = Load(need / GIB, total, others=max(0.0, (machine.total_bytes - free) / GIB))
             parts = sorted(estimate.parts, key=lambda part: -part.bytes)[:2]
             caption = " · ".join(f"{part.name} {part.bytes / GIB:.1f}" for part in parts) + " · rough estimate"
@@ -65,7 +65,7 @@ def outlook(wizard: Wizard) -> Outlook:
     if plan is not None:
         time_caption = f"{plan.steps:,} steps · {plan.share:.2g} × your data"
     if span is not None:
-        time = "about " + time_words(*span)
+        time = "~" + time_words(*span)
         middle = max(1.0, (span[0] * span[1]) ** 0.5)
         share = math.log(max(1.0, middle / 10)) / math.log(WORKDAY_SECONDS / 10)
         time_load = Load(min(1.0, share), 1.0)
@@ -86,7 +86,7 @@ class SideGauges(Vertical):
 
 
 class LineGauges(Widget):
-    """Both estimates in one line: `Memory ━━━───── about 1.9 of 23.4 GiB ✓ fits   Time about 2–5 min`."""
+    """Both estimates in one line: `Memory ━━━───── ~1.9 of 23.4 GiB ✓ fits   Time ~2–5 min`."""
 
     DEFAULT_CSS = "LineGauges { height: 1; width: 1fr; }"
     ALLOW_SELECT = False

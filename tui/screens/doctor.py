@@ -1,0 +1,2 @@
+from textual.screen import Screen
+class DoctorScreen(Screen): pass

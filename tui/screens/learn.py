@@ -1,0 +1,2 @@
+from textual.screen import Screen
+class LearnScreen(Screen): pass
