@@ -33,7 +33,7 @@ class DatasetScreen(SourceStepScreen):
 
     def kinds(self) -> tuple[SourceKind, ...]:
         return (
-            SourceKind("demo", "Demo", words="customer messages, each turned into one line of JSON", value=DEMO),
+            SourceKind("demo", "Demo", words="customer messages into JSON", value=DEMO),
             SourceKind("file", "File", placeholder="type a file's path, or press F2 to browse", browse="file"),
             SourceKind("hub", "Hub", placeholder="type an id such as mlabonne/FineTome-100k"),
         )
@@ -52,6 +52,14 @@ class DatasetScreen(SourceStepScreen):
     def compose_after(self) -> ComposeResult:
         yield Facts(id="facts")
         yield RowPreview(id="preview")
+
+    def fit(self) -> None:
+        """The preview takes the room that is left; the explanation keeps its two lines."""
+        super().fit()
+        main, preview = self.query_one("#main"), self.query_one("#preview", RowPreview)
+        if preview.display:
+            above = preview.virtual_region.y
+            preview.styles.max_height = max(5, main.size.height - above - main.gutter.bottom)
 
     def notes(self) -> dict[str, str]:
         facts = self.wizard.dataset_facts

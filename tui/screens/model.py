@@ -27,7 +27,7 @@ class ModelScreen(SourceStepScreen):
         ids = tuple(one.id for one in model.SUGGESTED)
         titles = {one.id: one.title for one in model.SUGGESTED}
         return (
-            SourceKind("demo", "Demo", words="SmolLM2-135M-Instruct: small, quick, comes with finetui", value=DEMO),
+            SourceKind("demo", "Demo", words="SmolLM2 135M, comes with finetui", value=DEMO),
             SourceKind("suggested", "Suggested", choices=ids, labels=titles),
             SourceKind("folder", "Folder", placeholder="type a folder's path, or press F2 to browse", browse="folder"),
             SourceKind("hub", "Hub", placeholder="type an id such as Qwen/Qwen3-0.6B"),

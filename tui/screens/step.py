@@ -128,7 +128,7 @@ class StepScreen(Screen[None]):
     def on_mount(self) -> None:
         self.wizard.visited.add(self.step)
         self._explained: str = ""
-        self._full = self._brief = Content("")
+        self._under: tuple[Content, ...] = ()
         self.finetui.changed.subscribe(self, self._changed)
         for spec in (*self.form.basic, *self.form.advanced):
             self.form.row(spec.path).error(self.wizard.problem(spec.path))
@@ -198,26 +198,30 @@ class StepScreen(Screen[None]):
         spec = NAME if path == "name" else declared(path)
         value, fact = self.wizard.value(path), self.fact(path)
         self.query_one(Explain).show(explain.full(spec, value, fact))
-        self._full = explain.full(spec, value, fact)
-        self._brief = explain.brief(spec, value, fact)
-        self.call_after_refresh(self._fit_brief)
+        self._under = (explain.full(spec, value, fact), explain.compact(spec, value, fact), explain.brief(spec, value, fact))
+        self.call_after_refresh(self.fit)
 
-    def _fit_brief(self) -> None:
+    def used_rows(self) -> int:
+        """Rows that the main column needs."""
+        main = self.query_one("#main", VerticalScroll)
+        return max((c.virtual_region.bottom + c.styles.margin.bottom for c in main.children if c.display), default=0)
+
+    def fit(self) -> None:
         """The explanation under the form takes the room that the form leaves: all of it, or its first two lines."""
         box = self.query_one("#brief", Static)
-        if not self.is_attached or not box.display or not self.query("#main > *"):
+        if not self.is_attached or not box.display or not self._under:
             return
         main = self.query_one("#main", VerticalScroll)
-        used = max(child.virtual_region.bottom + child.styles.margin.bottom for child in main.children if child.display)
         pad = box.gutter.height
-        room = main.size.height + box.outer_size.height - used - pad - 1
+        room = main.size.height + box.outer_size.height - self.used_rows() - pad - 1
         width = max(10, main.size.width - 2)
-        for content in (self._full, self._brief):
+        lines = 0
+        for content in self._under:
             lines = sum(max(1, len(line.wrap(width))) for line in content.split("\n", allow_blank=True))
             if lines <= room:
                 break
         least = 1 if self.size.height < 20 else 2
-        box.styles.height = max(least, min(lines, room) if content is self._full else least) + pad
+        box.styles.height = (lines if lines <= room else least) + pad
         box.update(content)
 
     def explain_content(self) -> Content | None:
@@ -277,7 +281,7 @@ class StepScreen(Screen[None]):
     @on(Fold.Turned)
     def _folded(self, event: Fold.Turned) -> None:
         (self.wizard.unfolded.add if event.opened else self.wizard.unfolded.discard)(self.step)
-        self.call_after_refresh(self._fit_brief)
+        self.call_after_refresh(self.fit)
 
     @on(Input.Submitted)
     def _submitted(self, event: Input.Submitted) -> None:
@@ -296,7 +300,7 @@ class StepScreen(Screen[None]):
             self.finetui.go(event.step)
 
     def on_resize(self, event: events.Resize) -> None:
-        self.call_after_refresh(self._fit_brief)
+        self.call_after_refresh(self.fit)
         self.call_after_refresh(self._keep_focus_in_sight)
 
     def _keep_focus_in_sight(self) -> None:

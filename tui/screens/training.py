@@ -26,11 +26,11 @@ class TrainingScreen(StepScreen):
     step = "training"
     tagline = "how the adapter learns"
     basic = (
-        "name",
         "training.epochs",
         "training.batch_size",
         "training.gradient_accumulation_steps",
         "training.learning_rate",
+        "name",
     )
     continue_label = "Start training"
 

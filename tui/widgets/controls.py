@@ -136,12 +136,14 @@ class RadioControl(ChoiceControl):
         """Each value's line, first column, width and value."""
         places: list[tuple[int, int, int, str]] = []
         line = at = 0
+        total = sum(cell_len(self.label(value)) + 4 for value in self.choices)
+        gap = 2 if total + 2 * len(self.choices) <= width else 1 if total <= width else 0
         for value in self.choices:
-            cells = cell_len(self.label(value)) + 4
+            cells = cell_len(self.label(value)) + 3 + (gap > 0)
             if at and at + cells > width:
                 line, at = line + 1, 0
             places.append((line, at, cells, value))
-            at += cells + 1
+            at += cells + max(0, gap - 1)
         return places
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
@@ -159,12 +161,11 @@ class RadioControl(ChoiceControl):
     def render(self) -> Content:
         marks = glyphs()
         lines: dict[int, list[tuple[str, str]]] = {}
-        for line, _, _, value in self._places(self.content_size.width):
+        for line, at, cells, value in self._places(self.content_size.width):
             chosen = value == self.value
             runs = lines.setdefault(line, [])
-            if runs:
-                runs.append((" ", ""))
-            words = f" {marks.dot if chosen else marks.todo} {self.label(value)} "
+            runs.append((" " * (at - sum(cell_len(text) for text, _ in runs)), ""))
+            words = f" {marks.dot if chosen else marks.todo} {self.label(value)} "[:cells]
             if chosen and self.has_focus:
                 style = "bold $background on $accent" if not self.app.native_ansi_color else "bold reverse"
             else:

@@ -63,6 +63,23 @@ def full(spec: FieldSpec, value: Any, facts: str = "") -> Content:
     return Content("\n\n").join(parts)
 
 
+def compact(spec: FieldSpec, value: Any, facts: str = "") -> Content:
+    """`full` without empty lines, for a pane under the form."""
+    first, *rest = _explained(spec)
+    lines = [Content.assemble((spec.title, "bold $accent"), "  ", first), *rest]
+    if facts:
+        lines.append(Content.assemble((literal(facts, 600), "$success")))
+    state: list[Any] = [("Default ", "$text-muted"), value_words(spec.path, spec.default)]
+    if value != spec.default:
+        words = literal(value_words(spec.path, value), 60)
+        state += [(f" {glyphs().middot} you set ", "$text-muted"), (words, "bold $accent")]
+    allowed = allowed_words(spec)
+    if allowed:
+        state.append((f" {glyphs().middot} {allowed[:1].lower()}{allowed[1:].rstrip('.')}", "$text-muted"))
+    lines.append(Content.assemble(*state))
+    return Content("\n").join(lines)
+
+
 def brief(spec: FieldSpec, value: Any, facts: str = "") -> Content:
     """A field in two or three lines: the help, and its default."""
     marks = glyphs()

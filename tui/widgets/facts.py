@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from textual import events
 from textual.content import Content
 from textual.widgets import Static
 
@@ -13,45 +15,74 @@ from ..theme import glyphs
 from .text import literal
 
 
+@dataclass(frozen=True)
+class _Line:
+    """A glyph with its style, and a text that wraps beside it."""
+
+    mark: str
+    mark_style: str
+    text: Content
+
+
 class Facts(Static):
-    """A few lines of facts. Errors are wrapped, never cut."""
+    """A few lines of facts, each with a hanging indent. Errors are wrapped, never cut."""
 
     DEFAULT_CSS = "Facts { height: auto; width: 1fr; }"
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id, markup=False)
+        self._lines: list[_Line] = []
 
     def show_found(self, title: str, figures: Sequence[str], more: Sequence[str] = (), warning: str = "") -> None:
         """`title` with a tick, figures beside it, further lines under it."""
         marks = glyphs()
-        dot = f" {marks.middot} "
-        parts = [
-            Content.assemble(
-                (f"{marks.check} ", "bold $success"),
-                (literal(title, 120), "bold"),
-                ("   " if figures else "", ""),
-                (dot.join(literal(figure) for figure in figures if figure), "$text-muted"),
-            )
-        ]
-        parts += [Content.assemble(("  " + literal(line, 300), "$text-muted")) for line in more if line]
+        head = Content.assemble((literal(title, 120), "bold"))
+        rest = Content.assemble((f" {marks.middot} ".join(literal(f) for f in figures if f), "$text-muted"))
+        width = self._width
+        if head.cell_length + 3 + rest.cell_length <= width:
+            lines = [_Line(marks.check, "bold $success", Content.assemble(head, "   ", rest))]
+        else:
+            lines = [_Line(marks.check, "bold $success", head), _Line(" ", "", rest)]
+        lines += [_Line(" ", "", Content.assemble((literal(line, 300), "$text-muted"))) for line in more if line]
         if warning:
-            parts.append(Content.assemble((f"{marks.warn} ", "bold $warning"), (literal(warning, 400), "$text-warning")))
-        self.update(Content("\n").join(parts))
+            lines.append(_Line(marks.warn, "bold $warning", Content.assemble((literal(warning, 400), "$text-warning"))))
+        self._show(lines)
 
     def show_busy(self, words: str) -> None:
         """Something is being looked at."""
-        self.update(Content.assemble((f"{glyphs().todo} {literal(words)}", "$text-muted")))
+        self._show([_Line(glyphs().todo, "$text-muted", Content.assemble((literal(words), "$text-muted")))])
 
     def show_error(self, error: FinetuiError) -> None:
         """What, why, fix: a card without a frame."""
         marks = glyphs()
-        parts = [Content.assemble((f"{marks.cross} {clean(error.what, 600)}", "bold $text-error"))]
+        lines = [_Line(marks.cross, "bold $error", Content.assemble((clean(error.what, 600), "bold $text-error")))]
         if error.why:
-            parts.append(Content("  " + clean(error.why, 2000)))
+            lines.append(_Line(" ", "", Content(clean(error.why, 2000))))
         if error.fix:
-            parts.append(Content.assemble((f"{marks.right} ", "bold $accent"), clean(error.fix, 2000)))
-        self.update(Content("\n").join(parts))
+            lines.append(_Line(marks.right, "bold $accent", Content(clean(error.fix, 2000))))
+        self._show(lines)
 
     def show_nothing(self) -> None:
         """Nothing to say."""
-        self.update(Content(""))
+        self._show([])
+
+    @property
+    def _width(self) -> int:
+        return max(10, (self.content_size.width or 72) - 2)
+
+    def _show(self, lines: list[_Line]) -> None:
+        if lines != self._lines:
+            self._lines = lines
+            self._paint()
+
+    def on_resize(self, event: events.Resize) -> None:
+        self._paint()
+
+    def _paint(self) -> None:
+        rows: list[Content] = []
+        for line in self._lines:
+            indent = len(line.mark) + 1
+            wrapped = [w for part in line.text.split("\n", allow_blank=True) for w in part.wrap(self._width) or [Content("")]]
+            for index, row in enumerate(wrapped):
+                rows.append(Content.assemble((line.mark, line.mark_style), " ", row) if index == 0 else Content.assemble(" " * indent, row))
+        self.update(Content("\n").join(rows))

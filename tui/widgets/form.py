@@ -75,7 +75,7 @@ def number_text(value: float) -> str:
     """A number as one would type it: `16`, `0.1`, `2e-4`."""
     if isinstance(value, int):
         return str(value)
-    if value and abs(value) < 0.001:
+    if value and abs(value) <= 0.001:
         head, _, power = f"{value:.6e}".partition("e")
         return f"{head.rstrip('0').rstrip('.')}e{int(power)}"
     return f"{value:.10g}"
