@@ -128,7 +128,10 @@ def make(folder: Path, chat_template: str | None = CHAT_TEMPLATE, seed: int = 0)
         return random.normal(0.0, 0.05, shape).astype(np.float32)
 
     kv = KV_HEADS * HIDDEN // HEADS
-    tensors = {"model.embed_tokens.weight": weights(len(vocab), HIDDEN), "lm_head.weight": weights(len(vocab), HIDDEN)}
+    tensors = {
+        "model.embed_tokens.weight": weights(len(vocab), HIDDEN),
+        "lm_head.weight": weights(len(vocab), HIDDEN),
+    }
     tensors["model.norm.weight"] = np.ones(HIDDEN, np.float32)
     for layer in range(LAYERS):
         at = f"model.layers.{layer}"
