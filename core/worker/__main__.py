@@ -66,7 +66,7 @@ def work(name: str, run: RunFolder, formats: Sequence[str], asked_at: float) -> 
             job.train(resume=name == "resume")
     except Stopped:
         stopped = True
-    except BaseException as error:  # the process's edge: whatever it was, the run's end is told
+    except BaseException as error:  # noqa: BLE001  the process's edge: whatever it was, the run's end is told
         failed = failures.card(error, run.log, job.recipe)
         logs.write_traceback(error)
     seconds = time.monotonic() - began
@@ -79,7 +79,7 @@ def work(name: str, run: RunFolder, formats: Sequence[str], asked_at: float) -> 
 
 
 def main(arguments: Sequence[str]) -> int:
-    asked_at = time.time() - 60  # a request made while this process was starting counts
+    asked_at = psutil.Process().create_time()  # a request made while this process was starting counts
     match arguments:
         case ["warm", folder]:
             order = warm.wait(Path(folder))
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str]) -> int:
             run = RunFolder(order.run)
             logs.redirect(run.log)
             os.chdir(run.path)
-            return work(order.job, run, order.formats, time.time() - 5)
+            return work(order.job, run, order.formats, order.asked_at)
         case [("train" | "resume") as name, folder]:
             return work(name, RunFolder(Path(folder).absolute()), (), asked_at)
         case ["export", folder, *formats]:

@@ -21,6 +21,8 @@ class Order:
     job: str
     run: Path
     formats: tuple[str, ...]
+    asked_at: float
+    """Seconds since the epoch."""
 
 
 def wait(folder: Path) -> Order | None:
@@ -49,6 +51,7 @@ def wait(folder: Path) -> Order | None:
 def _read(path: Path) -> Order | None:
     try:
         asked = json.loads(path.read_bytes())
+        asked_at = path.stat().st_mtime
     except FileNotFoundError:
         return None
-    return Order(str(asked["job"]), Path(asked["run"]), tuple(map(str, asked["formats"])))
+    return Order(str(asked["job"]), Path(asked["run"]), tuple(map(str, asked["formats"])), asked_at)
