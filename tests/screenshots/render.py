@@ -35,8 +35,6 @@ def svg_to_png(svg: str, target: Path, scale: float = 1.0) -> Path:
     if browser is None:
         names = ", ".join(BROWSERS)
         raise NoBrowser(f"no Chromium on PATH (looked for {names}); install the package chromium")
-            f"no Chromium found on PATH (looked for {', '.join(BROWSERS)}); install the package chromium"
-        )
     box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
     if box is None:
         raise ValueError("the SVG has no viewBox")
