@@ -18,9 +18,15 @@ from .display import Display, duration
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 # What an import must show to work before an install counts as finished; Unsloth itself takes too long for here.
-MODULES = {"torch": "torch", "transformers": "transformers", "trl": "trl", "peft": "peft", "datasets": "datasets"}
+MODULES = {
+    "torch": "torch",
+    "transformers": "transformers",
+    "trl": "trl",
+    "peft": "peft",
+    "datasets": "datasets",
+}
 MODULES |= {"textual": "textual", "pydantic": "pydantic", "typer": "typer", "pytest": "pytest"}
-FOREIGN = ("PYTHONPATH", "PYTHONHOME", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_REQUIREMENT")
+FOREIGN = ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_REQUIREMENT")
 
 
 class InstallError(Exception):
@@ -38,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"finetui: {error}.", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"finetui: {pip_output.cause([str(error)])}.", file=sys.stderr)
+        print(f"finetui: {pip_output.cause([f'ERROR: {error}'])}.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nfinetui: stopped. The same command goes on from here.", file=sys.stderr)
@@ -61,7 +67,11 @@ def problem(extra: list[str]) -> str | None:
         return "the GPU appeared or went"
     lists = [f"{found.torch}.txt", *extra]
     if any(found.lists.get(name) != list_digest(name) for name in lists):
-        return "test tools are not in it yet" if extra and extra[0] not in found.lists else "the requirements changed"
+        return (
+            "test tools are not in it yet"
+            if extra and extra[0] not in found.lists
+            else "the requirements changed"
+        )
     if found.project != stamp.project_digest(ROOT):
         return "the project's metadata changed"
     return None
@@ -108,12 +118,15 @@ def bring_up_to_date(extra: list[str], why: str, display: Display, lock: int) ->
     lists = [f"{torch}.txt", *extra]
     display.note(f"installing into .venv with Python {sys.version.split()[0]} ({why})")
     (VENV / stamp.STAMP).unlink(missing_ok=True)
-    check_disk(lists, fresh=bool(rebuild) or why == "first install")
+    if old is None or rebuild:
+        check_disk(lists)
     if rebuild or stamp.site_packages(VENV) is None:
         make_venv(display)
     site = stamp.site_packages(VENV)
     if site is None:
-        raise InstallError("Python's venv module made a .venv that does not run: try another Python (PYTHON=…)")
+        raise InstallError(
+            "Python's venv module made a .venv that does not run: try another Python (PYTHON=…)"
+        )
     for orphan in site.glob("~*"):
         shutil.rmtree(orphan, ignore_errors=True)
     if broken := stamp.remove_broken_distributions(site):
@@ -162,16 +175,16 @@ def choose_torch() -> str:
     return "cuda" if answer.returncode == 0 and "GPU " in answer.stdout else "cpu"
 
 
-def check_disk(lists: list[str], fresh: bool) -> None:
-    """Refuse to start an install that cannot fit; raises InstallError."""
-    if not fresh:
-        return
+def check_disk(lists: list[str]) -> None:
+    """Refuse to start an install that cannot fit, what `.venv` holds already counted in; raises InstallError."""
     needed = sum(stamp.disk_gigabytes(ROOT / "requirements" / name) for name in lists)
-    usage = shutil.disk_usage(VENV if VENV.exists() else ROOT)
-    free = usage.free / 1e9
-    if free < needed:
-        where = VENV if VENV.exists() else ROOT
-        raise InstallError(f"not enough disk: the install needs {needed:g} GB, and {where} has {free:.1f} GB free")
+    place = VENV if VENV.is_dir() else ROOT
+    held = sum(path.lstat().st_size for path in VENV.rglob("*")) if VENV.is_dir() else 0
+    free = shutil.disk_usage(place).free
+    if (free + held) / 1e9 < needed:
+        raise InstallError(
+            f"not enough disk: the install needs {needed:g} GB, and {place} has {free / 1e9:.1f} GB free"
+        )
 
 
 def make_venv(display: Display) -> None:
@@ -189,20 +202,19 @@ def make_venv(display: Display) -> None:
     )
     if made.returncode:
         display.end("failed")
-        version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-        if "No module named" in made.stdout or "ensurepip" in made.stdout:
-            raise InstallError(
-                f"this Python {version} comes without its venv module: install it "
-                f"(Debian and Ubuntu: apt install python{version}-venv), or name another Python (PYTHON=…)"
-            )
-        raise InstallError(pip_output.cause(made.stdout.splitlines(), made.returncode))
+        raise InstallError(
+            pip_output.venv_cause(made.stdout.splitlines(), made.returncode, sys.version_info[1])
+        )
     display.end("made")
 
 
 def environment() -> dict[str, str]:
     """The environment that pip and Python run in: the person's, less what would install somewhere else."""
     kept = {name: value for name, value in os.environ.items() if name not in FOREIGN}
-    if (VENV / "tmp").is_dir():  # next to where the files end up, so that a small /tmp cannot fail the install
+    kept["PIP_USER"] = "0"
+    if (
+        VENV / "tmp"
+    ).is_dir():  # next to where the files end up, so that a small /tmp cannot fail the install
         kept["TMPDIR"] = str(VENV / "tmp")
     return kept
 
@@ -218,13 +230,15 @@ def install_torch(pip: Pip, torch: str) -> None:
     if pinned is None:
         return
     constraint = ["-c", str(listed)]
+    name = pinned.replace("==", " ")
     general = f"{pinned},!={pinned.removeprefix('torch==')}+cpu"
     if torch == "cpu" and sys.platform == "linux":
-        if pip.install(f"{pinned} for the CPU", [*constraint, f"{pinned}+cpu"], optional=f"{pinned}+cpu"):
+        if pip.install(f"{name} for the CPU", [*constraint, f"{pinned}+cpu"], optional=f"{pinned}+cpu"):
             return
-        pip.install(f"{pinned}, general build", [*constraint, general])
+        check_disk(["cuda.txt"])
+        pip.install(f"{name}, general build", [*constraint, general])
     else:
-        pip.install(f"{pinned} for CUDA" if torch == "cuda" else pinned, [*constraint, general])
+        pip.install(f"{name} for CUDA" if torch == "cuda" else name, [*constraint, general])
 
 
 class Pip:
@@ -242,7 +256,15 @@ class Pip:
         Raises InstallError with the cause when pip fails in any other way.
         """
         (VENV / "tmp").mkdir(exist_ok=True)
-        command = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--no-input", "--progress-bar", "off"]
+        command = [
+            str(VENV / "bin" / "python"),
+            "-m",
+            "pip",
+            "install",
+            "--no-input",
+            "--progress-bar",
+            "off",
+        ]
         command += ["--no-warn-script-location", "--disable-pip-version-check", *arguments]
         self._display.phase(label)
         with self._log.open("ab") as log:
@@ -311,12 +333,18 @@ def link_packages() -> None:
 
 def check_imports(lists: list[str], display: Display) -> None:
     """Import what was installed, in the new Python. Raises InstallError with the first that fails."""
-    pinned = {line.split("==")[0] for name in lists for line in stamp.requirements(ROOT / "requirements" / name)}
+    pinned = {
+        line.split("==")[0] for name in lists for line in stamp.requirements(ROOT / "requirements" / name)
+    }
     modules = ["finetui.core", "finetui.tui", *(module for name, module in MODULES.items() if name in pinned)]
     display.phase("checking that it imports")
     script = f"import importlib\nfor name in {modules!r}:\n    importlib.import_module(name)\n"
     tried = subprocess.run(
-        [str(VENV / "bin" / "python"), "-c", script], capture_output=True, text=True, env=environment(), check=False
+        [str(VENV / "bin" / "python"), "-c", script],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=False,
     )
     if tried.returncode:
         display.end("failed")

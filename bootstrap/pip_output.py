@@ -9,7 +9,14 @@ _COLLECTING = re.compile(r"^(?:Collecting|Requirement already satisfied:|Process
 _DOWNLOADING = re.compile(r"^\s*(?:Downloading|Using cached) (\S+) \(([\d.]+ [kMG]?B)\)")
 _INSTALLING = re.compile(r"^Installing collected packages: (.+)$")
 
-_DISK = ("No space left on device", "[Errno 28]", "Disk quota exceeded", "[Errno 122]", "File too large", "[Errno 27]")
+_DISK = (
+    "No space left on device",
+    "[Errno 28]",
+    "Disk quota exceeded",
+    "[Errno 122]",
+    "File too large",
+    "[Errno 27]",
+)
 _CERTIFICATE = ("CERTIFICATE_VERIFY_FAILED", "SSLCertVerificationError")
 _NETWORK = (
     "NewConnectionError",
@@ -78,10 +85,24 @@ def cause(lines: list[str], status: int = 1) -> str:
         return f"the package index answered with error {match[1] or match[2]}: try again later"
     if match := _NOT_OFFERED.search(text):
         return f"pip's index has no {match[1]} for this Python and machine: try another Python (PYTHON=…) or index"
-    if "Permission denied" in text or "[Errno 13]" in text:
+    if any(word in text for word in ("Permission denied", "[Errno 13]", "Read-only file system")):
         return "no permission to write here: check who owns this folder and .venv"
     if status in (-9, 137):
         return "pip was killed, most likely because memory ran out: close something and run it again"
     errors = [line.strip() for line in lines if line.startswith("ERROR:")]
-    last = errors[-1] if errors else next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
-    return f"pip failed ({last.removeprefix('ERROR:').strip()[:160]})"
+    last = (
+        errors[-1]
+        if errors
+        else next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+    )
+    return f"the install failed ({last.removeprefix('ERROR:').strip()[:160]})"
+
+
+def venv_cause(lines: list[str], status: int, minor: int) -> str:
+    """One sentence that says why `python3.MINOR -m venv` failed, and what to do."""
+    if any("No module named" in line or "ensurepip is not" in line for line in lines):
+        return (
+            f"this Python 3.{minor} comes without its venv module: install it (Debian and Ubuntu: "
+            f"apt install python3.{minor}-venv), or name another Python (PYTHON=…)"
+        )
+    return cause(lines, status)

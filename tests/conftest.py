@@ -30,7 +30,9 @@ settings.load_profile("finetui")
 
 def _gpu() -> bool:
     tool = shutil.which("nvidia-smi")
-    return tool is not None and b"GPU " in subprocess.run([tool, "-L"], capture_output=True, check=False).stdout
+    return (
+        tool is not None and b"GPU " in subprocess.run([tool, "-L"], capture_output=True, check=False).stdout
+    )
 
 
 # Where there is no GPU, the tests that need one are not collected, rather than skipped or failed.
