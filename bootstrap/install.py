@@ -192,19 +192,22 @@ def make_venv(display: Display) -> None:
     display.phase("virtual environment")
     if VENV.is_symlink() and not VENV.exists() or VENV.is_file():
         VENV.unlink()
-    made = subprocess.run(
-        [sys.executable, "-m", "venv", "--clear", str(VENV)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-        env=environment(),
-    )
-    if made.returncode:
-        display.end("failed")
-        raise InstallError(
-            pip_output.venv_cause(made.stdout.splitlines(), made.returncode, sys.version_info[1])
+    # In two steps, since venv hides what ensurepip, the second, says when it fails.
+    empty = [sys.executable, "-m", "venv", "--clear", "--without-pip", str(VENV)]
+    for command in (empty, [str(VENV / "bin" / "python"), "-m", "ensurepip", "--default-pip"]):
+        made = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            env=environment(),
         )
+        if made.returncode:
+            display.end("failed")
+            lines = made.stdout.splitlines()
+            raise InstallError(pip_output.venv_cause(lines, made.returncode, sys.version_info[1]))
     display.end("made")
 
 

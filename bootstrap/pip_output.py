@@ -67,9 +67,8 @@ class Progress:
 
 def not_offered(lines: list[str], requirement: str) -> bool:
     """Whether pip reached its index and that index simply has no such release."""
-    return cause(lines).startswith("pip's index has no") and any(
-        f"No matching distribution found for {requirement}" in line for line in lines
-    )
+    missing = any(f"No matching distribution found for {requirement}" in line for line in lines)
+    return missing and not any(word in line for line in lines for word in (*_NETWORK, *_CERTIFICATE))
 
 
 def cause(lines: list[str], status: int = 1) -> str:
@@ -83,7 +82,11 @@ def cause(lines: list[str], status: int = 1) -> str:
         return "no network: pip could not reach its package index. Check the connection and any proxy, then run it again"
     if match := _SERVER.search(text):
         return f"the package index answered with error {match[1] or match[2]}: try again later"
-    if match := _NOT_OFFERED.search(text):
+    if (match := _NOT_OFFERED.search(text)) and "(from versions: none)" in text:
+        return (
+            f"pip found no release of {match[1]} at all: there is no network, or its index does not carry it"
+        )
+    if match:
         return f"pip's index has no {match[1]} for this Python and machine: try another Python (PYTHON=…) or index"
     if any(word in text for word in ("Permission denied", "[Errno 13]", "Read-only file system")):
         return "no permission to write here: check who owns this folder and .venv"
