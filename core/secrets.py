@@ -1,0 +1,33 @@
+"""Hub tokens: read from the environment or the hub's own login file, never stored and never shown."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+_SHAPES = re.compile(
+    r"\b(?:hf_[A-Za-z0-9]{8,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_[A-Za-z0-9_]{20,})"
+)
+HIDDEN = "‹token hidden›"
+
+
+def hub_token() -> str | None:
+    """The hub token that huggingface_hub itself would use, or None."""
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        if os.environ.get(name, "").strip():
+            return os.environ[name].strip()
+    folder = os.environ.get("HF_HOME") or str(Path("~/.cache/huggingface").expanduser())
+    file = Path(os.environ.get("HF_TOKEN_PATH", str(Path(folder) / "token")))
+    try:
+        return file.read_text(encoding="utf-8").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def redact(text: str) -> str:
+    """`text` with every known token, and everything shaped like one, replaced."""
+    token = hub_token()
+    if token:
+        text = text.replace(token, HIDDEN)
+    return _SHAPES.sub(HIDDEN, text)

@@ -1,0 +1,1 @@
+"""The process that trains and exports: the only home of torch and Unsloth."""

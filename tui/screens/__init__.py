@@ -1,0 +1,1 @@
+"""One screen for each step, and those around them."""
