@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,13 +52,13 @@ class Project:
         return (self.venv / "install.log").read_text()
 
     def start(
-        self, target: str = "run", before: Callable[[], None] | None = None, **extra: str
-    ) -> subprocess.Popen:
-        """Start `make TARGET` in a session of its own, its output in a pipe."""
+        self, changes: Mapping[str, str] | None = None, before: Callable[[], None] | None = None
+    ) -> subprocess.Popen[str]:
+        """Start `make run` in a session of its own, its output in a pipe; `before` runs in the child first."""
         return subprocess.Popen(
-            ["make", "--no-print-directory", target],
+            ["make", "--no-print-directory", "run"],
             cwd=self.root,
-            env=self.environment | extra,
+            env={**self.environment, **(changes or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -68,10 +68,10 @@ class Project:
         )
 
     def make(
-        self, target: str = "run", before: Callable[[], None] | None = None, **extra: str
+        self, changes: Mapping[str, str] | None = None, before: Callable[[], None] | None = None
     ) -> tuple[int, str]:
-        """Run `make TARGET`; returns its exit status and what it printed."""
-        with self.start(target, before, **extra) as process:
+        """Run `make run` with changes to the environment; returns its exit status and what it printed."""
+        with self.start(changes, before) as process:
             output, _ = process.communicate(timeout=600)
         return process.returncode, output
 

@@ -46,7 +46,7 @@ def test_a_disk_that_fills_up_on_the_way(tmp_path: Path) -> None:
 
 def test_no_network(tmp_path: Path) -> None:
     project = create(tmp_path)
-    status, output = project.make(**UNREACHABLE)
+    status, output = project.make(UNREACHABLE)
     assert status != 0
     assert "no network" in told(output)
     assert "install.log" in told(output)
@@ -57,13 +57,13 @@ def test_an_index_without_the_package(tmp_path: Path) -> None:
     project = create(tmp_path)
     (tmp_path / "empty").mkdir()
     offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path / "empty"), "PIP_NO_CACHE_DIR": "1"}
-    status, output = project.make(**offline)
+    status, output = project.make(offline)
     assert status != 0
     assert "pip found no release of iniconfig==2.3.1" in told(output)
 
 
 def test_an_unknown_flavour_of_torch(tmp_path: Path) -> None:
-    status, output = create(tmp_path).make(FINETUI_TORCH="tpu")
+    status, output = create(tmp_path).make({"FINETUI_TORCH": "tpu"})
     assert status != 0
     assert "FINETUI_TORCH is 'tpu', and can be cpu or cuda" in told(output)
 

@@ -82,7 +82,7 @@ def test_a_supported_python_elsewhere_on_the_path_takes_over(tmp_path: Path) -> 
 
 def test_no_python_at_all_is_one_line(tmp_path: Path) -> None:
     project = create(tmp_path)
-    status, output = project.make(PYTHON="python-that-is-not-here")
+    status, output = project.make({"PYTHON": "python-that-is-not-here"})
     assert status != 0
     [line] = spoken(output)
     assert "there is no python-that-is-not-here here" in line
