@@ -20,6 +20,8 @@ from textual.containers import Container
 from textual.widget import Widget
 from textual.widgets import Input
 
+from tests.screenshots.render import NoBrowser, svg_to_png
+
 STEPS = [
     ("model", "Model"),
     ("dataset", "Dataset"),
@@ -457,3 +459,9 @@ def test_clipped_text_fits(text, cells):
 def test_the_middle_goes_and_whole_parts_go():
     assert clip_middle("/home/me/models/Llama-3.2-3B", 15) == "/home/m…-3.2-3B"
     assert clip_parts("others 3.1 · predicted 7.6 · peak 7.5", 32) == "others 3.1 · predicted 7.6 …"
+
+
+def test_a_picture_without_a_browser_says_what_is_missing(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NoBrowser, match="no Chromium on PATH"):
+        svg_to_png('<svg viewBox="0 0 10 10"></svg>', tmp_path / "x.png")
