@@ -33,10 +33,11 @@ def plain(series: list[Series], width: int = 80, height: int = 20, **more) -> li
 
 
 def braille(lines: list[str]) -> list[tuple[int, int]]:
-    """Cells with dots, as (row, column)."""
+    """Cells with dots under the legend, as (row, column)."""
     return [
         (row, column)
         for row, line in enumerate(lines)
+        if row
         for column, mark in enumerate(line)
         if 0x2800 < ord(mark) <= 0x28FF
     ]
@@ -175,7 +176,7 @@ def test_legend_has_last_values_and_gives_up_the_least_important_first():
         Series("evaluation", [1, 2], [0.5, 0.41], "$success", style="points"),
     ]
     wide = plain(series, 80, 12, title="Loss", notes=[("rate", "6e-5")])[0]
-    assert all(part in wide for part in ("Loss", "train ━ 0.380", "evaluation ━ 0.410", "rate 6e-5"))
+    assert all(part in wide for part in ("Loss", "train ━ 0.380", "evaluation ⠶ 0.410", "rate 6e-5"))
     narrow = plain(series, 40, 12, title="Loss", notes=[("rate", "6e-5")])[0]
     assert "rate" not in narrow and "train ━ 0.380" in narrow
     assert "train" in plain(series, 20, 5, title="Loss")[0]

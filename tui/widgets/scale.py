@@ -93,6 +93,10 @@ def framed(found: Range, rows: int) -> tuple[Range, list[float]]:
     elif low > 0 and low < 0.35 * high and not found.below:
         low = 0.0
     most = max(1, min(6, (rows + 1) // 3))
-    half = nice_step(high - low, most) / 2
-    low, high = math.floor(low / half + 1e-9) * half, math.ceil(high / half - 1e-9) * half
-    return Range(low, high, found.above, found.below), ticks(low, high, most)
+    step = nice_step(high - low, most)
+    for part in (step / 5, step / 2, step):
+        bottom, top = math.floor(low / part + 1e-9) * part, math.ceil(high / part - 1e-9) * part
+        marks = ticks(bottom, top, most)
+        if len(marks) > 1:
+            break
+    return Range(bottom, top, found.above, found.below), marks
