@@ -297,7 +297,9 @@ def encode(record: Record) -> bytes:
     name = event.name if isinstance(event, Unknown) else event.kind
     body = event.fields if isinstance(event, Unknown) else _plain(event)
     head = {"v": VERSION, "seq": record.seq, "ts": record.ts, "kind": name}
-    return json.dumps({**head, **_plain(body)}, allow_nan=False, separators=(",", ":")).encode("ascii") + b"\n"
+    return (
+        json.dumps({**head, **_plain(body)}, allow_nan=False, separators=(",", ":")).encode("ascii") + b"\n"
+    )
 
 
 _CACHE: dict[type[Event], dict[str, Any]] = {}

@@ -1,0 +1,148 @@
+"""The draft: the recipe while it is being made, with whatever has been typed so far, right or wrong."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from . import atomic, paths
+from .errors import FinetuiError, RecipeError
+from .recipe import SECTIONS, FieldSpec, Recipe, field, fields, get
+from .recipe_file import sentences
+
+_TRUE, _FALSE = ("true", "on", "yes"), ("false", "off", "no")
+
+
+def _from_text(spec: FieldSpec, text: str) -> Any:
+    """What was typed, as the field's kind where it can be read as such; otherwise the text itself."""
+    bare = text.strip()
+    if spec.optional and not bare:
+        return None
+    if spec.kind == "int":
+        with contextlib.suppress(ValueError):
+            return int(bare.replace(",", "").replace("_", ""))
+    if spec.kind == "float":
+        with contextlib.suppress(ValueError):
+            return float(bare)
+    if spec.kind == "flag" and bare.lower() in _TRUE + _FALSE:
+        return bare.lower() in _TRUE
+    if spec.kind == "choices":
+        return tuple(part for part in bare.replace(",", " ").split() if part)
+    return text if spec.kind == "text" else bare
+
+
+class Draft:
+    """Values by field path. A value that is wrong stays, with its sentence in `problems`, until it is mended."""
+
+    def __init__(self, recipe: Recipe | None = None) -> None:
+        recipe = recipe or Recipe()
+        self.name: str = recipe.name
+        self._values: dict[str, Any] = {spec.path: get(recipe, spec.path) for spec in fields()}
+        self._problems: dict[str, str] = {}
+
+    def __getitem__(self, path: str) -> Any:
+        """The value at `section.name`: of the field's type, or the text as typed where that is wrong."""
+        return self._values[path]
+
+    def text(self, path: str) -> str:
+        """The value as an input shows it; empty for None."""
+        value = self._values[path]
+        if value is None:
+            return ""
+        if isinstance(value, tuple):
+            return ", ".join(value)
+        if isinstance(value, bool):
+            return "true" if value else "false"
+        return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
+
+    def set(self, path: str, value: Any) -> str | None:
+        """Takes `value`, typed text or a value of the field's type. Returns what is wrong with it, or None."""
+        spec = field(path)
+        self._values[path] = _from_text(spec, value) if isinstance(value, str) else value
+        section, name = path.split(".")
+        try:
+            SECTIONS[section].model_validate({name: self._values[path]})
+        except ValidationError as error:
+            (_, sentence), *_ = sentences(error, section)
+            self._problems[path] = sentence.removeprefix(path).strip()
+            return self._problems[path]
+        self._problems.pop(path, None)
+        return None
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """What is wrong now, by field path."""
+        return dict(self._problems)
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """Paths whose value is not the default."""
+        return tuple(spec.path for spec in fields() if self._values[spec.path] != spec.default)
+
+    def recipe(self) -> Recipe:
+        """The recipe that this draft is. Raises RecipeError naming every problem."""
+        data: dict[str, Any] = {"name": self.name}
+        for path, value in self._values.items():
+            section, name = path.split(".")
+            data.setdefault(section, {})[name] = value
+        try:
+            return Recipe.model_validate(data)
+        except ValidationError as error:
+            problems = tuple(sentence for _, sentence in sentences(error))
+            raise RecipeError(
+                "The settings are not complete.", problems, "Correct them on their step."
+            ) from None
+
+    def replace(self, recipe: Recipe) -> None:
+        """Takes over every value of `recipe`."""
+        self.__init__(recipe)
+
+    def dump(self) -> str:
+        """The draft as YAML, wrong values included."""
+        sections: dict[str, Any] = {"name": self.name}
+        for path, value in self._values.items():
+            section, name = path.split(".")
+            sections.setdefault(section, {})[name] = list(value) if isinstance(value, tuple) else value
+        return yaml.safe_dump(sections, sort_keys=False)
+
+    def save(self, path: Path | None = None) -> None:
+        """Writes the draft whole. Raises FinetuiError where the disk does not take it."""
+        target = path or paths.draft()
+        try:
+            paths.private_dir(target.parent)
+            atomic.write_text(target, self.dump())
+        except OSError as error:
+            raise FinetuiError(
+                "The draft cannot be saved.",
+                f"{target}: {error.strerror or error}.",
+                "Your settings stay in this window. Free some space; the next change saves again.",
+                code="draft",
+            ) from error
+
+    @classmethod
+    def load(cls, path: Path | None = None) -> Draft | None:
+        """The saved draft, or None where there is none. What a damaged file still holds is kept; the rest is default."""
+        try:
+            data = yaml.safe_load((path or paths.draft()).read_bytes()[:1_000_000])
+        except (OSError, yaml.YAMLError, RecursionError, ValueError):
+            return None
+        if not isinstance(data, dict):
+            return None
+        draft = cls()
+        if isinstance(data.get("name"), str):
+            with contextlib.suppress(ValidationError):
+                draft.name = Recipe(name=data["name"]).name
+        for spec in fields():
+            section, name = spec.path.split(".")
+            values = data.get(section)
+            if isinstance(values, dict) and name in values:
+                value = values[name]
+                if spec.kind == "choices" and isinstance(value, list):
+                    value = tuple(str(v) for v in value)
+                if value is None or isinstance(value, (str, int, float, bool, tuple)):
+                    draft.set(spec.path, value)
+        return draft

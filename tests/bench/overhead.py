@@ -1,0 +1,71 @@
+"""What finetui adds to a training step, against the same Unsloth calls in a bare script; on the CPU or the GPU at hand.
+
+Both train the demo model on the demo's rows with the same settings and seed, each in a process of its own, in
+turn. Compared is the median time of a step: once as finetui's events report it, once as a bare callback sees it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from finetui.core.demo.recipe import demo_recipe
+from finetui.core.recipe import Recipe
+from finetui.core.recipe_file import save
+from finetui.core.runs.launch import worker_environment
+
+from .measure import FINETUI, Result
+
+STEPS = int(os.environ.get("FINETUI_BENCH_STEPS", "16"))
+ROUNDS = int(os.environ.get("FINETUI_BENCH_ROUNDS", "2"))
+WARM_STEPS = 3
+
+
+def _recipe() -> Recipe:
+    recipe = demo_recipe()
+    training = recipe.training.model_copy(
+        update={"max_steps": STEPS, "evaluate_every_steps": 0, "save_every_steps": 0, "sample_count": 0}
+    )
+    dataset = recipe.dataset.model_copy(update={"evaluation_source": None, "evaluation_share": 0.0})
+    return recipe.model_copy(update={"training": training, "dataset": dataset})
+
+
+def _through_finetui(recipe: Path) -> tuple[list[float], list[float]]:
+    """Seconds and losses of each step."""
+    done = subprocess.run(
+        [FINETUI, "train", str(recipe), "--json"], check=True, stdout=subprocess.PIPE, env=os.environ
+    )
+    events = [json.loads(line) for line in done.stdout.splitlines() if line.startswith(b"{")]
+    steps = [e for e in events if e.get("kind") == "step"]
+    times = [b["ts"] - a["ts"] for a, b in zip(steps, steps[1:], strict=False)]
+    return times, [s["loss"] for s in steps]
+
+
+def _bare(recipe: Path) -> tuple[list[float], list[float]]:
+    script = Path(__file__).with_name("bare_unsloth.py")
+    environment = {**os.environ, **worker_environment()}
+    done = subprocess.run(
+        [sys.executable, str(script), str(recipe)], check=True, stdout=subprocess.PIPE, env=environment
+    )
+    last = json.loads(done.stdout.splitlines()[-1])
+    return last["seconds"], last["losses"]
+
+
+def measure() -> list[Result]:
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["FINETUI_HOME"] = os.environ.get("FINETUI_BENCH_HOME", home)
+        path = Path(home) / "recipe.yaml"
+        save(_recipe(), path)
+        ratios, gaps = [], []
+        for _ in range(ROUNDS):
+            ours, our_losses = _through_finetui(path)
+            theirs, their_losses = _bare(path)
+            ratios.append(statistics.median(ours[WARM_STEPS:]) / statistics.median(theirs[WARM_STEPS:]))
+            gaps.append(max(abs(a - b) for a, b in zip(our_losses, their_losses, strict=True)))
+        detail = f"{STEPS} steps of the demo, {ROUNDS} rounds; largest loss difference {max(gaps):.4f}"
+        return [Result("training overhead", statistics.median(ratios), 1.02, "×", detail)]
