@@ -6,15 +6,16 @@ import asyncio
 import math
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from textual.app import App, ComposeResult
+
 from finetui.tui import theme
 from finetui.tui.widgets.chart import LineChart
 from finetui.tui.widgets.plot import Series, render_chart
 from finetui.tui.widgets.scale import nice_step, number, robust_range, ticks
 from finetui.tui.widgets.series import LIMIT, Smoothed, Thinned
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from rich.cells import cell_len
-from textual.app import App, ComposeResult
 
 SIZES = st.tuples(st.integers(20, 200), st.integers(5, 60))
 VALUES = st.floats(allow_nan=True, allow_infinity=True, width=64)
@@ -256,6 +257,7 @@ async def test_the_widget_grows_live_and_fits_its_size(size):
         assert "waiting" in await _shown(pilot)
         chart.set_x_max(500)
         chart.extend("train", ((index, 2 / (index + 1)) for index in range(400)))
+        text = ""
         for _ in range(100):
             if "500" in (text := await _shown(pilot)):
                 break
