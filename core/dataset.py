@@ -252,12 +252,14 @@ def shown(turns: Conversation) -> Conversation:
 def _peek(
     section: DatasetSection, cancelled: Callable[[], bool] | None, timeout_seconds: float
 ) -> DatasetFacts:
+    from .runs.launch import worker_environment
+
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "finetui.core.worker.peek"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=_peek_environment(),
+        env=worker_environment(),
         start_new_session=True,
     )
     until = time.monotonic() + timeout_seconds
@@ -283,14 +285,6 @@ def _peek(
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
     return _answered(section, answer, errors, process.returncode)
-
-
-def _peek_environment() -> dict[str, str]:
-    try:
-        from .runs.launch import worker_environment
-    except ImportError:
-        return dict(os.environ)
-    return worker_environment()
 
 
 def _answered(section: DatasetSection, answer: bytes, errors: bytes, code: int) -> DatasetFacts:
