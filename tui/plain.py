@@ -25,6 +25,8 @@ QUIET_SECONDS = 60.0
 """… nothing was said for this long."""
 BIG_SHARE = 0.1
 """A tenth of the run is worth a line even when it took less than `STEP_SECONDS`."""
+TOLD = ("train", "evaluate", "sample", "baseline")
+"""Stages whose own events tell them; their progress is said only when they take long."""
 EXAMPLES = 3
 ANSWER_CHARACTERS = 600
 
@@ -65,7 +67,7 @@ class Plain:
             self._progress(event, record.ts)
             return
         if not isinstance(event, (events.Device, events.Unknown)):
-            self._flush()
+            self._leave_stage()
         if isinstance(event, events.Step):
             self._train(event, record.ts)
         elif isinstance(event, events.Started):
@@ -102,7 +104,7 @@ class Plain:
 
     def end(self, status: RunStatus) -> None:
         """The closing lines."""
-        self._flush()
+        self._leave_stage()
         if status.state == "completed":
             self._say("done", f"{status.job} completed in {duration_words(status.seconds)}")
         elif status.state == "stopped":
@@ -129,7 +131,7 @@ class Plain:
 
     def _progress(self, event: events.Progress, ts: float) -> None:
         if self._waiting is not None and self._waiting.stage != event.stage:
-            self._flush()
+            self._leave_stage()
         if event.stage != self._stage:
             self._stage, self._progress_ts = event.stage, ts
             if event.stage == "train" and event.total > 0:
@@ -139,12 +141,17 @@ class Plain:
                 self._tell(event)
                 return
         if event.stage == "train":
-            return  # the steps tell it better
+            return
         self._waiting = event
-        ended = event.total > 0 and event.done >= event.total
+        ended = event.total > 0 and event.done >= event.total and event.stage not in TOLD
         if ended or ts - self._progress_ts >= STEP_SECONDS:
             self._progress_ts = ts
             self._flush()
+
+    def _leave_stage(self) -> None:
+        if self._waiting is not None and self._waiting.stage in TOLD:
+            self._waiting = None
+        self._flush()
 
     def _flush(self) -> None:
         if self._waiting is not None:

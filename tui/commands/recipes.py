@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...core.errors import FinetuiError
-from . import exits, output
+from . import output
 
 if TYPE_CHECKING:
     from ...core.recipe import Recipe

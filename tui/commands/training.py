@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...core.errors import FinetuiError
-from . import exits, output
+from . import output
 from .recipes import JsonOption, SetOption, changed, read, usage
 
 if TYPE_CHECKING:
@@ -231,6 +231,3 @@ def _detached(run: RunFolder, as_json: bool) -> None:
         return
     output.line(f"Started {run.id}.")
     output.line(f"finetui attach {run.id} follows it; finetui stop {run.id} saves and stops it.")
-
-
-__all__ = ["attach", "demo", "export", "exits", "open_wizard", "resume", "stop", "train"]
