@@ -299,7 +299,7 @@ def _parts(parts: Sequence[Any]) -> str:
     texts: list[str] = []
     for part in parts:
         if not isinstance(part, Mapping) or not isinstance(part.get("text"), str):
-            raise ValueError("holds images or sound, not only text")  # noqa: TRY004  a row's fault, not a caller's
+            raise ValueError("holds images or sound, not only text")  # a row's fault, not a caller's
         texts.append(part["text"])
     return "\n".join(texts)
 
