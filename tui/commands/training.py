@@ -12,6 +12,7 @@ from . import output
 from .recipes import JsonOption, SetOption, changed, read, usage
 
 if TYPE_CHECKING:
+    from ...core.recipe import Recipe
     from ...core.runs.store import RunFolder
 
 RunArgument = Annotated[
@@ -185,14 +186,16 @@ def _formats(given: list[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(wanted))
 
 
-def _check_sources(recipe: object) -> None:
-    """Refuses what cannot be trained on before a worker starts: missing files, folders that are no model, …"""
-    from ...core import dataset, model
-    from ...core.recipe import Recipe
+def _check_sources(recipe: Recipe) -> None:
+    """Refuses what cannot be trained on before a worker starts: missing files, folders that are no model, …
 
-    assert isinstance(recipe, Recipe)
-    model.inspect(recipe.model.source, recipe.model.revision)
-    dataset.inspect(recipe.dataset)
+    A hub dataset is left to the worker, which has to download it anyway.
+    """
+    from ...core import dataset, model
+
+    model.check_template(model.inspect(recipe.model.source, recipe.model.revision))
+    if dataset.source_kind(recipe.dataset.source) != "hub":
+        dataset.inspect(recipe.dataset)
 
 
 def _start(run: RunFolder, job: str, formats: tuple[str, ...], detach: bool, as_json: bool) -> None:
