@@ -414,9 +414,9 @@ class ExportSection(Section):
 class Recipe(Section):
     """Every decision of one fine-tune. An omitted field has its default; an unknown one is an error."""
 
-    version: Literal[1] = Field(VERSION, title="Version", description="the recipe format's version")
+    version: Literal[1] = Field(default=VERSION, title="Version", description="the recipe format's version")
     name: Annotated[str, AfterValidator(_printable)] = Field(
-        "my-model",
+        default="my-model",
         title="Name",
         description="what the run and the exported model are called",
         min_length=1,

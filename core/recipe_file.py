@@ -131,9 +131,9 @@ def _sentence(error: Any, loc: tuple[str | int, ...]) -> str:
     key = ".".join(str(part) for part in loc)
     kind = error["type"]
     if kind == "extra_forbidden":
+        word = str(loc[-1])
         section = str(loc[0]) if len(loc) > 1 else ""
         names = tuple(SECTIONS[section].model_fields) if section in SECTIONS else _TOP_KEYS
-        word = str(loc[-1])
         where = _elsewhere(word, section)
         if not section and not where:
             near = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.6)
