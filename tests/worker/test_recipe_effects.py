@@ -17,7 +17,7 @@ from . import harness
 from .in_process import Trainer
 
 CHANGED: dict[str, Any] = {
-    "max_length": 48,
+    "max_length": 60,
     "row_limit": 21,
     "evaluation_share": 0.2,
     "system_prompt": "Hi.",
@@ -77,7 +77,7 @@ def test_lora(built: Trainer) -> None:
     model = built.loaded.model
     config = model.peft_config["default"]
     assert (config.r, config.lora_alpha, config.lora_dropout, config.use_rslora) == (8, 24, 0.25, True)
-    adapted = {name.rsplit(".", 3)[1] for name, _ in model.named_parameters() if "lora_A" in name}
+    adapted = {name.rsplit(".", 4)[1] for name, _ in model.named_parameters() if "lora_A" in name}
     assert adapted == {"q_proj", "down_proj"}
     layer = model.base_model.model.model.layers[0].self_attn.q_proj
     assert layer.scaling["default"] == pytest.approx(24 / math.sqrt(8))
@@ -87,7 +87,7 @@ def test_lora(built: Trainer) -> None:
 def test_rows(built: Trainer) -> None:
     facts = built.prepared.ready
     assert facts.rows + facts.evaluation_rows == 21 and facts.evaluation_rows == 4
-    assert facts.longest == 48 and facts.cut_rows > 0
+    assert facts.longest == 60 and facts.cut_rows > 0
     text = built.loaded.tokenizer.decode(built.prepared.train.rows[0]["input_ids"])
     assert text.startswith("<|im_start|>system\nHi.<|im_end|>")
 
