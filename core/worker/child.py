@@ -29,8 +29,12 @@ _SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACC
 _TAIL_LINES = 30
 
 
-class Stopped(Exception):
-    """The person asked to stop; whatever was under way has been ended and removed."""
+Check = Callable[[], None]
+"""Called a few times a second; raises to stop what is under way."""
+
+
+def go_on() -> None:
+    """A check that never stops anything."""
 
 
 class ChildFailed(Exception):
@@ -56,12 +60,15 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     on_line: Callable[[str], None] | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
+    check: Check = go_on,
 ) -> str:
     """Runs `argv` to its end and returns the end of what it printed (stdout and stderr together).
 
     Every line also goes to this process's stderr (the worker's log) and to `on_line`; a carriage return ends a line,
-    so that progress bars are seen. Raises ChildFailed, Stopped, and OSError where the program cannot be started.
+    so that progress bars are seen.
+
+    Raises ChildFailed, whatever `check` raises, and OSError where
+    the program cannot be started; the program has ended by then in each case.
     """
     program = Path(argv[0]).name
     tied = [sys.executable, "-I", "-S", "-c", _TIED_TO_PARENT, str(os.getpid()), *argv]
@@ -82,8 +89,7 @@ def run(
         rest = b""
         ended = False
         while not ended:
-            if should_stop():
-                raise Stopped
+            check()
             ended = process.poll() is not None
             chunk = _read(descriptor, 0.0 if ended else 0.2)
             *lines, rest = re.split(rb"[\r\n]", rest + chunk)
