@@ -30,17 +30,27 @@ FORMATS: Final[dict[ExportFormat, FormatInfo]] = {
     info.format: info
     for info in (
         FormatInfo(
-            "adapter", "Adapter (LoRA)", "only what was learned; small, used together with the base model", None
+            "adapter",
+            "Adapter (LoRA)",
+            "only what was learned; small, used together with the base model",
+            None,
         ),
         FormatInfo("merged", "Merged, 16-bit", "a whole model in a folder, for Transformers and vLLM", 16.0),
         FormatInfo(
-            "gguf_f16", "GGUF F16", "one exact file for llama.cpp, Ollama and LM Studio", 16.0, quantization="F16"
+            "gguf_f16",
+            "GGUF F16",
+            "one exact file for llama.cpp, Ollama and LM Studio",
+            16.0,
+            quantization="F16",
         ),
+        FormatInfo("gguf_q8_0", "GGUF Q8_0", "half of F16, and as good as exact", 8.5, quantization="Q8_0"),
         FormatInfo(
-            "gguf_q8_0", "GGUF Q8_0", "half of F16, and as good as exact", 8.5, quantization="Q8_0"
-        ),
-        FormatInfo(
-            "gguf_q6_k", "GGUF Q6_K", "a little smaller than Q8_0, hardly worse", 6.56, True, quantization="Q6_K"
+            "gguf_q6_k",
+            "GGUF Q6_K",
+            "a little smaller than Q8_0, hardly worse",
+            6.56,
+            True,
+            quantization="Q6_K",
         ),
         FormatInfo(
             "gguf_q5_k_m", "GGUF Q5_K_M", "a third of F16; a small loss", 5.70, True, quantization="Q5_K_M"
@@ -218,7 +228,10 @@ def next_commands(
         words = [sys.executable, "-c", _TRY_ADAPTER, str(path), "Hello!"]
         words += [system_prompt] if system_prompt else []
         vllm = ["vllm", "serve", base, "--enable-lora", "--lora-modules", f"{name}={path}"]
-        return (NextCommand("Try it with PEFT", shlex.join(words)), NextCommand("Serve it with vLLM", shlex.join(vllm)))
+        return (
+            NextCommand("Try it with PEFT", shlex.join(words)),
+            NextCommand("Serve it with vLLM", shlex.join(vllm)),
+        )
     if format == "merged":
         vllm = ["vllm", "serve", str(path), "--served-model-name", name]
         return (NextCommand("Serve it with vLLM", shlex.join(vllm)),)

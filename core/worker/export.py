@@ -59,7 +59,9 @@ def export(
             "Resume the run, or stop it with saving, then export.",
             code="export-nothing",
         )
-    wanted: list[ExportFormat] = [f for f in export_step.FORMATS if f in formats]  # the order in which work is shared
+    wanted: list[ExportFormat] = [
+        f for f in export_step.FORMATS if f in formats
+    ]  # the order in which work is shared
     work = _Work(model, tokenizer, recipe, run, wanted, emit, base or base_folder(recipe), check)
     failures: list[FinetuiError] = []
     with work:
@@ -153,6 +155,8 @@ class _Work:
         self.exported: list[Exported] = []
         self._index = 0
         self._told = ("", 0.0)
+        self._share = 0.0
+        self._render: tuple[modelfile.Render | None, str, str] | None = None
         self._weights: int | None = None
 
     def __enter__(self) -> _Work:
@@ -170,7 +174,7 @@ class _Work:
     def export(self, index: int, format: ExportFormat) -> None:
         """Makes, verifies and places one format, and reports it."""
         started = time.monotonic()
-        self._index = index
+        self._index, self._share = index, 0.0
         info = export_step.FORMATS[format]
         self._tell(info.title, 0.0)
         self._need_space(format)
@@ -202,13 +206,15 @@ class _Work:
 
     def _adapter(self) -> Path:
         made = self.folder / "adapter"
-        shutil.copytree(self.run.adapter, made, ignore=shutil.ignore_patterns("*.bin", "*.pt", "*.pth", "*.py"))
+        shutil.copytree(
+            self.run.adapter, made, ignore=shutil.ignore_patterns("*.bin", "*.pt", "*.pth", "*.py")
+        )
         verify.adapter(made)
         return made
 
     def _merge(self, target: Path) -> None:
         try:
-            merge.merge(self.base, self.run.adapter, target, lambda share: self._tell("merging", share * 0.9))
+            merge.merge(self.base, self.run.adapter, target, lambda share: self._tell("merging", share * 0.3))
         except merge.CannotMerge as reason:
             shutil.rmtree(target, ignore_errors=True)
             self._tell(f"merging with Unsloth, as {reason}", 0.0)
@@ -261,9 +267,13 @@ class _Work:
     def _convert(self, target: Path, outtype: str) -> None:
         model = self._merged()
         tool = llama_cpp.converter(lambda said: self._tell(said, 0.0), self.check)
-        partial = target.with_name(f"partial-{target.name}")  # a stopped conversion leaves no file of the final name
+        partial = target.with_name(
+            f"partial-{target.name}"
+        )  # a stopped conversion leaves no file of the final name
         label = f"converting to {outtype.upper()}"
-        llama_cpp.convert(tool, model, partial, outtype, lambda share: self._tell(label, share), self.check)
+        llama_cpp.convert(
+            tool, model, partial, outtype, lambda share: self._tell(label, 0.3 + share * 0.4), self.check
+        )
         partial.rename(target)
 
     def _gguf(self, info: export_step.FormatInfo) -> Path:
@@ -275,7 +285,12 @@ class _Work:
             source = self._f16()
             label = f"quantizing to {info.quantization}"
             llama_cpp.quantize(
-                tool, source, file, info.quantization, lambda share: self._tell(label, share), self.check
+                tool,
+                source,
+                file,
+                info.quantization,
+                lambda share: self._tell(label, 0.7 + share * 0.25),
+                self.check,
             )
         else:
             self._convert(file, info.quantization.lower())
@@ -284,20 +299,22 @@ class _Work:
         return made
 
     def _modelfile(self, gguf_name: str) -> str:
-        from transformers import AutoTokenizer
+        if self._render is None:
+            from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(str(self._merged()), local_files_only=True, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(
+                str(self._merged()), local_files_only=True, trust_remote_code=False
+            )
 
-        def render(messages: modelfile.Messages) -> str:
-            return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+            def render(messages: modelfile.Messages) -> str:
+                return str(
+                    tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+                )
 
-        return modelfile.write(
-            gguf_name,
-            render if tokenizer.chat_template else None,
-            str(tokenizer.bos_token or ""),
-            str(tokenizer.eos_token or ""),
-            self.recipe.dataset.system_prompt,
-        )
+            has_template = bool(tokenizer.chat_template)
+            bos, eos = str(tokenizer.bos_token or ""), str(tokenizer.eos_token or "")
+            self._render = (render if has_template else None, bos, eos)
+        return modelfile.write(gguf_name, *self._render, self.recipe.dataset.system_prompt)
 
     # ---- the rest ----------------------------------------------------------------------------------------
 
@@ -316,9 +333,10 @@ class _Work:
         if self._told[0] == text and now - self._told[1] < _PROGRESS_SECONDS and share < 1:
             return
         self._told = (text, now)
+        self._share = max(self._share, min(share, 1.0))
         title = export_step.FORMATS[self.formats[self._index]].title
         said = title if text == title else f"{title}: {text}"
-        self.emit(Progress("export", self._index + min(share, 1.0), len(self.formats), "formats", said))
+        self.emit(Progress("export", self._index + self._share, len(self.formats), "formats", said))
 
     def _need_space(self, format: ExportFormat) -> None:
         """Refuses before a byte is written what cannot fit. Raises FinetuiError (no-space)."""
@@ -351,7 +369,9 @@ def _size(path: Path) -> int:
     if path.is_file():
         return path.stat().st_size
     return sum(
-        os.lstat(os.path.join(parent, name)).st_size for parent, _folders, names in os.walk(path) for name in names
+        os.lstat(os.path.join(parent, name)).st_size
+        for parent, _folders, names in os.walk(path)
+        for name in names
     )
 
 

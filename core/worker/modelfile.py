@@ -37,7 +37,11 @@ class _Known:
 _KNOWN: Final = (
     _Known("chatml", "<|im_start|>", "\n", "<|im_end|>\n", ("<|im_end|>",)),
     _Known(
-        "llama-3", "<|start_header_id|>", "<|end_header_id|>\n\n", "<|eot_id|>", ("<|eot_id|>", "<|end_of_text|>")
+        "llama-3",
+        "<|start_header_id|>",
+        "<|end_header_id|>\n\n",
+        "<|eot_id|>",
+        ("<|eot_id|>", "<|end_of_text|>"),
     ),
     _Known("zephyr", "<|", "|>\n", "</s>\n", ("</s>",)),
     _Known("phi-3", "<|", "|>\n", "<|end|>\n", ("<|end|>",)),
