@@ -22,6 +22,7 @@ os.environ.update(
     UNSLOTH_AUTO_INSTALL="0",
     UNSLOTH_COMPILE_LOCATION=str(_home / "unsloth-compiled"),
     TOKENIZERS_PARALLELISM="false",
+    OMP_NUM_THREADS="1",  # tiny models gain nothing from more, and threads that spin stall a busy machine
 )
 
 settings.register_profile("finetui", deadline=None, print_blob=True)
