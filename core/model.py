@@ -1,45 +1,206 @@
-"""The model step: what a model source is, and whether it can be tuned here. No torch."""
+"""The model step: what a model source is, and whether it can be tuned here. No torch.
+
+Folders are read by `model_folder`, hub ids by `model_hub`; `model_facts` understands a config.json.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
+
+from . import hub
+from .errors import FinetuiError
+from .model_facts import ModelFacts
+from .model_folder import inspect_folder
+from .recipe import DEMO
+from .text import one_line
+
+__all__ = ["DEMO_FACTS", "SUGGESTED", "ModelFacts", "Suggestion", "check_template", "inspect", "source_kind"]
+
+DEMO_FACTS = ModelFacts(
+    source=DEMO,
+    kind="demo",
+    title="SmolLM2-135M-Instruct",
+    architecture="LlamaForCausalLM",
+    parameters=134_515_008,
+    hidden_size=576,
+    intermediate_size=1536,
+    layers=30,
+    heads=9,
+    kv_heads=3,
+    head_size=64,
+    vocabulary=49_152,
+    context_length=8192,
+    tied_embeddings=True,
+    dtype="bfloat16",
+    weights_bytes=2 * 134_515_008,
+    chat_template=True,
+    license="apache-2.0",
+    cached=True,
+    model_type="llama",
+)
+"""The demo's model, known without preparing it. It comes with a Python package, so a run downloads nothing."""
 
 
 @dataclass(frozen=True)
-class ModelFacts:
-    """What is known of a model before it is loaded. None is not known."""
+class Suggestion:
+    """A good open model to start from. `parameters` is a count; `remark` fits on a line."""
 
-    source: str
-    kind: Literal["demo", "folder", "hub"]
+    id: str
     title: str
-    """Short name for the rail, such as `Qwen3-0.6B`."""
-    architecture: str = ""
-    parameters: int | None = None
-    hidden_size: int | None = None
-    intermediate_size: int | None = None
-    layers: int | None = None
-    heads: int | None = None
-    kv_heads: int | None = None
-    head_size: int | None = None
-    vocabulary: int | None = None
-    context_length: int | None = None
-    tied_embeddings: bool | None = None
-    dtype: str = ""
-    weights_bytes: int | None = None
-    """Size of the weight files on disk, or to be downloaded."""
-    chat_template: bool | None = None
-    license: str = ""
-    revision: str | None = None
-    cached: bool = True
-    """Whether a run needs no download for it."""
+    parameters: int
+    remark: str
+    license: str
+
+
+SUGGESTED: tuple[Suggestion, ...] = (
+    Suggestion(
+        "HuggingFaceTB/SmolLM2-360M-Instruct",
+        "SmolLM2 360M",
+        361_821_120,
+        "Trains on a CPU in minutes.",
+        "apache-2.0",
+    ),
+    Suggestion(
+        "unsloth/Qwen3-0.6B",
+        "Qwen3 0.6B",
+        596_049_920,
+        "The best of the very small; CPU or any GPU.",
+        "apache-2.0",
+    ),
+    Suggestion("unsloth/gemma-3-1b-it", "Gemma 3 1B", 999_885_952, "Small, many languages.", "gemma"),
+    Suggestion(
+        "unsloth/Llama-3.2-1B-Instruct",
+        "Llama 3.2 1B",
+        1_235_814_400,
+        "Small and well known; English first.",
+        "llama3.2",
+    ),
+    Suggestion(
+        "HuggingFaceTB/SmolLM2-1.7B-Instruct",
+        "SmolLM2 1.7B",
+        1_711_376_384,
+        "Open data, open recipe.",
+        "apache-2.0",
+    ),
+    Suggestion(
+        "unsloth/Qwen3-1.7B", "Qwen3 1.7B", 1_720_574_976, "Strong for its size; 8 GB GPU.", "apache-2.0"
+    ),
+    Suggestion(
+        "unsloth/Llama-3.2-3B-Instruct",
+        "Llama 3.2 3B",
+        3_212_749_824,
+        "A good middle; 12 GB GPU, or 4-bit in 8.",
+        "llama3.2",
+    ),
+    Suggestion(
+        "unsloth/Phi-4-mini-instruct", "Phi-4 mini", 3_836_021_760, "Reasoning and code; 12 GB GPU.", "mit"
+    ),
+    Suggestion(
+        "unsloth/Qwen3-4B-Instruct-2507",
+        "Qwen3 4B",
+        4_022_468_096,
+        "The best all-round start on a GPU.",
+        "apache-2.0",
+    ),
+    Suggestion("unsloth/gemma-3-4b-it", "Gemma 3 4B", 4_300_079_472, "Many languages, warm tone.", "gemma"),
+    Suggestion(
+        "unsloth/mistral-7b-instruct-v0.3",
+        "Mistral 7B",
+        7_248_023_552,
+        "A classic; 24 GB GPU, or 4-bit in 12.",
+        "apache-2.0",
+    ),
+    Suggestion(
+        "unsloth/Qwen3-8B", "Qwen3 8B", 8_190_735_360, "Capable; 24 GB GPU, or 4-bit in 12.", "apache-2.0"
+    ),
+)
+"""Models for the model screen, small to large. All are chat models with a template of their own."""
+
+
+def source_kind(source: str) -> Literal["demo", "folder", "hub"]:
+    """What `source` names. An existing path, or what is written like one, is a folder; owner/name is a hub id.
+
+    Raises FinetuiError (model-missing) for what can be neither.
+    """
+    if source == DEMO:
+        return "demo"
+    try:
+        exists = _path(source).exists()
+    except (OSError, ValueError):
+        exists = False
+    if exists or source.startswith(("/", ".", "~")) or source.lower().endswith(".gguf"):
+        return "folder"
+    if hub.is_id(source):
+        return "hub"
+    raise FinetuiError(
+        f"{one_line(source, 100)} is neither a folder nor a hub id.",
+        "There is no such folder, and a hub id is written owner/name.",
+        "Check the spelling, or give the whole path.",
+        code="model-missing",
+    )
+
+
+def _path(source: str) -> Path:
+    try:
+        return Path(source).expanduser()
+    except RuntimeError:  # ~somebody who does not exist
+        return Path(source)
 
 
 def inspect(source: str, revision: str | None = None) -> ModelFacts:
     """Looks at `source` (`demo`, a folder, or a hub id) and refuses what cannot be tuned.
 
-    Blocking (files, and the hub for an id that is not cached): call it from a thread. Raises FinetuiError, each with
-    its own `code`: model-missing, model-not-a-model, model-gguf, model-adapter, model-no-weights, model-pickle,
-    model-no-chat-template (only from `check_template`), hub-offline, hub-not-found, hub-gated.
+    Blocking (files, and the hub for an id that is not cached): call it from a thread. A hub id that is whole in the hub's
+    cache is read from there, without network. Raises FinetuiError, each with its own `code`: model-missing,
+    model-not-a-model, model-not-text, model-gguf, model-adapter, model-no-weights, model-pickle, model-broken,
+    model-no-tokenizer, model-quantized, model-remote-code, hub-offline, hub-not-found, hub-gated, hub-revision,
+    hub-failed; and model-no-chat-template only from `check_template`.
     """
-    raise NotImplementedError
+    kind = source_kind(source)
+    if kind == "demo":
+        return DEMO_FACTS
+    if kind == "folder":
+        folder = _path(source)
+        try:
+            return inspect_folder(folder, source, folder.resolve().name or str(folder))
+        except ValueError as error:  # NUL in a path
+            raise FinetuiError(
+                f"{one_line(source, 100)} is not a path.",
+                str(error),
+                "Check the spelling.",
+                code="model-missing",
+            ) from error
+    from .model_hub import inspect_hub
+
+    return inspect_hub(source, revision)
+
+
+def check_template(facts: ModelFacts) -> None:
+    """Refuses a base model that has no chat template, as every dataset here is a conversation.
+
+    Raises FinetuiError (model-no-chat-template); its fix names the instruct version where one is known.
+    """
+    if facts.chat_template is not False:
+        return
+    raise FinetuiError(
+        f"{facts.title} has no chat template.",
+        "It is a base model: it goes on with a text, and was never shown where a question ends and an answer begins.",
+        f"Choose its instruct version, such as {_instruct(facts)}.",
+        code="model-no-chat-template",
+    )
+
+
+def _instruct(facts: ModelFacts) -> str:
+    stem = facts.title.lower().removesuffix("-base").removesuffix("-pt")
+    for suggestion in SUGGESTED:
+        if suggestion.id.split("/")[1].lower().startswith(stem):
+            return suggestion.id
+    if facts.kind == "hub":
+        name = facts.source
+        for ending in ("-base", "-Base"):
+            if name.endswith(ending):
+                return name.removesuffix(ending)
+        return f"{name.removesuffix('-pt')}-it" if "gemma" in stem else f"{name}-Instruct"
+    return SUGGESTED[1].id

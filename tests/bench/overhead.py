@@ -14,10 +14,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from finetui.core.demo import train_path
 from finetui.core.demo.recipe import demo_recipe
 from finetui.core.recipe import Recipe
 from finetui.core.recipe_file import save
 from finetui.core.runs.launch import worker_environment
+from finetui.core.worker.demo_model import prepare
 
 from .measure import FINETUI, Result
 
@@ -46,11 +48,11 @@ def _through_finetui(recipe: Path) -> tuple[list[float], list[float]]:
     return times, [s["loss"] for s in steps]
 
 
-def _bare(recipe: Path) -> tuple[list[float], list[float]]:
+def _bare(model: Path, recipe: Path) -> tuple[list[float], list[float]]:
     script = Path(__file__).with_name("bare_unsloth.py")
     environment = {**os.environ, **worker_environment()}
     done = subprocess.run(
-        [sys.executable, str(script), str(recipe)], check=True, stdout=subprocess.PIPE, env=environment
+        [sys.executable, str(script), str(model), str(train_path()), str(recipe)], check=True, stdout=subprocess.PIPE, env=environment
     )
     last = json.loads(done.stdout.splitlines()[-1])
     return last["seconds"], last["losses"]
@@ -61,10 +63,11 @@ def measure() -> list[Result]:
         os.environ["FINETUI_HOME"] = os.environ.get("FINETUI_BENCH_HOME", home)
         path = Path(home) / "recipe.yaml"
         save(_recipe(), path)
+        model = prepare()
         ratios, gaps = [], []
         for _ in range(ROUNDS):
             ours, our_losses = _through_finetui(path)
-            theirs, their_losses = _bare(path)
+            theirs, their_losses = _bare(model, path)
             ratios.append(statistics.median(ours[WARM_STEPS:]) / statistics.median(theirs[WARM_STEPS:]))
             gaps.append(max(abs(a - b) for a, b in zip(our_losses, their_losses, strict=True)))
         detail = f"{STEPS} steps of the demo, {ROUNDS} rounds; largest loss difference {max(gaps):.4f}"

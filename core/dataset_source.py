@@ -1,0 +1,59 @@
+"""What the readers of dataset files share: the file that is read, and a row with the place where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from .errors import FinetuiError
+from .text import one_line
+
+FileKind = Literal["JSONL", "JSON", "CSV", "TSV", "Parquet"]
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A row and where it stands: the line of a text file, or the row of a table, from 1."""
+
+    number: int
+    row: Mapping[str, Any]
+    problem: str = ""
+    """Why this row cannot be read; `row` is then empty."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A local file that was looked at: what it is, and how its text is coded."""
+
+    path: Path
+    kind: FileKind
+    encoding: str
+    bytes: int
+
+
+@dataclass
+class Reading:
+    """How far a file has been read, for progress and estimates. Bytes."""
+
+    done_bytes: int = 0
+    total_bytes: int = 0
+    rows: int | None = None
+    """The exact number of rows where it is known before they are read (Parquet, a JSON object)."""
+    raw: BinaryIO | None = None
+    """The open file, whose position tells how far the reading is."""
+
+    @property
+    def share(self) -> float:
+        """The part of the file that has been read, 0 to 1."""
+        if self.raw is not None and not self.raw.closed:
+            self.done_bytes = self.raw.tell()
+        return min(1.0, self.done_bytes / self.total_bytes) if self.total_bytes else 1.0
+
+
+def broken(path: Path, why: str, fix: str) -> FinetuiError:
+    """The card for a file that cannot be read on from here (dataset-broken)."""
+    return FinetuiError(
+        f"{one_line(path.name, 100)} cannot be read as a dataset.", why, fix, code="dataset-broken"
+    )

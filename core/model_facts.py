@@ -1,0 +1,286 @@
+"""What is known of a model before it is loaded, read from its config.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .errors import FinetuiError
+from .text import one_line
+
+KNOWN_TYPES = frozenset(
+    [
+        "apertus",
+        "arcee",
+        "bitnet",
+        "bloom",
+        "codegen",
+        "cohere",
+        "cohere2",
+        "deepseek_v2",
+        "deepseek_v3",
+        "dots1",
+        "ernie4_5",
+        "ernie4_5_moe",
+        "exaone4",
+        "falcon",
+        "falcon_h1",
+        "falcon_mamba",
+        "gemma",
+        "gemma2",
+        "gemma3",
+        "gemma3_text",
+        "gemma3n",
+        "gemma3n_text",
+        "glm",
+        "glm4",
+        "glm4_moe",
+        "glm4v",
+        "gpt2",
+        "gpt_bigcode",
+        "gpt_neo",
+        "gpt_neox",
+        "gpt_oss",
+        "gptj",
+        "granite",
+        "granitemoe",
+        "granitemoehybrid",
+        "granitemoeshared",
+        "helium",
+        "hunyuan_v1_dense",
+        "hunyuan_v1_moe",
+        "internvl",
+        "jamba",
+        "lfm2",
+        "lfm2_moe",
+        "lfm2_vl",
+        "llama",
+        "llama4",
+        "llama4_text",
+        "llava",
+        "llava_next",
+        "mamba",
+        "mamba2",
+        "ministral",
+        "ministral3",
+        "mistral",
+        "mistral3",
+        "mixtral",
+        "mllama",
+        "mpt",
+        "nemotron",
+        "nemotron_h",
+        "olmo",
+        "olmo2",
+        "olmo3",
+        "olmoe",
+        "opt",
+        "persimmon",
+        "phi",
+        "phi3",
+        "phimoe",
+        "pixtral",
+        "qwen2",
+        "qwen2_5_vl",
+        "qwen2_moe",
+        "qwen2_vl",
+        "qwen3",
+        "qwen3_moe",
+        "qwen3_next",
+        "qwen3_vl",
+        "qwen3_vl_moe",
+        "seed_oss",
+        "smollm3",
+        "smolvlm",
+        "stablelm",
+        "starcoder2",
+        "xglm",
+        "zamba2",
+    ]
+)
+"""Model types whose code ships with Transformers, so that `auto_map` in their config asks for no remote code."""
+
+_QUANTIZED_ELSEWHERE = (
+    "gptq",
+    "awq",
+    "aqlm",
+    "eetq",
+    "exl2",
+    "hqq",
+    "quip",
+    "spqr",
+    "vptq",
+    "higgs",
+    "auto-round",
+)
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What is known of a model before it is loaded. None is not known."""
+
+    source: str
+    kind: Literal["demo", "folder", "hub"]
+    title: str
+    """Short name for the rail, such as `Qwen3-0.6B`."""
+    architecture: str = ""
+    parameters: int | None = None
+    hidden_size: int | None = None
+    intermediate_size: int | None = None
+    layers: int | None = None
+    heads: int | None = None
+    kv_heads: int | None = None
+    head_size: int | None = None
+    vocabulary: int | None = None
+    context_length: int | None = None
+    tied_embeddings: bool | None = None
+    dtype: str = ""
+    """Of the weights as stored, such as `bfloat16`."""
+    weights_bytes: int | None = None
+    """Size of the weight files on disk, or to be downloaded."""
+    chat_template: bool | None = None
+    license: str = ""
+    revision: str | None = None
+    cached: bool = True
+    """Whether a run needs no download for it."""
+    model_type: str = ""
+    """Transformers' name for the family, such as `llama`."""
+    quantization: str = ""
+    """How the stored weights are quantized (`bitsandbytes 4-bit`); empty for whole ones."""
+    sees_images: bool = False
+    """A model that also takes images; only its text part is tuned."""
+
+    @property
+    def is_4bit(self) -> bool:
+        """Whether the checkpoint itself is 4-bit, and so needs a GPU."""
+        return "4-bit" in self.quantization
+
+
+@dataclass(frozen=True)
+class Config:
+    """The figures of a config.json; None is not given."""
+
+    architecture: str
+    model_type: str
+    hidden_size: int | None
+    intermediate_size: int | None
+    layers: int | None
+    heads: int | None
+    kv_heads: int | None
+    head_size: int | None
+    vocabulary: int | None
+    context_length: int | None
+    tied_embeddings: bool | None
+    dtype: str
+    quantization: str
+    sees_images: bool
+
+
+def read_config(config: Mapping[str, Any], title: str) -> Config:
+    """The figures of a config.json. Raises FinetuiError for what is no model that writes text (model-not-text), needs
+    code from its repository (model-remote-code), or is quantized in a form that cannot be tuned (model-quantized)."""
+    text = config.get("text_config")
+    inner: Mapping[str, Any] = {**config, **text} if isinstance(text, Mapping) else config
+    architectures = config.get("architectures")
+    first = architectures[0] if isinstance(architectures, list) and architectures else ""
+    architecture = one_line(first, 80) if isinstance(first, str) else ""
+    model_type = config.get("model_type")
+    model_type = one_line(model_type, 80) if isinstance(model_type, str) else ""
+    _refuse_other_kinds(config, architecture, model_type, isinstance(text, Mapping), title)
+
+    def number(*names: str) -> int | None:
+        for name in names:
+            value = inner.get(name)
+            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+                return value
+        return None
+
+    hidden = number("hidden_size", "n_embd", "d_model")
+    heads = number("num_attention_heads", "n_head", "n_heads")
+    tied = inner.get("tie_word_embeddings")
+    if tied is None:
+        tied = config.get("tie_word_embeddings")
+    dtype = inner.get("dtype") or inner.get("torch_dtype") or config.get("dtype") or config.get("torch_dtype")
+    return Config(
+        architecture=architecture,
+        model_type=model_type,
+        hidden_size=hidden,
+        intermediate_size=number("intermediate_size", "ffn_dim", "n_inner"),
+        layers=number("num_hidden_layers", "n_layer", "n_layers"),
+        heads=heads,
+        kv_heads=number("num_key_value_heads") or heads,
+        head_size=number("head_dim") or (hidden // heads if hidden and heads else None),
+        vocabulary=number("vocab_size"),
+        context_length=number("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length"),
+        tied_embeddings=tied if isinstance(tied, bool) else None,
+        dtype=one_line(dtype, 20).removeprefix("torch.") if isinstance(dtype, str) else "",
+        quantization=_quantization(config, title),
+        sees_images="vision_config" in config,
+    )
+
+
+def _refuse_other_kinds(
+    config: Mapping[str, Any], architecture: str, model_type: str, has_text: bool, title: str
+) -> None:
+    if not architecture and not model_type:
+        raise FinetuiError(
+            f"{title} is not a language model.",
+            "Its config.json names neither an architecture nor a model_type.",
+            "Name a model in Transformers' form.",
+            code="model-not-a-model",
+        )
+    auto_map = config.get("auto_map")
+    if isinstance(auto_map, Mapping) and auto_map and model_type not in KNOWN_TYPES:
+        raise FinetuiError(
+            f"{title} runs code from its own repository.",
+            f"Its type {model_type or '(none)'} is not part of Transformers, and finetui runs no remote code.",
+            "Choose a model whose code ships with Transformers, such as Qwen3, Llama, Gemma or Mistral.",
+            code="model-remote-code",
+        )
+    writes = architecture.endswith(("ForCausalLM", "LMHeadModel")) or (
+        architecture.endswith("ForConditionalGeneration") and has_text
+    )
+    if architecture and writes and not config.get("is_encoder_decoder"):
+        return
+    if not architecture and model_type in KNOWN_TYPES:
+        return
+    kind = architecture or model_type
+    lower = kind.lower()
+    if any(
+        word in lower
+        for word in ("whisper", "wav2vec", "hubert", "musicgen", "speech", "audio", "encodec", "bark")
+    ):
+        why = f"{kind} works on sound."
+    elif any(
+        word in lower
+        for word in ("vit", "clip", "image", "detection", "segment", "diffusion", "resnet", "swin")
+    ):
+        why = f"{kind} works on images."
+    elif config.get("is_encoder_decoder"):
+        why = f"{kind} has an encoder and a decoder; Unsloth tunes models that only decode."
+    else:
+        why = f"{kind} is not made to go on with a text (its architecture is no …ForCausalLM)."
+    raise FinetuiError(
+        f"{title} cannot be tuned here.",
+        why,
+        "Choose a chat or text model, such as Qwen3, Llama, Gemma or SmolLM2.",
+        code="model-not-text",
+    )
+
+
+def _quantization(config: Mapping[str, Any], title: str) -> str:
+    found = config.get("quantization_config")
+    if not isinstance(found, Mapping):
+        return ""
+    method = str(found.get("quant_method", "bitsandbytes" if "load_in_4bit" in found else ""))[:40].lower()
+    if method == "bitsandbytes" or found.get("load_in_4bit"):
+        return "bitsandbytes 8-bit" if found.get("load_in_8bit") else "bitsandbytes 4-bit"
+    if any(name in method for name in _QUANTIZED_ELSEWHERE):
+        raise FinetuiError(
+            f"{title} is quantized with {one_line(method, 20).upper()}, for use only.",
+            "Such weights cannot carry a LoRA that is merged and exported afterwards.",
+            "Name the original model in 16 bit; finetui loads it in 4-bit itself if you ask for it.",
+            code="model-quantized",
+        )
+    return one_line(method, 40)

@@ -1,0 +1,384 @@
+"""A model in a local folder: its config, its weights' headers, its tokenizer and chat template. Reads no weights."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from .errors import FinetuiError
+from .model_facts import ModelFacts, read_config
+from .text import bytes_words, one_line
+
+MAX_JSON_BYTES = 64 * 1024 * 1024
+MAX_HEADER_BYTES = 100_000_000
+"""The safetensors format's own limit for a header."""
+
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_OTHER_WEIGHTS = (".h5", ".msgpack", ".onnx", ".tflite", ".npz")
+_DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8",
+    "F8_E5M2": "float8",
+    "I8": "int8",
+    "U8": "uint8",
+}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What the headers of the safetensors say. Sizes in bytes."""
+
+    parameters: int
+    bytes: int
+    dtype: str
+    output_layer: int
+    """Weights of a stored `lm_head`, 0 without one: the embeddings are then tied."""
+
+
+def inspect_folder(folder: Path, source: str, title: str) -> ModelFacts:
+    """The facts of the model in `folder`.
+
+    Raises FinetuiError: model-missing, model-not-a-model, model-gguf, model-adapter, model-no-weights, model-pickle,
+    model-broken, model-no-tokenizer, and those of `read_config`.
+    """
+    names = _names(folder)
+    shown = one_line(title, 100)
+    if "config.json" not in names:
+        raise _no_config(folder, names, shown)
+    config = read_json(folder / "config.json", shown)
+    figures = read_config(config, shown)
+    files = weight_files(folder, names, shown)
+    weights = read_weights([folder / name for name in files], shown)
+    if not has_tokenizer(names):
+        raise FinetuiError(
+            f"{shown} has no tokenizer.",
+            "Neither tokenizer.json nor tokenizer.model stands beside its weights.",
+            "Copy the tokenizer files of the same model into the folder.",
+            code="model-no-tokenizer",
+        )
+    tied = figures.tied_embeddings if figures.tied_embeddings is not None else not weights.output_layer
+    return ModelFacts(
+        source=source,
+        kind="folder",
+        title=shown,
+        architecture=figures.architecture,
+        parameters=weights.parameters - (weights.output_layer if tied else 0),
+        hidden_size=figures.hidden_size,
+        intermediate_size=figures.intermediate_size,
+        layers=figures.layers,
+        heads=figures.heads,
+        kv_heads=figures.kv_heads,
+        head_size=figures.head_size,
+        vocabulary=figures.vocabulary,
+        context_length=figures.context_length,
+        tied_embeddings=tied,
+        dtype=weights.dtype if not figures.quantization else figures.dtype or weights.dtype,
+        weights_bytes=weights.bytes,
+        chat_template=has_chat_template(folder, names),
+        cached=True,
+        model_type=figures.model_type,
+        quantization=figures.quantization,
+        sees_images=figures.sees_images,
+    )
+
+
+def _names(folder: Path) -> frozenset[str]:
+    shown = one_line(str(folder), 200)
+    try:
+        return frozenset(p.name for p in folder.iterdir())
+    except FileNotFoundError:
+        raise FinetuiError(
+            f"There is no folder {shown}.",
+            "Nothing stands at this path." if folder.is_absolute() else f"Looked in {Path.cwd()}.",
+            "Check the spelling, or give the whole path.",
+            code="model-missing",
+        ) from None
+    except NotADirectoryError:
+        raise _a_file(folder) from None
+    except OSError as error:
+        raise FinetuiError(
+            f"{shown} cannot be read.",
+            f"The system says: {error.strerror}.",
+            "Check its permissions.",
+            code="model-missing",
+        ) from error
+
+
+def _a_file(file: Path) -> FinetuiError:
+    shown = one_line(file.name, 100)
+    if file.suffix.lower() == ".gguf":
+        return _gguf(shown)
+    if file.suffix.lower() in _PICKLES:
+        return _pickle(shown, file.name)
+    beside = file.parent / "config.json"
+    return FinetuiError(
+        f"{shown} is a file, not a folder with a model.",
+        "A model is a folder that holds config.json, safetensors and a tokenizer.",
+        f"Name its folder: {one_line(str(file.parent), 150)}"
+        if beside.is_file()
+        else "Name the model's folder.",
+        code="model-not-a-model",
+    )
+
+
+def _no_config(folder: Path, names: frozenset[str], shown: str) -> FinetuiError:
+    if "adapter_config.json" in names:
+        return _adapter(folder, shown)
+    if any(name.lower().endswith(".gguf") for name in names):
+        return _gguf(shown)
+    if "model_index.json" in names:
+        return FinetuiError(
+            f"{shown} makes images.",
+            "Its model_index.json says that it is a diffusion pipeline.",
+            "Choose a chat or text model.",
+            code="model-not-text",
+        )
+    inside = sorted(name for name in names if (folder / name / "config.json").is_file())
+    snapshots = folder / "snapshots"
+    if not inside and snapshots.is_dir():
+        inside = sorted(f"snapshots/{p.name}" for p in snapshots.iterdir() if (p / "config.json").is_file())
+    fix = "Name a folder that holds config.json, safetensors and a tokenizer."
+    if inside:
+        fix = f"Did you mean {one_line(str(folder / inside[0]), 200)}?"
+    return FinetuiError(
+        f"{shown} is not a model.", "There is no config.json in the folder.", fix, code="model-not-a-model"
+    )
+
+
+def _adapter(folder: Path, shown: str) -> FinetuiError:
+    base = ""
+    try:
+        found = read_json(folder / "adapter_config.json", shown).get("base_model_name_or_path")
+        base = one_line(found, 120) if isinstance(found, str) else ""
+    except FinetuiError:
+        pass
+    return FinetuiError(
+        f"{shown} is an adapter, not a whole model.",
+        f"It holds only what was learned on top of {base or 'another model'}.",
+        f"Choose its base: {base}"
+        if base
+        else "Choose the model that it was trained on, or a merged export.",
+        code="model-adapter",
+    )
+
+
+def _gguf(shown: str) -> FinetuiError:
+    return FinetuiError(
+        f"{shown} is a GGUF: made for running, not for training.",
+        "Its weights are packed for llama.cpp and Ollama, mostly rounded to a few bits.",
+        "Choose the original model (config.json and safetensors); finetui can write a GGUF when training is done.",
+        code="model-gguf",
+    )
+
+
+def _pickle(shown: str, name: str) -> FinetuiError:
+    return FinetuiError(
+        f"{shown} has its weights only as pickle files.",
+        f"{one_line(name, 80)} can run any code when it is opened, so finetui reads safetensors only.",
+        "Take a version with safetensors, or convert it where you trust its origin.",
+        code="model-pickle",
+    )
+
+
+def no_weights(names: Iterable[str], shown: str) -> FinetuiError:
+    """The card for a model without safetensors, by what stands there in their place."""
+    ordered = sorted(names)
+    gguf = [n for n in ordered if n.lower().endswith(".gguf")]
+    if gguf:
+        return _gguf(shown)
+    pickles = [
+        n
+        for n in ordered
+        if n.lower().endswith(_PICKLES) and "training_args" not in n and "optimizer" not in n
+    ]
+    if pickles:
+        return _pickle(shown, pickles[0])
+    if "adapter_model.safetensors" in ordered:
+        return FinetuiError(
+            f"{shown} holds an adapter's weights only.",
+            "adapter_model.safetensors is what was learned on top of another model.",
+            "Choose the base model, or a merged export.",
+            code="model-adapter",
+        )
+    other = [n for n in ordered if n.lower().endswith((".safetensors", *_OTHER_WEIGHTS))]
+    why = f"Only {one_line(other[0], 80)} was found." if other else "It has a config.json and nothing more."
+    return FinetuiError(
+        f"{shown} has no weights.",
+        why,
+        "Download it again; model.safetensors (or its index and parts) must be there.",
+        code="model-no-weights",
+    )
+
+
+def weight_files(folder: Path, names: frozenset[str], shown: str) -> tuple[str, ...]:
+    """The names of the files that Transformers would load. Raises model-no-weights, model-pickle, model-broken, …"""
+    if "model.safetensors" in names:
+        return ("model.safetensors",)
+    index_name = "model.safetensors.index.json"
+    if index_name not in names:
+        parts = sorted(n for n in names if n.startswith("model-") and n.endswith(".safetensors"))
+        if parts:
+            raise FinetuiError(
+                f"{shown} is incomplete.",
+                f"It is cut in parts ({one_line(parts[0], 60)}, …) and {index_name} is missing.",
+                "Download it again.",
+                code="model-broken",
+            )
+        raise no_weights(names, shown)
+    weight_map = read_json(folder / index_name, shown).get("weight_map")
+    if not isinstance(weight_map, Mapping) or not weight_map:
+        raise FinetuiError(
+            f"{shown} is broken.",
+            f"{index_name} lists no weights.",
+            "Download it again.",
+            code="model-broken",
+        )
+    shards = sorted({str(name) for name in weight_map.values()})
+    outside = [
+        s for s in shards if "/" in s or "\\" in s or s in ("", ".", "..") or not s.endswith(".safetensors")
+    ]
+    if outside:
+        raise FinetuiError(
+            f"{shown} names files outside its folder.",
+            f"Its index lists {one_line(outside[0], 80)}.",
+            "Do not use this model; take it from its first source.",
+            code="model-broken",
+        )
+    missing = [s for s in shards if s not in names]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise FinetuiError(
+            f"{shown} is incomplete: {len(missing)} of {len(shards)} weight files are missing.",
+            f"Not there: {one_line(missing[0], 80)}{more}.",
+            "Finish the download, or copy the missing files into the folder.",
+            code="model-broken",
+        )
+    return tuple(shards)
+
+
+def read_weights(files: list[Path], shown: str) -> Weights:
+    """What the headers of `files` say, added up. Raises FinetuiError (model-broken) for a file that is cut off."""
+    parameters = size = 0
+    by_dtype: dict[str, int] = {}
+    output_layer = 0
+    for file in files:
+        header, file_bytes = _header(file, shown)
+        size += file_bytes
+        packed = {n.rsplit(".quant_state.", 1)[0] for n in header if ".quant_state." in n}
+        for name, tensor in header.items():
+            if name == "__metadata__" or any(
+                f".{part}" in name for part in ("absmax", "quant_map", "quant_state", "nested_")
+            ):
+                continue
+            if not isinstance(tensor, Mapping) or name.endswith("_scales"):
+                continue
+            shape = tensor.get("shape")
+            count = prod(shape) if isinstance(shape, list) and all(isinstance(n, int) for n in shape) else 0
+            if name in packed or name.endswith("_blocks"):
+                count *= 2  # two 4-bit weights in a byte
+            dtype = str(tensor.get("dtype", ""))
+            by_dtype[dtype] = by_dtype.get(dtype, 0) + count
+            parameters += count
+            if name.endswith("lm_head.weight"):
+                output_layer = count
+    most = max(by_dtype, key=lambda d: by_dtype[d]) if by_dtype else ""
+    if not parameters:
+        raise FinetuiError(
+            f"{shown} is broken.",
+            "Its weight files hold no weights.",
+            "Download it again.",
+            code="model-broken",
+        )
+    return Weights(parameters, size, _DTYPES.get(most, one_line(most, 20)), output_layer)
+
+
+def _header(file: Path, shown: str) -> tuple[dict[str, Any], int]:
+    """The header of a safetensors file (8 bytes of length, then JSON) and the file's size."""
+
+    def broken(why: str, fix: str = "Download that file again.") -> FinetuiError:
+        return FinetuiError(
+            f"{shown} is broken.", f"{one_line(file.name, 80)} {why}", fix, code="model-broken"
+        )
+
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            start = stream.read(8)
+            if start.startswith(b"version "):
+                raise broken("is a Git LFS pointer, not the weights.", "Run `git lfs pull` in the folder.")
+            if len(start) < 8:
+                raise broken("is empty or cut off.")
+            (length,) = struct.unpack("<Q", start)
+            if length > MAX_HEADER_BYTES or length > size - 8:
+                raise broken("is not a safetensors file, or it is cut off.")
+            header = json.loads(stream.read(length))
+    except OSError as error:
+        raise broken(f"cannot be read: {error.strerror}.", "Check its permissions.") from error
+    except (ValueError, RecursionError) as error:
+        raise broken("has a damaged header.") from error
+    if not isinstance(header, dict):
+        raise broken("has a damaged header.")
+    ends = [t["data_offsets"][1] for t in header.values() if _has_offsets(t)]
+    needed = 8 + length + max(ends, default=0)
+    if size < needed:
+        raise broken(f"is cut off: it has {bytes_words(size)} of {bytes_words(needed)}.")
+    return header, size
+
+
+def _has_offsets(tensor: object) -> bool:
+    if not isinstance(tensor, Mapping):
+        return False
+    offsets = tensor.get("data_offsets")
+    return isinstance(offsets, list) and len(offsets) == 2 and isinstance(offsets[1], int)
+
+
+def read_json(file: Path, shown: str) -> dict[str, Any]:
+    """A JSON object from one of the model's files. Raises FinetuiError (model-broken)."""
+    try:
+        if file.stat().st_size > MAX_JSON_BYTES:
+            raise ValueError(f"it is larger than {bytes_words(MAX_JSON_BYTES)}")
+        value = json.loads(file.read_text(encoding="utf-8-sig"))
+        if not isinstance(value, dict):
+            raise json.JSONDecodeError("it holds no JSON object", "", 0)
+    except (OSError, ValueError, RecursionError) as error:
+        raise FinetuiError(
+            f"{shown} is broken.",
+            f"{one_line(file.name, 80)} cannot be read: {one_line(str(error), 120)}.",
+            "Download that file again.",
+            code="model-broken",
+        ) from error
+    return value
+
+
+def has_tokenizer(names: Iterable[str]) -> bool:
+    """Whether the files that make a tokenizer are among `names`."""
+    found = set(names)
+    return (
+        bool(found & {"tokenizer.json", "tokenizer.model", "tekken.json", "spiece.model"})
+        or {
+            "vocab.json",
+            "merges.txt",
+        }
+        <= found
+    )
+
+
+def has_chat_template(folder: Path, names: Iterable[str]) -> bool:
+    """Whether the tokenizer in `folder` knows how a conversation is written."""
+    found = set(names)
+    if found & {"chat_template.jinja", "chat_template.json", "additional_chat_templates"}:
+        return True
+    if "tokenizer_config.json" not in found:
+        return False
+    try:
+        return bool(read_json(folder / "tokenizer_config.json", folder.name).get("chat_template"))
+    except FinetuiError:
+        return False

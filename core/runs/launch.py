@@ -1,0 +1,234 @@
+"""Starts workers: a process in a session of its own, fed by a run folder, that outlives whoever started it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from .. import paths
+from ..errors import FinetuiError
+from . import control, manifest, state
+from .store import RunFolder, create
+
+if TYPE_CHECKING:
+    from ..recipe import Recipe
+    from .warm import Warm
+
+Job = Literal["train", "resume", "export"]
+
+MIN_FREE_BYTES = 1024**3
+"""No training starts with less disk than this: an adapter, a few checkpoints and the log of a small model."""
+
+WORKER_MODULE = "finetui.core.worker"
+
+
+def worker_environment() -> dict[str, str]:
+    """The whole environment of a worker: this process's, without statistics, surprise installs and relative paths.
+
+    A hub token stays where it is, in the environment, and goes nowhere else.
+    """
+    environment = dict(os.environ)
+    for name in ("FINETUI_HOME", "HF_HOME", "HF_TOKEN_PATH", "HF_HUB_CACHE", "UNSLOTH_LLAMA_CPP_PATH"):
+        if environment.get(name):  # the worker stands in another folder
+            environment[name] = str(Path(environment[name]).expanduser().absolute())
+    environment.update(
+        UNSLOTH_DISABLE_STATISTICS="1",
+        UNSLOTH_AUTO_INSTALL="0",
+        UNSLOTH_COMPILE_LOCATION=str(paths.cache() / "unsloth_compiled"),
+        HF_HUB_DISABLE_TELEMETRY="1",
+        DO_NOT_TRACK="1",
+        WANDB_MODE="disabled",
+        TOKENIZERS_PARALLELISM="false",
+        PYTHONUNBUFFERED="1",
+        PYTHONFAULTHANDLER="1",
+        PYTHONUTF8="1",
+    )
+    return environment
+
+
+def command(*arguments: str) -> list[str]:
+    """The argv of a worker. `-P` keeps the folder that it stands in off the import path."""
+    return [sys.executable, "-P", "-m", WORKER_MODULE, *arguments]
+
+
+def spawn(arguments: Sequence[str], log: Path, folder: Path) -> subprocess.Popen[bytes]:
+    """A worker process in a session of its own, standing in `folder`, its output appended to `log` (0600).
+
+    A thread waits for it, so that it never stays a zombie of this process. Raises OSError.
+    """
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        process = subprocess.Popen(
+            command(*arguments),
+            stdin=subprocess.DEVNULL,
+            stdout=descriptor,
+            stderr=descriptor,
+            cwd=folder,
+            env=worker_environment(),
+            start_new_session=True,
+        )
+    finally:
+        os.close(descriptor)
+    threading.Thread(target=process.wait, name=f"reap-{process.pid}", daemon=True).start()
+    return process
+
+
+def create_time(pid: int) -> float:
+    """When process `pid` was made, in seconds since the epoch; now, where it has gone already."""
+    import psutil
+
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.Error:
+        return time.time()
+
+
+def check_disk(folder: Path, needed_bytes: int = MIN_FREE_BYTES) -> None:
+    """Raises FinetuiError (disk-full) where the file system of `folder` has less than `needed_bytes` left."""
+    from ..text import bytes_words
+
+    existing = next((p for p in (folder, *folder.parents) if p.exists()), Path("/"))
+    try:
+        free = shutil.disk_usage(existing).free
+    except OSError:
+        return
+    if free < needed_bytes:
+        raise FinetuiError(
+            "There is too little space on the disk.",
+            f"{existing} has {bytes_words(free)} left; this needs at least {bytes_words(needed_bytes)}.",
+            "Free some space, or set FINETUI_HOME to a folder on a larger disk.",
+            code="disk-full",
+        )
+
+
+def resolved(recipe: Recipe, *bases: Path) -> Recipe:
+    """`recipe` with its relative paths made absolute: each is looked for under the `bases` in order, then here.
+
+    A source that is no path here (`demo`, a hub id, a file that does not exist) stays as it is, unless it can only be
+    a path (`./x`, `~/x`, `x.jsonl`), which is then made absolute against the first base.
+    """
+    places = (*bases, Path.cwd())
+
+    def absolute(source: str | None) -> str | None:
+        if not source or source == "demo":
+            return source
+        path = Path(source).expanduser()
+        if path.is_absolute():
+            return str(path)
+        for place in places:
+            if (place / path).exists():
+                return str(Path(os.path.abspath(place / path)))
+        looks_local = source.startswith((".", "~")) or path.suffix.lower() in (
+            ".jsonl",
+            ".json",
+            ".csv",
+            ".parquet",
+        )
+        return str(Path(os.path.abspath(places[0] / path))) if looks_local else source
+
+    model = recipe.model.model_copy(update={"source": absolute(recipe.model.source)})
+    dataset = recipe.dataset.model_copy(
+        update={
+            "source": absolute(recipe.dataset.source),
+            "evaluation_source": absolute(recipe.dataset.evaluation_source),
+        }
+    )
+    return recipe.model_copy(update={"model": model, "dataset": dataset})
+
+
+def new(recipe: Recipe, *bases: Path, warm: Warm | None = None) -> RunFolder:
+    """Makes a run of `recipe` and starts its training. Relative paths are looked for under `bases`, then here.
+
+    Raises FinetuiError: disk-full, run-folder, worker-start.
+    """
+    from .. import recipe_file
+
+    check_disk(paths.runs())
+    run = create(recipe.name)
+    try:
+        recipe_file.save(resolved(recipe, *bases), run.recipe)
+        start(run, "train", warm=warm)
+    except BaseException:
+        if not run.events.exists() and not run.manifest.exists():
+            shutil.rmtree(run.path, ignore_errors=True)
+        raise
+    return run
+
+
+def start(run: RunFolder, job: Job, formats: Sequence[str] = (), warm: Warm | None = None) -> None:
+    """Starts a worker on `run`: the warm one if it lives, else a cold one. Returns at once.
+
+    Raises FinetuiError: run-busy where a worker is at work on it, disk-full, worker-start.
+    """
+    now = state.status(run)
+    if now.live and now.pid is not None:
+        raise FinetuiError(
+            f"{run.id} already has a worker.",
+            f"It is at its {now.job or 'first'} job" + (f" on {now.host}." if now.elsewhere else "."),
+            f"finetui attach {run.id} follows it.",
+            code="run-busy",
+        )
+    if job != "export":
+        check_disk(run.path)
+    control.clear(run)
+    before = manifest.read(run)
+    launched = time.time()
+    try:
+        if warm is not None and warm.alive:
+            pid, how = warm.pid, "warm"
+        else:
+            warm = None
+            pid, how = spawn([job, str(run.path.absolute()), *formats], run.log, run.path).pid, "cold"
+        manifest.write(
+            run,
+            manifest.Manifest(
+                job=job,
+                pid=pid,
+                create_time=create_time(pid),
+                host=manifest.this_host(),
+                launched_ts=launched,
+                how=how,
+                formats=tuple(formats),
+                versions=manifest.versions(),
+                starts=(before.starts if before else 0) + 1,
+            ),
+        )
+        if warm is not None:
+            warm.give(run, job, formats)
+    except OSError as error:
+        raise FinetuiError(
+            "The worker cannot be started.",
+            f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "") + ".",
+            "finetui doctor looks for the cause.",
+            code="worker-start",
+        ) from error
+
+
+def check_resumable(run: RunFolder) -> None:
+    """Raises FinetuiError (nothing-to-resume) where the run is trained to its end or has no checkpoint."""
+    now = state.status(run)
+    if now.trained:
+        raise FinetuiError(
+            f"{run.id} is trained to its end.",
+            "There is nothing left to resume.",
+            f"finetui export {run.id} --format gguf_q8_0 exports it.",
+            code="nothing-to-resume",
+        )
+    found = False
+    with contextlib.suppress(OSError):
+        found = any(p.is_dir() and not p.name.startswith(".") for p in run.checkpoints.iterdir())
+    if not now.live and not found:
+        raise FinetuiError(
+            f"{run.id} cannot be resumed.",
+            "It ended before its first checkpoint was saved.",
+            f"finetui train {run.recipe} starts it again from the beginning.",
+            code="nothing-to-resume",
+        )

@@ -1,0 +1,105 @@
+"""The worker's command line: `python -m finetui.core.worker train|resume RUN`, `export RUN FORMAT…`, `warm FOLDER`.
+
+Exit code 0 for completed or stopped, 1 for failed, 2 for a wrong command line or a run that another worker holds.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+from ..errors import FinetuiError
+from ..runs.events import Ended, Started
+from ..runs.store import RunFolder
+from . import failures, logs, warm
+from .control import Control, Stopped
+from .events import EventWriter
+from .jobs import Job
+
+USAGE = (
+    "usage: python -m finetui.core.worker train RUN | resume RUN | export RUN FORMAT [FORMAT…] | warm FOLDER"
+)
+LOCK = "worker.lock"
+
+
+def _lock(run: RunFolder) -> int | None:
+    """The run's lock, held as long as this process lives; None where another worker holds it."""
+    descriptor = os.open(run.path / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def work(name: str, run: RunFolder, formats: Sequence[str], asked_at: float) -> int:
+    """Does one job on `run` and reports its end exactly once. Returns the exit code."""
+    if _lock(run) is None:
+        print(f"finetui: another worker is at work on {run.id}; this one ends.", file=sys.stderr, flush=True)
+        return 2
+    writer = EventWriter(run.events)
+    control = Control(run.control)
+    control.clear(before=asked_at)
+    control.listen()
+    job = Job(run, writer, control)
+    began = time.monotonic()
+    failed: FinetuiError | None = None
+    stopped = False
+    try:
+        title = ""
+        try:
+            title = job.read_recipe().name
+        finally:
+            process = psutil.Process()
+            writer.emit(Started(name, process.pid, process.create_time(), socket.gethostname(), title))
+        if name == "export":
+            job.export(formats)
+        else:
+            job.train(resume=name == "resume")
+    except Stopped:
+        stopped = True
+    except BaseException as error:  # noqa: BLE001  the process's edge: whatever it was, the run's end is told
+        failed = failures.card(error, run.log, job.recipe)
+        logs.write_traceback(error)
+    seconds = time.monotonic() - began
+    if failed is None:
+        writer.emit(Ended(name, "stopped" if stopped else "completed", seconds))
+    else:
+        writer.emit(Ended(name, "failed", seconds, failed.what, failed.why, failed.fix, failed.code))
+    writer.close()
+    return 1 if failed else 0
+
+
+def main(arguments: Sequence[str]) -> int:
+    asked_at = psutil.Process().create_time()  # a request made while this process was starting counts
+    match arguments:
+        case ["warm", folder]:
+            order = warm.wait(Path(folder))
+            if order is None:
+                return 0
+            run = RunFolder(order.run)
+            logs.redirect(run.log)
+            os.chdir(run.path)
+            return work(order.job, run, order.formats, order.asked_at)
+        case [("train" | "resume") as name, folder]:
+            return work(name, RunFolder(Path(folder).absolute()), (), asked_at)
+        case ["export", folder, *formats]:
+            return work("export", RunFolder(Path(folder).absolute()), formats, asked_at)
+        case _:
+            print(USAGE, file=sys.stderr)
+            return 2
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # no library's exit handler may keep a finished worker alive

@@ -1,0 +1,70 @@
+"""The adapter on disk: saved whole or not at all, and loaded back onto a model that has one of the same shape."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from .. import atomic
+from ..errors import FinetuiError
+from ..recipe import DEMO, Recipe
+from ..runs.store import RunFolder
+from . import checkpoints
+
+WEIGHTS = "adapter_model.safetensors"
+
+
+def save(model: Any, tokenizer: Any, recipe: Recipe, run: RunFolder) -> Path:
+    """RUN/adapter with the adapter, the tokenizer and its chat template. An older one is replaced at the end."""
+    temporary = run.path / ".adapter.new"
+    old = run.path / ".adapter.old"
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+    temporary.mkdir(mode=0o700)
+    model.save_pretrained(str(temporary), safe_serialization=True)
+    tokenizer.save_pretrained(str(temporary))
+    source = recipe.model.source
+    if source != DEMO and not Path(source).expanduser().exists():
+        settings = json.loads((temporary / "adapter_config.json").read_bytes())
+        settings |= {"base_model_name_or_path": source, "revision": recipe.model.revision}
+        atomic.write_text(temporary / "adapter_config.json", json.dumps(settings, indent=2))
+    if run.adapter.exists():
+        run.adapter.rename(old)
+    temporary.rename(run.adapter)
+    shutil.rmtree(old, ignore_errors=True)
+    return run.adapter
+
+
+def find(run: RunFolder) -> Path:
+    """Where the run's adapter lies: RUN/adapter, or the newest whole checkpoint of a run that was cut short.
+
+    Raises FinetuiError (adapter-missing).
+    """
+    if (run.adapter / WEIGHTS).is_file():
+        return run.adapter
+    checkpoint, _damaged = checkpoints.choose(run.checkpoints)
+    if checkpoint is not None:
+        return checkpoint
+    raise FinetuiError(
+        "There is nothing to export yet.",
+        "This run has saved no adapter and no checkpoint.",
+        "Resume it, or start it again.",
+        code="adapter-missing",
+    )
+
+
+def load(model: Any, folder: Path) -> None:
+    """Puts the weights in `folder` into the adapter that `model` has."""
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    outcome = set_peft_model_state_dict(model, load_file(str(folder / WEIGHTS)))
+    if outcome is not None and getattr(outcome, "unexpected_keys", None):
+        raise FinetuiError(
+            "The saved adapter does not fit this model.",
+            "Its layers are others than the recipe names.",
+            "Was recipe.yaml changed after the run?",
+            code="adapter-mismatch",
+        )

@@ -1,0 +1,178 @@
+"""What happens beside the training loop: reporting, evaluation, checkpoints, requests, and the watch on the loss."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import TrainerCallback
+
+from .. import atomic
+from ..recipe import Recipe
+from ..runs.events import Checkpoint, Evaluation, Step
+from . import checkpoints
+from .control import Control
+from .events import EventWriter
+from .samples import Sampler
+
+NAN_STEPS = 3
+"""So many steps running without a finite loss end the run: the weights do not come back from NaN."""
+
+ZERO_STEPS = 5
+COUNTS = "finetui-counts.json"
+"""In each checkpoint: the tokens seen so far, so that a resumed run goes on counting."""
+
+Outcome = Literal["completed", "stop", "stop-now", "nan", "zero"]
+
+
+class Counter:
+    """Counts the tokens of the batches that the trainer really takes. Sums stay on the device until asked for."""
+
+    def __init__(self) -> None:
+        self.tokens = self.trained = 0
+        self.step_trained = 0
+        self.started = time.monotonic()
+        self._waiting: list[tuple[Any, Any]] = []
+
+    def watch(self, trainer: Any) -> None:
+        """Looks at each update's batches on their way into the trainer."""
+        take = trainer.get_batch_samples
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            self.started = time.monotonic()
+            batches, items = take(*args, **kwargs)
+            for batch in batches:
+                mask = batch.get("attention_mask")
+                seen = mask.sum() if mask is not None and mask.dim() == 2 else batch["input_ids"].numel()
+                self._waiting.append((seen, (batch["labels"][..., 1:] != -100).sum()))
+            return batches, items
+
+        trainer.get_batch_samples = counted
+
+    def settle(self) -> None:
+        """Adds up what waits. On a GPU this waits for the step to end, as reading its loss does."""
+        self.step_trained = 0
+        for seen, trained in self._waiting:
+            self.tokens += int(seen)
+            self.step_trained += int(trained)
+        self.trained += self.step_trained
+        self._waiting.clear()
+
+
+class Reporter(TrainerCallback):
+    """Turns the trainer's calls into events, and requests into the trainer's controls."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        writer: EventWriter,
+        control: Control,
+        sampler: Sampler,
+        has_evaluation: bool,
+    ) -> None:
+        self.outcome: Outcome = "completed"
+        self.counter = Counter()
+        self.last_step = 0
+        self._recipe, self._folder, self._writer = recipe, folder, writer
+        self._requests, self._sampler, self._has_evaluation = control, sampler, has_evaluation
+        self._sample_due = False
+        self._bad = self._zero = 0
+        self._predicted = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._writer.progress("train", state.global_step, state.max_steps, "steps")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        step, training = state.global_step, self._recipe.training
+        last = step >= state.max_steps
+        asked = self._requests.take()
+        due = last or (training.evaluate_every_steps > 0 and step % training.evaluate_every_steps == 0)
+        control.should_evaluate = self._has_evaluation and (due or "evaluate" in asked)
+        self._sample_due = "sample" in asked or ((due or "evaluate" in asked) and not self._has_evaluation)
+        control.should_save = (
+            last
+            or "save" in asked
+            or (training.save_every_steps > 0 and step % training.save_every_steps == 0)
+        )
+        control.should_log = True
+        if asked & {"stop", "stop-now"} and not last:
+            self.outcome = "stop-now" if "stop-now" in asked else "stop"
+            control.should_training_stop = True
+            control.should_save = self.outcome == "stop"
+            control.should_evaluate = self._sample_due = False
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if not logs or "loss" not in logs:
+            return
+        counter = self.counter
+        counter.settle()
+        seconds = time.monotonic() - counter.started
+        loss, norm = float(logs["loss"]), logs.get("grad_norm")
+        self.last_step = state.global_step
+        self._writer.emit(
+            Step(
+                step=state.global_step,
+                total_steps=state.max_steps,
+                epoch=float(state.epoch or 0.0),
+                loss=loss,
+                learning_rate=float(logs.get("learning_rate", 0.0)),
+                grad_norm=None if norm is None else float(norm),
+                tokens=counter.tokens,
+                trained_tokens=counter.trained,
+                tokens_per_second=counter.step_trained / seconds if seconds > 0 else None,
+                seconds=seconds,
+            )
+        )
+        self._watch_loss(loss, norm, control)
+        if self._sample_due:
+            self._sample_due = False
+            self._sampler.write(state.global_step)
+
+    def _watch_loss(self, loss: float, norm: Any, control: Any) -> None:
+        finite = math.isfinite(loss) and (norm is None or math.isfinite(float(norm)))
+        self._bad = 0 if finite else self._bad + 1
+        self._zero = self._zero + 1 if loss == 0.0 else 0
+        if not finite or self._zero:
+            control.should_save = control.should_evaluate = (
+                False  # the last good checkpoint must outlive this
+            )
+        last = control.should_training_stop
+        if self._bad >= NAN_STEPS or (last and not finite):
+            self.outcome = "nan"
+        elif self._zero >= ZERO_STEPS:
+            self.outcome = "zero"
+        if self.outcome in ("nan", "zero"):
+            control.should_training_stop = True
+
+    def on_prediction_step(
+        self, args: Any, state: Any, control: Any, eval_dataloader: Any = None, **kwargs: Any
+    ) -> None:
+        self._predicted += 1
+        self._writer.progress("evaluate", self._predicted, len(eval_dataloader or ()), "batches")
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
+        self._predicted = 0
+        found = metrics or {}
+        if "eval_loss" in found:
+            self._writer.emit(
+                Evaluation(
+                    state.global_step, float(found["eval_loss"]), float(found.get("eval_runtime", 0.0))
+                )
+            )
+        self._sampler.write(state.global_step)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        checkpoint = self._folder / f"checkpoint-{state.global_step}"
+        counts = {"tokens": self.counter.tokens, "trained_tokens": self.counter.trained}
+        atomic.write_text(checkpoint / COUNTS, json.dumps(counts))
+        checkpoints.seal(checkpoint)
+        self._writer.emit(Checkpoint(state.global_step, f"{self._folder.name}/{checkpoint.name}"))
+
+    def go_on_from(self, checkpoint: Path) -> None:
+        """Takes up the counts where `checkpoint` left them."""
+        counts = json.loads((checkpoint / COUNTS).read_bytes())
+        self.counter.tokens, self.counter.trained = int(counts["tokens"]), int(counts["trained_tokens"])

@@ -1,0 +1,64 @@
+"""Requests to the worker: files in RUN/control, and SIGTERM, which means the same as `stop`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+from typing import Literal, get_args
+
+Name = Literal["stop", "stop-now", "save", "sample", "evaluate"]
+NAMES: tuple[Name, ...] = get_args(Name)
+
+
+class Stopped(Exception):
+    """The person asked to end. `saved` tells whether what was learned has been saved."""
+
+    def __init__(self, saved: bool) -> None:
+        super().__init__("stopped")
+        self.saved = saved
+
+
+class Control:
+    """Looks for requests and takes each once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._terminated = False
+
+    def clear(self, before: float) -> None:
+        """Removes what was asked before the time `before` (seconds since the epoch): it was meant for an earlier job."""
+        for name in NAMES:
+            with contextlib.suppress(OSError):
+                if (self._folder / name).stat().st_mtime < before:
+                    (self._folder / name).unlink()
+
+    def listen(self) -> None:
+        """From here on SIGTERM and SIGINT ask to stop. A second one changes nothing."""
+
+        def terminate(_number: int, _frame: object) -> None:
+            self._terminated = True
+
+        signal.signal(signal.SIGTERM, terminate)
+        signal.signal(signal.SIGINT, terminate)
+
+    def take(self) -> set[Name]:
+        """The requests made since the last call; their files are deleted."""
+        taken: set[Name] = {"stop"} if self._terminated else set()
+        try:
+            names = os.listdir(self._folder)
+        except OSError:
+            return taken
+        for name in NAMES:
+            if name in names:
+                with contextlib.suppress(OSError):
+                    (self._folder / name).unlink()
+                taken.add(name)
+        return taken
+
+    def check(self) -> None:
+        """Raises Stopped when an end was asked for. For the stages around training, where nothing is there to save."""
+        if self._terminated or any((self._folder / name).exists() for name in ("stop", "stop-now")):
+            self.take()
+            raise Stopped(saved=False)

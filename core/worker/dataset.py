@@ -1,0 +1,190 @@
+"""The dataset step in the worker: rows as conversations, and conversations as the tokens that the trainer gets."""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .. import dataset as dataset_step
+from ..dataset import LoadedDataset, Turn
+from ..errors import FinetuiError
+from ..recipe import Recipe
+from ..runs.events import DatasetReady, Warned
+from .chat import Chat, Encoded
+from .events import EventWriter
+
+CHUNK = 256
+"""Conversations tokenized at once: enough for the tokenizer's threads, few enough for a lively progress."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Rows ready for the trainer: a `datasets.Dataset` with input_ids and labels, and what was counted on the way."""
+
+    rows: Any
+    count: int
+    tokens: int
+    trained_tokens: int
+    cut: int
+    longest: int
+    dropped: collections.Counter[str]
+    digest: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Both sides of the split, tokenized, with the conversations that samples are taken from."""
+
+    train: Tokens
+    evaluation: Tokens | None
+    prompts: tuple[tuple[Turn, ...], ...]
+    """Held-out conversations, or training ones where nothing is held out."""
+    evaluation_conversations: tuple[tuple[Turn, ...], ...]
+    ready: DatasetReady
+
+
+def load(recipe: Recipe, writer: EventWriter, check: Callable[[], None]) -> LoadedDataset:
+    """The recipe's rows as conversations. A hub dataset is downloaded into the hub's cache."""
+    section = recipe.dataset
+
+    def progress(rows: int) -> None:
+        check()
+        writer.progress("dataset", rows, 0, "rows")
+
+    writer.progress("dataset", text="reading")
+    if dataset_step.source_kind(section.source) != "hub":
+        return dataset_step.load(section, recipe.training.seed, progress)
+    from datasets import load_dataset
+
+    table = load_dataset(section.source, section.config, split=section.split)
+    return dataset_step.from_rows(table, section, recipe.training.seed, progress=progress)
+
+
+def tokenize(chat: Chat, conversations: Sequence[Sequence[Turn]], progress: Callable[[int], None]) -> Tokens:
+    """`conversations` as the trainer's rows. Rows in which nothing is learned (after the cut) are dropped and counted."""
+    import pyarrow as pa
+    from datasets import Dataset
+
+    ids, labels, ends = array("i"), array("i"), array("q", [0])
+    dropped: collections.Counter[str] = collections.Counter()
+    trained = cut = longest = 0
+    for start in range(0, len(conversations), CHUNK):
+        for row in chat.encode(conversations[start : start + CHUNK]):
+            if isinstance(row, str):
+                dropped[row] += 1
+                continue
+            cut += row.cut
+            if not row.trained:
+                dropped["its answer is cut off" if row.cut else "nothing to learn"] += 1
+                continue
+            _append(row, ids, labels, ends)
+            trained += row.trained
+            longest = max(longest, len(row.input_ids))
+        progress(min(start + CHUNK, len(conversations)))
+
+    def column(values: array[int]) -> Any:
+        flat = pa.array(memoryview(values) if len(values) else [], type=pa.int32())
+        return pa.LargeListArray.from_arrays(pa.array(ends, type=pa.int64()), flat)
+
+    table = pa.table({"input_ids": column(ids), "labels": column(labels)})
+    digest = hashlib.sha256(ids.tobytes() + labels.tobytes() + ends.tobytes()).hexdigest()
+    return Tokens(Dataset(table), len(ends) - 1, len(ids), trained, cut, longest, dropped, digest)
+
+
+def _append(row: Encoded, ids: array[int], labels: array[int], ends: array[int]) -> None:
+    ids.extend(row.input_ids)
+    labels.extend(row.labels)
+    ends.append(len(ids))
+
+
+def prepare(recipe: Recipe, tokenizer: Any, writer: EventWriter, check: Callable[[], None]) -> Prepared:
+    """Reads, splits and tokenizes the recipe's dataset. Raises FinetuiError (dataset-nothing-learned and others)."""
+    loaded = load(recipe, writer, check)
+    chat = Chat(tokenizer, recipe.model.max_length)
+    total = len(loaded.train) + len(loaded.evaluation)
+    if chat.folds_system and any(c and c[0].role == "system" for c in loaded.train[:50]):
+        writer.emit(
+            Warned(
+                "system-folded",
+                "This model's chat template has no system turn.",
+                "System prompts are put at the head of the first question, in training and in samples.",
+                "Do the same when you use the finished model.",
+            )
+        )
+
+    def progress(before: int) -> Callable[[int], None]:
+        def tell(done: int) -> None:
+            check()
+            writer.progress("tokenize", before + done, total, "rows")
+
+        return tell
+
+    train = tokenize(chat, loaded.train, progress(0))
+    held_out = tokenize(chat, loaded.evaluation, progress(len(loaded.train))) if loaded.evaluation else None
+    if train.trained_tokens == 0:
+        raise _nothing_learned(recipe, train, len(loaded.train))
+    evaluation = held_out if held_out is not None and held_out.count else None
+    _warn(recipe, train, writer)
+    ready = DatasetReady(
+        format=loaded.detection.format,
+        rows=train.count,
+        evaluation_rows=evaluation.count if evaluation else 0,
+        dropped=loaded.dropped_rows
+        + sum(train.dropped.values())
+        + sum((held_out.dropped if held_out else {}).values()),
+        tokens=train.tokens,
+        trained_tokens=train.trained_tokens,
+        cut_rows=train.cut,
+        longest=train.longest,
+        fingerprint="sha256:"
+        + hashlib.sha256((train.digest + (held_out.digest if held_out else "")).encode()).hexdigest(),
+    )
+    return Prepared(train, evaluation, loaded.evaluation or loaded.train, loaded.evaluation, ready)
+
+
+def _warn(recipe: Recipe, train: Tokens, writer: EventWriter) -> None:
+    if train.cut:
+        writer.emit(
+            Warned(
+                "rows-cut",
+                f"{train.cut} of {train.count + sum(train.dropped.values())} rows are longer than {recipe.model.max_length} tokens.",
+                "They are cut there, so the ends of their answers are not learned.",
+                "Raise the sequence length, or shorten the rows.",
+            )
+        )
+    if train.dropped:
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in train.dropped.most_common(3))
+        writer.emit(
+            Warned(
+                "rows-dropped",
+                f"{sum(train.dropped.values())} rows are left out.",
+                f"In them nothing could be learned: {reasons}.",
+                "Look at these rows in the dataset.",
+            )
+        )
+
+
+def _nothing_learned(recipe: Recipe, train: Tokens, rows: int) -> FinetuiError:
+    if not rows:
+        return FinetuiError(
+            "There are no rows to train on.",
+            "Every row was dropped or held out.",
+            "Lower the held-out share, or look at the rows.",
+            code="dataset-nothing-learned",
+        )
+    reasons = ", ".join(
+        f"{reason} ({count} of {rows} rows)" for reason, count in train.dropped.most_common(3)
+    )
+    cut = train.dropped["its answer is cut off"]
+    return FinetuiError(
+        "Nothing is left to train on.",
+        f"In no row is a token to be learned: {reasons}.",
+        f"Raise the sequence length: at {recipe.model.max_length} tokens every answer is cut off."
+        if cut == rows
+        else "Check that the rows have answers, and that this model's chat template fits them.",
+        code="dataset-nothing-learned",
+    )

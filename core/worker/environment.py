@@ -1,0 +1,30 @@
+"""What must be set before Unsloth is imported. The launcher sets the same; a worker started by hand sets it here."""
+
+from __future__ import annotations
+
+import os
+
+from .. import paths
+
+
+def prepare() -> None:
+    """Fills in what the environment lacks; what is set already stays."""
+    compiled = paths.private_dir(paths.cache() / "unsloth_compiled")
+    for name, value in {
+        "UNSLOTH_DISABLE_STATISTICS": "1",
+        "UNSLOTH_AUTO_INSTALL": "0",
+        "UNSLOTH_COMPILE_LOCATION": str(compiled),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TOKENIZERS_PARALLELISM": "true",
+        "WANDB_DISABLED": "true",
+    }.items():
+        os.environ.setdefault(name, value)
+    if os.environ.get("HF_HUB_OFFLINE") == "1":
+        os.environ.setdefault("UNSLOTH_OFFLINE", "1")
+
+
+def import_unsloth() -> None:
+    """The one import of Unsloth, before transformers, trl and peft. Takes 8–40 s."""
+    prepare()
+    import unsloth  # pyright: ignore[reportUnusedImport]  # noqa: F401

@@ -1,0 +1,178 @@
+"""Exceptions of the libraries turned into cards: what happened, why, and what to do."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+from .. import secrets, text
+from ..errors import FinetuiError
+from ..recipe import Recipe
+
+_NETWORK = (
+    "ConnectionError",
+    "ConnectError",
+    "ConnectTimeout",
+    "ReadTimeout",
+    "OfflineModeIsEnabled",
+    "LocalEntryNotFoundError",
+)
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    found: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in found:
+        found.append(current)
+        current = current.__cause__ or current.__context__
+    return found
+
+
+def last_line(error: BaseException) -> str:
+    """The error's own last line, with tokens and terminal escapes taken out."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    said = f"{type(error).__name__}: {lines[-1].strip()}" if lines else type(error).__name__
+    return text.one_line(secrets.redact(said), 300)
+
+
+def card(error: BaseException, log: Path, recipe: Recipe | None = None) -> FinetuiError:
+    """The card for `error`. An unknown one says so and names the log."""
+    chain = _chain(error)
+    for one in chain:
+        if isinstance(one, FinetuiError):
+            return one
+    for one in chain:
+        known = _known(one, recipe)
+        if known is not None:
+            return known
+    return FinetuiError(
+        "The run failed.", last_line(error), f"The whole story is in {log}.", code="run-failed"
+    )
+
+
+def _known(error: BaseException, recipe: Recipe | None) -> FinetuiError | None:
+    kind, said = type(error).__name__, str(error)
+    return _memory(error, kind, said, recipe) or _hub(error, kind, said) or _data(error, kind, said)
+
+
+def _memory(error: BaseException, kind: str, said: str, recipe: Recipe | None) -> FinetuiError | None:
+    if kind == "OutOfMemoryError" or "CUDA out of memory" in said or "CUDA error: out of memory" in said:
+        batch = f" (now {recipe.training.batch_size})" if recipe else ""
+        length = f" (now {recipe.model.max_length})" if recipe else ""
+        return FinetuiError(
+            "The GPU ran out of memory.",
+            last_line(error),
+            f"In this order: a smaller batch size{batch} with more accumulation, checkpointing on, a shorter sequence "
+            f"length{length}, 4-bit precision, a smaller model. Close other programs that use the GPU.",
+            code="gpu-memory",
+        )
+    if isinstance(error, MemoryError) or "can't allocate memory" in said or "Cannot allocate memory" in said:
+        return FinetuiError(
+            "The machine ran out of memory.",
+            last_line(error),
+            "A smaller batch size or sequence length, a smaller model, or fewer rows; close other programs.",
+            code="host-memory",
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return FinetuiError(
+            "The disk is full.",
+            f"No space was left while writing {Path(str(error.filename)).name if error.filename else 'the run'}.",
+            "Free some space, then resume the run: its last whole checkpoint is untouched.",
+            code="no-space",
+        )
+    if "No space left on device" in said or "os error 28" in said:
+        return FinetuiError(
+            "The disk is full.",
+            "No space was left while writing the run.",
+            "Free some space, then resume the run: its last whole checkpoint is untouched.",
+            code="no-space",
+        )
+    if "bitsandbytes" in said.lower() or "bnb_4bit" in said or "4bit" in said.lower():
+        return FinetuiError(
+            "The model cannot be loaded in 4-bit.",
+            last_line(error),
+            "Set precision to 16bit, or install bitsandbytes for this GPU.",
+            code="precision-4bit",
+        )
+    return None
+
+
+def _hub(error: BaseException, kind: str, said: str) -> FinetuiError | None:
+    if kind == "GatedRepoError" or "gated repo" in said:
+        return FinetuiError(
+            "This repository asks for permission first.",
+            "Its owner lets in only accounts that accepted the terms.",
+            "Accept them on its page at huggingface.co, then set HF_TOKEN or run: hf auth login",
+            code="hub-gated",
+        )
+    if kind in (
+        "RepositoryNotFoundError",
+        "RevisionNotFoundError",
+        "DatasetNotFoundError",
+        "HFValidationError",
+    ):
+        return FinetuiError(
+            "The hub has nothing under this name.",
+            last_line(error),
+            "Check owner/name and the revision. A private repository needs HF_TOKEN.",
+            code="hub-not-found",
+        )
+    if kind == "HfHubHTTPError" and "429" in said:
+        return FinetuiError(
+            "The hub asks to wait.", "Too many requests came from here.", "Try again later.", code="hub-busy"
+        )
+    if kind in _NETWORK or kind == "HfHubHTTPError":
+        return FinetuiError(
+            "The hub cannot be reached.",
+            last_line(error),
+            "Check the network, or choose the demo or a local folder.",
+            code="hub-offline",
+        )
+    return None
+
+
+def _data(error: BaseException, kind: str, said: str) -> FinetuiError | None:
+    if isinstance(error, StopIteration):
+        return FinetuiError(
+            "There are no rows to train on.",
+            "The dataset came out empty.",
+            "Look at the dataset step: every row was dropped, or the file has none.",
+            code="dataset-empty",
+        )
+    if "chat_template is not set" in said or "does not have a chat template" in said:
+        return no_chat_template()
+    if isinstance(error, KeyError) and said.strip("'\"") in ("text", "messages", "prompt", "input_ids"):
+        return FinetuiError(
+            f"The dataset has no column {text.one_line(said, 40)}.",
+            "Its rows are not in the format that was chosen.",
+            "Set format to auto, or name the format that the rows have.",
+            code="dataset-format",
+        )
+    return None
+
+
+def no_chat_template() -> FinetuiError:
+    return FinetuiError(
+        "This model has no chat template.",
+        "It is a base model: it continues text and knows no turns of a conversation.",
+        "Choose the instruct version of the model (its name usually ends in Instruct, it or chat).",
+        code="model-no-chat-template",
+    )
+
+
+def diverged(step: int, learning_rate: float, kept: str) -> FinetuiError:
+    return FinetuiError(
+        f"The loss became NaN at step {step}.",
+        f"Usually the learning rate is too high (now {learning_rate:g}); now and then a row is damaged.",
+        f"Try a third of the learning rate with more warm-up. {kept}",
+        code="loss-nan",
+    )
+
+
+def nothing_to_learn(step: int, kept: str) -> FinetuiError:
+    return FinetuiError(
+        f"The loss is exactly 0 at step {step}, several steps running.",
+        "A real loss is never 0: nothing is left to learn from, or the numbers broke down.",
+        f"Look at the dataset step for what is trained on; try a lower learning rate. {kept}",
+        code="loss-zero",
+    )

@@ -1,0 +1,152 @@
+"""The jobs of a worker, stage by stage: train (or go on from a checkpoint), and export."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from .. import recipe_file
+from ..recipe import Recipe
+from ..runs.events import Warned
+from ..runs.store import RunFolder
+from . import adapter, checkpoints, environment
+from .control import Control, Stopped
+from .events import EventWriter
+
+JobName = Literal["train", "resume", "export"]
+
+
+@dataclasses.dataclass
+class Job:
+    """One job on one run, with what every stage needs."""
+
+    run: RunFolder
+    writer: EventWriter
+    control: Control
+    recipe: Recipe | None = None
+
+    def read_recipe(self) -> Recipe:
+        self.recipe = recipe_file.load(self.run.recipe)
+        return self.recipe
+
+    def _begin(self) -> Recipe:
+        recipe = self.recipe or self.read_recipe()
+        self.writer.progress("start", text="importing Unsloth")
+        environment.import_unsloth()
+        from . import model
+
+        model.refuse_impossible(recipe)
+        self.control.check()
+        return recipe
+
+    def train(self, resume: bool) -> None:
+        """The whole way from the recipe to the exports. Raises Stopped where the person ended it."""
+        recipe = self._begin()
+        from . import dataset, machine, model, score
+
+        monitor = machine.Monitor(self.writer, self.run.path).start()
+        try:
+            loaded = model.load(recipe, self.writer)
+            self.writer.emit(loaded.ready)
+            self.control.check()
+            prepared = dataset.prepare(recipe, loaded.tokenizer, self.writer, self.control.check)
+            self.writer.emit(prepared.ready)
+            self.control.check()
+            stopped = self._loop(recipe, loaded, prepared, resume)
+            if not stopped and score.wanted(recipe, prepared.evaluation_conversations):
+                self.writer.emit(
+                    score.score(
+                        loaded.model,
+                        loaded.tokenizer,
+                        recipe,
+                        prepared.evaluation_conversations,
+                        self.writer,
+                        self.control.check,
+                    )
+                )
+        finally:
+            monitor.close()
+        if stopped:
+            raise Stopped(saved=True)
+        self._export(loaded, recipe, recipe.export.formats)
+
+    def _loop(self, recipe: Recipe, loaded: Any, prepared: Any, resume: bool) -> bool:
+        """Trains and saves the adapter. True where the person stopped it, which saves too; raises Stopped unsaved."""
+        from . import samples, training
+        from .chat import Chat
+
+        chat = Chat(loaded.tokenizer, recipe.model.max_length)
+        asked = samples.prompts(chat, prepared.prompts, recipe.training.sample_count)
+        sampler = samples.Sampler(loaded.model, loaded.tokenizer, asked, self.writer)
+        start_from = self._checkpoint() if resume else None
+        trainer, reporter = training.build(
+            loaded, prepared, recipe, self.run, self.writer, self.control, sampler
+        )
+        if start_from is None:
+            self.writer.progress("baseline", 0, len(asked), "prompts")
+            sampler.write(0)
+            self.control.check()
+        result = training.train(trainer, reporter, recipe, start_from)
+        if result.outcome == "stop-now":
+            raise Stopped(saved=False)
+        self.writer.progress("save", 0, 1, "adapter")
+        adapter.save(loaded.model, loaded.tokenizer, recipe, self.run)
+        self.writer.progress("save", 1, 1, "adapter")
+        return result.outcome == "stop"
+
+    def _checkpoint(self) -> Any:
+        chosen, damaged = checkpoints.choose(self.run.checkpoints)
+        for checkpoint, reason in damaged:
+            self.writer.emit(
+                Warned(
+                    "checkpoint-damaged",
+                    f"The checkpoint of step {checkpoints.step_of(checkpoint)} cannot be used.",
+                    f"It is not whole: {reason}.",
+                    f"The run goes on from step {checkpoints.step_of(chosen)}."
+                    if chosen
+                    else "No other is there, so the run starts again from step 0.",
+                )
+            )
+        if chosen is None and not damaged:
+            self.writer.emit(
+                Warned(
+                    "checkpoint-none",
+                    "There is no checkpoint to go on from.",
+                    "The run ended before its first one.",
+                    "It starts again from step 0.",
+                )
+            )
+        checkpoints.discard([checkpoint for checkpoint, _reason in damaged])
+        return chosen
+
+    def export(self, formats: Sequence[str]) -> None:
+        """Exports what the run learned, from its saved adapter."""
+        recipe = self._begin()
+        from . import machine, model
+
+        found = adapter.find(self.run)
+        monitor = machine.Monitor(self.writer, self.run.path).start()
+        try:
+            loaded = model.load(recipe, self.writer)
+            adapter.load(loaded.model, found)
+            self.writer.emit(loaded.ready)
+            if found != self.run.adapter:
+                self.writer.emit(
+                    Warned(
+                        "adapter-from-checkpoint",
+                        f"The adapter comes from the checkpoint of step {checkpoints.step_of(found)}.",
+                        "The run ended before it saved one.",
+                    )
+                )
+                adapter.save(loaded.model, loaded.tokenizer, recipe, self.run)
+        finally:
+            monitor.close()
+        self.control.check()
+        self._export(loaded, recipe, tuple(formats) or recipe.export.formats)
+
+    def _export(self, loaded: Any, recipe: Recipe, formats: Sequence[str]) -> None:
+        from . import export
+
+        self.control.check()
+        export.export(loaded.model, loaded.tokenizer, recipe, self.run, formats, self.writer.emit)

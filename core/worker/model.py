@@ -1,0 +1,130 @@
+"""The model step against Unsloth: the base model and its tokenizer, as the recipe asks."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import model as model_step
+from .. import text
+from .. import training as training_step
+from ..errors import FinetuiError
+from ..recipe import DEMO, Recipe
+from ..runs.events import ModelReady
+from ..system import Gpu, Machine
+from . import download, failures, lora
+from .events import EventWriter
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to train. `folder` is where its base weights lie; `base` is how the recipe's reader knows it."""
+
+    model: Any
+    tokenizer: Any
+    folder: Path
+    base: str
+    ready: ModelReady
+
+
+def refuse_impossible(recipe: Recipe) -> None:
+    """Refuses, before anything is loaded, what this machine cannot do. Raises FinetuiError.
+
+    What torch can use decides: a GPU that only the driver sees is none.
+    """
+    import psutil
+    import torch
+
+    memory = psutil.virtual_memory()
+    gpus = (Gpu(0, torch.cuda.get_device_name()),) if torch.cuda.is_available() else ()
+    machine = Machine(os.cpu_count() or 1, None, memory.total, memory.available, None, gpus)
+    for _path, error in training_step.problems(recipe, machine):
+        raise error
+
+
+def resolve(recipe: Recipe, writer: EventWriter) -> Path:
+    """The folder with the base model: the demo's, a local one, or the hub's snapshot, downloaded when it must be."""
+    source = recipe.model.source
+    if source == DEMO:
+        from . import demo_model
+
+        return demo_model.prepare(
+            lambda *said: writer.progress("load", text=text.one_line(str(said[-1])))
+        ).absolute()
+    facts = model_step.inspect(source, recipe.model.revision)
+    if facts.kind == "folder":
+        return Path(source).expanduser().absolute()
+    return download.fetch(source, recipe.model.revision, writer)
+
+
+def load(recipe: Recipe, writer: EventWriter) -> Loaded:
+    """Loads the base model and puts the adapter on it. Raises FinetuiError and what the libraries raise."""
+    import torch
+    from unsloth import FastLanguageModel
+
+    started = time.monotonic()
+    folder = resolve(recipe, writer)
+    writer.progress("load", text="weights")
+    base, tokenizer = FastLanguageModel.from_pretrained(
+        str(folder),
+        max_seq_length=recipe.model.max_length,
+        dtype=None,
+        load_in_4bit=recipe.model.precision == "4bit",
+        load_in_8bit=False,
+        full_finetuning=False,
+        trust_remote_code=False,
+    )
+    if recipe.model.precision == "4bit" and not getattr(base, "is_loaded_in_4bit", False):
+        raise FinetuiError(
+            "The model was not loaded in 4-bit.",
+            "bitsandbytes did not take it.",
+            "Set precision to 16bit, or reinstall bitsandbytes.",
+            code="precision-4bit",
+        )
+    if not getattr(tokenizer, "chat_template", None):
+        raise failures.no_chat_template()
+    dtype = str(base.dtype).removeprefix("torch.")
+    model = lora.attach(base, recipe)
+    parameters, trainable = lora.weights(model)
+    device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
+    ready = ModelReady(
+        parameters=parameters,
+        trainable=trainable,
+        device=device,
+        dtype=f"4-bit, {dtype}" if recipe.model.precision == "4bit" else dtype,
+        base_bytes=sum(p.stat().st_size for p in folder.glob("*.safetensors")),
+        architecture=_architecture(folder),
+        context_length=int(getattr(base.config, "max_position_embeddings", 0) or 0),
+        chat_template=family(str(tokenizer.chat_template)),
+        load_seconds=time.monotonic() - started,
+    )
+    name = "SmolLM2-135M-Instruct" if recipe.model.source == DEMO else recipe.model.source
+    return Loaded(model, tokenizer, folder, name, ready)
+
+
+def _architecture(folder: Path) -> str:
+    try:
+        named = json.loads((folder / "config.json").read_bytes()).get("architectures") or [""]
+    except (OSError, ValueError, AttributeError):
+        return ""
+    return text.one_line(str(named[0]), 80)
+
+
+def family(template: str) -> str:
+    """What people call the kind of `template`, by its markers."""
+    for marker, name in (
+        ("<|im_start|>", "ChatML"),
+        ("<|start_header_id|>", "Llama 3"),
+        ("<start_of_turn>", "Gemma"),
+        ("<|turn>", "Gemma"),
+        ("<|channel|>", "Harmony"),
+        ("[INST]", "Mistral"),
+        ("<|assistant|>", "Zephyr"),
+    ):
+        if marker in template:
+            return name
+    return "custom"

@@ -1,0 +1,214 @@
+"""A look at a dataset in a process of its own: `python -m finetui.core.worker.peek`.
+
+Reads one JSON object on standard input, the recipe's dataset section, and writes one on standard output:
+`{"facts": …}`, or `{"error": {what, why, fix, code}}`. The caller may kill it at any time. Hub datasets are streamed:
+only what holds the first rows is fetched. Whatever the libraries print goes to standard error.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from .. import hub
+from ..dataset import DatasetFacts, examine, shown, source_kind, with_held_out
+from ..dataset_load import ConversationReader
+from ..dataset_source import Located
+from ..errors import FinetuiError
+from ..recipe import DatasetSection
+from ..secrets import hub_token, redact
+from ..text import one_line
+
+if TYPE_CHECKING:
+    from datasets import IterableDataset
+
+LOOK_ROWS = 200
+"""Rows of a hub dataset that are fetched for the look."""
+
+_FIRST_ROWS = 20
+
+
+def peek(section: DatasetSection) -> DatasetFacts:
+    """The facts of the dataset that `section` names. Raises FinetuiError as `core.dataset.inspect` does."""
+    if source_kind(section.source) == "hub":
+        return _peek_hub(section)
+    return examine(section)
+
+
+def _peek_hub(section: DatasetSection) -> DatasetFacts:
+    try:
+        stream = open_stream(section)
+        rows: list[Mapping[str, Any]] = list(itertools.islice(stream, LOOK_ROWS))
+    except FinetuiError:
+        raise
+    except Exception as error:
+        raise _card(error, section) from error
+    reader = ConversationReader((Located(number, row) for number, row in enumerate(rows, 1)), section)
+    conversations = list(reader)
+    detection = reader.require_usable(section.source)
+    lengths = [sum(len(turn.text) for turn in turns) for turns in conversations]
+    whole = len(rows) < LOOK_ROWS
+    stated = _stated_rows(stream, section.split)
+    total = (
+        reader.usable if whole else None if stated is None else round(stated * reader.usable / reader.seen)
+    )
+    facts = DatasetFacts(
+        source=section.source,
+        kind="hub",
+        title=one_line(section.source.split("/")[-1], 80),
+        file_kind="hub",
+        detection=detection,
+        rows=total,
+        evaluation_rows=None,
+        first=tuple(shown(turns) for turns in conversations[:_FIRST_ROWS]),
+        bytes=_stated_bytes(stream),
+        mean_characters=sum(lengths) / len(lengths),
+        longest_characters=max(lengths),
+        rows_exact=whole or (stated is not None and reader.usable == reader.seen),
+        dropped=reader.ledger.entries(),
+    )
+    return with_held_out(facts, section)
+
+
+def open_stream(section: DatasetSection) -> IterableDataset:
+    """The hub dataset's split as a stream of rows, images and sound left undecoded.
+
+    Raises FinetuiError (dataset-split) that lists what there is where the configuration or split is not found, and
+    whatever `datasets` raises.
+    """
+    from datasets import (
+        IterableDataset,
+        get_dataset_config_names,
+        get_dataset_split_names,
+        load_dataset,
+    )
+
+    hub.quiet()
+    token = hub_token() or False
+    if hub.is_offline():
+        return _cached(section)
+    try:
+        stream = load_dataset(
+            section.source, name=section.config, split=section.split, streaming=True, token=token
+        )
+    except ValueError as error:
+        configs = get_dataset_config_names(section.source, token=token)
+        if (section.config or "default") not in configs and len(configs) > 1:
+            raise _choose(section, "configuration", section.config, configs) from error
+        splits = get_dataset_split_names(section.source, section.config or configs[0], token=token)
+        if section.split not in splits:
+            raise _choose(section, "split", section.split, splits) from error
+        raise
+    assert isinstance(stream, IterableDataset)
+    return stream.decode(False) if stream.features is not None else stream
+
+
+def _cached(section: DatasetSection) -> IterableDataset:
+    """The dataset as an earlier run prepared it in the cache of `datasets`. Raises as `datasets` does without one."""
+    from datasets import Dataset, load_dataset
+
+    found = load_dataset(section.source, name=section.config, split=section.split)
+    assert isinstance(found, Dataset)
+    return found.to_iterable_dataset()
+
+
+def _choose(section: DatasetSection, noun: str, asked: str | None, there: Sequence[str]) -> FinetuiError:
+    names = ", ".join(one_line(str(name), 40) for name in there[:12]) + (", …" if len(there) > 12 else "")
+    wanted = (
+        f"has no {noun} named {one_line(asked, 40)}" if asked else f"has several {noun}s, and none is named"
+    )
+    return FinetuiError(
+        f"{one_line(section.source, 100)} {wanted}.",
+        f"It has: {names}.",
+        f"Set the {noun} to one of these.",
+        code="dataset-split",
+    )
+
+
+def _card(error: Exception, section: DatasetSection) -> FinetuiError:
+    from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
+
+    text = str(error)
+    if "gated" in text.lower():
+        return hub.gated_card(section.source, "dataset")
+    if "scripts are no longer supported" in text:
+        return FinetuiError(
+            f"{one_line(section.source, 100)} is a program, not a file of rows.",
+            "It would run code from its own repository, and finetui runs no remote code.",
+            "Look on the hub for a version of it in Parquet or JSONL.",
+            code="dataset-remote-code",
+        )
+    found = hub.card(error, section.source, "dataset")
+    if found.code != "hub-failed":
+        return found
+    if isinstance(error, DataFilesNotFoundError | FileNotFoundError) and not isinstance(
+        error, DatasetNotFoundError
+    ):
+        return FinetuiError(
+            f"{one_line(section.source, 100)} holds no rows that can be read.",
+            "There is no Parquet, JSONL, JSON, CSV or text file in it.",
+            "Choose another dataset.",
+            code="dataset-empty",
+        )
+    if isinstance(error, DatasetNotFoundError):
+        return hub.not_found_card(section.source, "dataset")
+    return found
+
+
+def _stated_rows(stream: IterableDataset, split: str) -> int | None:
+    splits = stream.info.splits or {}
+    known = splits.get(split)
+    return known.num_examples if known is not None and known.num_examples else None
+
+
+def _stated_bytes(stream: IterableDataset) -> int | None:
+    return stream.info.download_size or None
+
+
+def main() -> None:
+    """Answers one request. The exit code is 0 with facts or with a card."""
+    answer_to = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    reply: dict[str, Any]
+    try:
+        facts = peek(DatasetSection.model_validate_json(sys.stdin.buffer.read()))
+        reply = {"facts": TypeAdapter(DatasetFacts).dump_python(facts, mode="json")}
+    except FinetuiError as error:
+        reply = {"error": {"what": error.what, "why": error.why, "fix": error.fix, "code": error.code}}
+    except ValidationError as error:
+        reply = {
+            "error": {
+                "what": "The request is not a dataset section.",
+                "why": str(error),
+                "fix": "",
+                "code": "recipe",
+            }
+        }
+    except Exception as error:  # noqa: BLE001  this process's edge
+        import traceback
+
+        sys.stderr.write(redact(traceback.format_exc()))
+        why = one_line(redact(f"{type(error).__name__}: {error}"), 300)
+        reply = {
+            "error": {
+                "what": "The dataset could not be read.",
+                "why": why,
+                "fix": "",
+                "code": "dataset-broken",
+            }
+        }
+    with answer_to:
+        answer_to.write(json.dumps(reply).encode())
+        answer_to.flush()
+    sys.stderr.flush()
+    os._exit(0)  # streams of `datasets` may hold threads that would keep the process for a while
+
+
+if __name__ == "__main__":
+    main()

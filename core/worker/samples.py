@@ -1,0 +1,135 @@
+"""What the model answers: greedy, in batches, with the model back in training afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .. import text
+from ..dataset import Turn
+from ..runs.events import Sample
+from .chat import Chat, Unrenderable
+from .events import EventWriter
+
+NEW_TOKENS = 96
+SHOWN_CHARACTERS = 4_000
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A conversation up to the answer, as tokens and as text, and the answer that the dataset gives."""
+
+    ids: list[int]
+    question: str
+    reference: str
+
+
+def prompts(chat: Chat, conversations: Sequence[Sequence[Turn]], count: int) -> list[Prompt]:
+    """The first `count` conversations that end with an answer, as prompts."""
+    found: list[Prompt] = []
+    for turns in conversations:
+        if len(found) >= count:
+            break
+        last = max((i for i, turn in enumerate(turns) if turn.role == "assistant"), default=0)
+        if last == 0:
+            continue
+        with contextlib.suppress(Unrenderable):
+            question = next(
+                (t.text for t in reversed(turns[:last]) if t.role == "user"), turns[last - 1].text
+            )
+            found.append(Prompt(chat.prompt_ids(turns[:last]), question, turns[last].text))
+    return found
+
+
+@contextlib.contextmanager
+def answering(model: Any) -> Iterator[None]:
+    """The model set to generate, and set back to train as it was (its checkpointing included)."""
+    from unsloth import FastLanguageModel
+
+    training = model.training
+    FastLanguageModel.for_inference(model)
+    try:
+        yield
+    finally:
+        FastLanguageModel.for_training(model)
+        model.train(training)
+
+
+def answers(
+    model: Any,
+    tokenizer: Any,
+    asked: Sequence[Prompt],
+    new_tokens: int = NEW_TOKENS,
+    batch_size: int = 8,
+    progress: Callable[[int], None] = lambda _done: None,
+) -> list[str]:
+    """The greedy answers to `asked`, in order, each of at most `new_tokens` tokens, without special tokens."""
+    import torch
+
+    context = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 20)
+    room = max(1, context - new_tokens)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    ends = _end_tokens(model, tokenizer)
+    result: dict[int, str] = {}
+    # Prompts of like length share a batch: less padding, and so less work.
+    order = sorted(range(len(asked)), key=lambda index: len(asked[index].ids))
+    with answering(model), torch.no_grad():
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            rows = [asked[index].ids[-room:] for index in chosen]
+            width = max(map(len, rows))
+            ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=model.device)
+            mask = torch.tensor(
+                [[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device
+            )
+            written = model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=new_tokens,
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                repetition_penalty=1.0,
+                eos_token_id=ends,
+                pad_token_id=pad,
+                use_cache=True,
+            )
+            for index, row in zip(chosen, written[:, width:].tolist(), strict=True):
+                until = next((at for at, token in enumerate(row) if token in ends), len(row))
+                result[index] = tokenizer.decode(row[:until], skip_special_tokens=True)
+            progress(min(start + batch_size, len(order)))
+    return [result[index] for index in range(len(asked))]
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    ends = getattr(model.generation_config, "eos_token_id", None)
+    found = set(ends if isinstance(ends, list) else [ends]) | {tokenizer.eos_token_id}
+    return sorted(int(token) for token in found if token is not None)
+
+
+class Sampler:
+    """The run's fixed prompts, answered anew at each evaluation."""
+
+    def __init__(self, model: Any, tokenizer: Any, asked: Sequence[Prompt], writer: EventWriter) -> None:
+        self._model, self._tokenizer, self._asked, self._writer = model, tokenizer, asked, writer
+
+    def write(self, step: int) -> None:
+        """Answers the prompts now and reports them as samples of `step`."""
+        if not self._asked:
+            return
+        self._writer.progress("sample", 0, len(self._asked), "prompts")
+        written = answers(self._model, self._tokenizer, self._asked)
+        for index, (prompt, answer) in enumerate(zip(self._asked, written, strict=True)):
+            self._writer.emit(
+                Sample(
+                    step,
+                    index,
+                    text.clean(prompt.question, SHOWN_CHARACTERS),
+                    text.clean(answer, SHOWN_CHARACTERS),
+                    text.clean(prompt.reference, SHOWN_CHARACTERS),
+                )
+            )
+        self._writer.progress("sample", len(self._asked), len(self._asked), "prompts")

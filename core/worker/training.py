@@ -1,0 +1,125 @@
+"""The training step against TRL and Unsloth: the trainer as the recipe asks, and its run to an end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import training as training_step
+from ..recipe import Recipe
+from ..runs.store import RunFolder
+from . import checkpoints, failures
+from .callbacks import Outcome, Reporter
+from .control import Control
+from .dataset import Prepared
+from .events import EventWriter
+from .model import Loaded
+from .samples import Sampler
+
+CHECKPOINTS_KEPT = 2
+
+
+@dataclass(frozen=True)
+class Result:
+    """How the loop ended, and after which step."""
+
+    outcome: Outcome
+    step: int
+
+
+def arguments(recipe: Recipe, folder: Path, dtype: str) -> Any:
+    """The recipe's training section as TRL's SFTConfig. Evaluation and checkpoints are timed by our callback."""
+    import torch
+    from trl import SFTConfig
+
+    training = recipe.training
+    gpu = torch.cuda.is_available()
+    bf16 = torch.cuda.is_bf16_supported() if gpu else dtype == "bfloat16"
+    fast_adamw = "adamw_torch_fused"  # the same arithmetic in fewer kernels
+    settings: dict[str, Any] = {
+        "output_dir": str(folder),
+        "num_train_epochs": training.epochs,
+        "per_device_train_batch_size": training.batch_size,
+        "per_device_eval_batch_size": training.batch_size,
+        "gradient_accumulation_steps": training.gradient_accumulation_steps,
+        "learning_rate": training.learning_rate,
+        "lr_scheduler_type": training.schedule,
+        "warmup_steps": training.warmup_share,  # below 1 it is a share, rounded up to whole steps
+        "weight_decay": training.weight_decay,
+        "optim": fast_adamw if training.optimizer == "adamw_torch" else training.optimizer,
+        "seed": training.seed,
+        "data_seed": training.seed,
+        "bf16": bf16,
+        "fp16": gpu and not bf16,
+        "max_length": recipe.model.max_length,
+        "packing": training.packing,
+        "eval_packing": False,
+        "eval_strategy": "no",
+        "save_strategy": "no",
+        "save_total_limit": CHECKPOINTS_KEPT,
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "prediction_loss_only": True,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "push_to_hub": False,
+    }
+    if not training.packing:
+        settings["dataset_kwargs"] = {
+            "skip_prepare_dataset": True
+        }  # the rows are tokenized, labelled and cut
+    if not recipe.lora.gradient_checkpointing:
+        settings["gradient_checkpointing"] = False  # TRL turns it on by itself
+    return SFTConfig(**settings)
+
+
+def build(
+    loaded: Loaded,
+    prepared: Prepared,
+    recipe: Recipe,
+    run: RunFolder,
+    writer: EventWriter,
+    control: Control,
+    sampler: Sampler,
+) -> tuple[Any, Reporter]:
+    """The trainer and the callback that reports from it."""
+    from transformers import PrinterCallback
+    from trl import SFTTrainer
+
+    args = arguments(recipe, run.checkpoints, loaded.ready.dtype.rpartition(" ")[2])
+    evaluation = prepared.evaluation.rows if prepared.evaluation else None
+    reporter = Reporter(recipe, run.checkpoints, writer, control, sampler, evaluation is not None)
+    trainer = SFTTrainer(
+        model=loaded.model,
+        args=args,
+        train_dataset=prepared.train.rows,
+        eval_dataset=evaluation,
+        processing_class=loaded.tokenizer,
+        callbacks=[reporter],
+    )
+    trainer.remove_callback(PrinterCallback)
+    if recipe.training.max_steps is not None:  # counted over packed sequences where there are such
+        trainer.args.max_steps = training_step.plan(recipe, len(trainer.train_dataset)).steps
+    reporter.counter.watch(trainer)
+    return trainer, reporter
+
+
+def train(trainer: Any, reporter: Reporter, recipe: Recipe, resume_from: Path | None) -> Result:
+    """Runs the loop to its end. Raises FinetuiError (loss-nan, loss-zero) and what the libraries raise."""
+    if resume_from is not None:
+        reporter.go_on_from(resume_from)
+    trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    step = int(trainer.state.global_step)
+    if reporter.outcome in ("nan", "zero"):
+        kept = next(iter(checkpoints.newest_first(Path(trainer.args.output_dir))), None)
+        words = (
+            f"The checkpoint of step {checkpoints.step_of(kept)} is kept."
+            if kept
+            else "No checkpoint was made yet."
+        )
+        if reporter.outcome == "nan":
+            raise failures.diverged(step, recipe.training.learning_rate, words)
+        raise failures.nothing_to_learn(step, words)
+    return Result(reporter.outcome, step)

@@ -1,0 +1,371 @@
+"""A run's state, derived from event files and from processes that really live or have really died."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from finetui.core.runs import events, manifest, state, store
+from finetui.core.runs.events import Checkpoint, Device, Ended, Evaluation, Event, Exported, Progress, Record
+from finetui.core.runs.events import Scored, Started, Step, Warned
+
+HOST = socket.gethostname()
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> store.RunFolder:
+    monkeypatch.setenv("FINETUI_HOME", str(tmp_path))
+    folder = store.create("try")
+    folder.recipe.write_text("version: 1\n")
+    return folder
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def write(run: store.RunFolder, *happened: Event, start: float | None = None, gap: float = 1.0) -> None:
+    """Appends events `gap` seconds apart, the last one now unless `start` says otherwise."""
+    seq = len(run.events.read_bytes().splitlines()) if run.events.exists() else 0
+    first = time.time() - gap * (len(happened) - 1) if start is None else start
+    with run.events.open("ab") as file:
+        for i, event in enumerate(happened):
+            file.write(events.encode(Record(seq + i + 1, first + i * gap, event)))
+
+
+def signed(process: subprocess.Popen[bytes], job: str = "train") -> Started:
+    return Started(job, process.pid, psutil.Process(process.pid).create_time(), HOST, "try")
+
+
+def gone(job: str = "train") -> Started:
+    return Started(job, 2**22 + 1, 1.0, HOST, "try")
+
+
+def step(n: int, loss: float = 1.0, total: int = 10, seconds: float = 2.0) -> Step:
+    return Step(n, total, n / max(1, total), loss, 2e-4, tokens_per_second=100.0, seconds=seconds)
+
+
+def test_a_fresh_folder_is_starting_and_an_old_empty_one_never_started(run: store.RunFolder) -> None:
+    assert state.status(run).state == "starting"
+    os.utime(run.path, (1, 1))
+    seen = state.status(run)
+    assert seen.state == "crashed"
+    assert seen.card and seen.card.code == "never-started"
+
+
+def test_a_run_at_work(run: store.RunFolder, sleeper: subprocess.Popen[bytes]) -> None:
+    write(
+        run,
+        signed(sleeper),
+        Progress("train", 3, 10, "steps"),
+        step(1, 3.0),
+        Evaluation(1, 2.5),
+        step(2, 2.0),
+        Evaluation(2, 2.9),
+        step(3, 1.5),
+        Warned("slow", "It is slow."),
+        Checkpoint(3, "checkpoints/step-3"),
+    )
+    seen = state.status(run)
+    assert (seen.state, seen.job, seen.stage, seen.step, seen.total_steps) == (
+        "running",
+        "train",
+        "train",
+        3,
+        10,
+    )
+    assert (seen.loss, seen.evaluation_loss, seen.best_evaluation_loss, seen.best_evaluation_step) == (
+        1.5,
+        2.9,
+        2.5,
+        1,
+    )
+    assert seen.live and seen.card is None and seen.warnings == 1 and seen.checkpoint_step == 3
+    assert 7.9 <= seen.seconds
+    assert seen.eta_seconds is not None and 0 <= seen.eta_seconds <= 7 * 2.0
+
+
+def test_started_alone_is_starting(run: store.RunFolder, sleeper: subprocess.Popen[bytes]) -> None:
+    write(run, signed(sleeper))
+    assert state.status(run).state == "starting"
+
+
+@pytest.mark.parametrize("reason", ["completed", "stopped", "failed"])
+def test_the_end_has_its_reason(run: store.RunFolder, reason: str) -> None:
+    write(run, gone(), step(1), Ended("train", reason, 42.0, what="Bad.", why="So.", fix="Do.", code="bad"))
+    seen = state.status(run)
+    assert seen.state == reason
+    assert seen.seconds == 42.0 and seen.eta_seconds is None and not seen.live
+    assert seen.card == (state.Card("Bad.", "So.", "Do.", "bad") if reason == "failed" else None)
+    assert seen.trained == (reason == "completed")
+
+
+def test_an_end_whose_reason_is_not_known_is_a_failure(run: store.RunFolder) -> None:
+    write(run, gone(), Ended("train", "eaten by a bear"))
+    assert state.status(run).state == "failed"
+
+
+@pytest.mark.parametrize(
+    ("log", "code"),
+    [
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB", "out-of-memory-gpu"),
+        ("OSError: [Errno 28] No space left on device", "disk-full"),
+        ("Traceback…\nMemoryError", "out-of-memory-host"),
+        ("Killed", "killed"),
+        ("Fatal Python error: Segmentation fault", "native-crash"),
+        ("Traceback (most recent call last):\n  …\nValueError: bad \x1b[31mthing", "crashed"),
+        ("all is well", "vanished"),
+        (None, "vanished"),
+    ],
+)
+def test_a_worker_that_vanished_has_crashed_with_what_the_log_knows(
+    run: store.RunFolder, log: str | None, code: str
+) -> None:
+    write(run, gone(), step(1))
+    if log is not None:
+        run.log.write_text(log)
+    seen = state.status(run)
+    assert seen.state == "crashed" and seen.card is not None
+    assert seen.card.code == code
+    assert seen.card.what and seen.card.why and seen.card.fix
+    assert "\x1b" not in seen.card.why
+    assert "start it again" in seen.card.fix.lower()
+    (run.checkpoints / "step-1").mkdir()
+    again = state.status(run).card
+    assert again and f"finetui resume {run.id}" in again.fix
+
+
+def test_a_real_worker_killed_is_crashed_at_once_and_a_zombie_is_dead(
+    run: store.RunFolder, sleeper: subprocess.Popen[bytes]
+) -> None:
+    write(run, signed(sleeper), step(1))
+    assert state.status(run).live
+    sleeper.send_signal(signal.SIGKILL)
+    while psutil.Process(sleeper.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert state.status(run).state == "crashed"  # nobody has waited for it: it is a zombie still
+
+
+def test_a_reused_pid_is_not_the_worker(run: store.RunFolder, sleeper: subprocess.Popen[bytes]) -> None:
+    made = psutil.Process(sleeper.pid).create_time()
+    assert state.worker_alive(sleeper.pid, made, HOST) is True
+    assert state.worker_alive(sleeper.pid, made - 5, HOST) is False
+    write(run, Started("train", sleeper.pid, made - 5, HOST), step(1))
+    assert state.status(run).state == "crashed"
+
+
+@pytest.mark.parametrize("pid", [-1, 0, 2**31, 2**80])
+def test_a_pid_that_cannot_be(pid: int) -> None:
+    assert state.worker_alive(pid, 1.0, HOST) is False
+
+
+def test_another_host_is_believed_while_it_speaks(run: store.RunFolder) -> None:
+    write(run, Started("train", 1, 1.0, "far-away"), Progress("train"), step(1))
+    seen = state.status(run)
+    assert seen.state == "running" and seen.elsewhere and seen.host == "far-away"
+    run.events.unlink()
+    write(run, Started("train", 1, 1.0, "far-away"), step(1), start=1000.0)
+    os.utime(run.events, (1002, 1002))
+    seen = state.status(run)
+    assert seen.state == "crashed" and seen.elsewhere and seen.card and seen.card.code == "no-word"
+
+
+def launched(run: store.RunFolder, process: subprocess.Popen[bytes], job: str, ts: float) -> None:
+    made = psutil.Process(process.pid).create_time()
+    manifest.write(run, manifest.Manifest(job, process.pid, made, HOST, ts))
+
+
+def test_a_new_worker_that_has_not_spoken_yet_is_starting(
+    run: store.RunFolder, sleeper: subprocess.Popen[bytes]
+) -> None:
+    write(run, gone(), step(4), Ended("train", "stopped", 3.0))
+    launched(run, sleeper, "resume", time.time())
+    seen = state.status(run)
+    assert (seen.state, seen.job, seen.pid, seen.step) == ("starting", "resume", sleeper.pid, 4)
+    sleeper.kill()
+    sleeper.wait()
+    assert state.status(run).state == "crashed"
+
+
+def test_an_export_after_training(run: store.RunFolder, sleeper: subprocess.Popen[bytes]) -> None:
+    write(run, gone(), step(10), Ended("train", "completed", 3.0))
+    write(run, signed(sleeper, "export"), Progress("export", 1, 2))
+    assert (state.status(run).state, state.status(run).job) == ("running", "export")
+    write(
+        run,
+        Exported("gguf_f16", "exports/a", 5),
+        Exported("gguf_f16", "exports/b", 6),
+        Ended("export", "failed"),
+    )
+    seen = state.status(run)
+    assert seen.state == "failed" and seen.trained
+    assert [e.path for e in seen.exports] == ["exports/b"]
+
+
+def test_a_resumed_run_shows_its_newest_attempt(
+    run: store.RunFolder, sleeper: subprocess.Popen[bytes]
+) -> None:
+    write(run, gone(), step(1), step(2, 0.9), Evaluation(2, 0.1), step(3, 0.8))
+    write(run, signed(sleeper, "resume"), Progress("train"), step(2, 0.7))
+    seen = state.status(run)
+    assert (seen.step, seen.loss, seen.job) == (2, 0.7, "resume")
+    assert seen.best_evaluation_loss is None  # the evaluation at step 2 belongs to what was taken back
+
+
+def many(run: store.RunFolder, count: int, *before: Event) -> None:
+    write(run, *before)
+    seq, ts = len(before) + 1, time.time()
+    with run.events.open("ab") as file:
+        file.write(
+            b"".join(events.encode(Record(seq + i, ts, step(i + 1, float(i), count))) for i in range(count))
+        )
+
+
+def test_a_long_run_is_told_from_its_two_ends(run: store.RunFolder, sleeper: subprocess.Popen[bytes]) -> None:
+    many(run, 30_000, signed(sleeper), Progress("train"), Evaluation(0, 5.0))
+    for i in range(2_000):
+        with run.events.open("ab") as file:
+            file.write(events.encode(Record(40_000 + i, time.time(), Device("cuda", "x" * 400))))
+    assert run.events.stat().st_size > 4 * state.WHOLE_BYTES
+    seen = state.status(run)
+    assert (seen.state, seen.job, seen.step, seen.total_steps) == ("running", "train", 30_000, 30_000)
+    assert seen.best_evaluation_loss is None  # not all was read
+
+
+def test_a_long_run_whose_resume_stands_in_the_middle(
+    run: store.RunFolder, sleeper: subprocess.Popen[bytes]
+) -> None:
+    write(run, gone(), step(1), start=time.time() - 100)
+    launched(run, sleeper, "resume", time.time() - 50)
+    many(run, 20_000)
+    with run.events.open("ab") as file:
+        file.write(events.encode(Record(50_000, time.time() + 1, Progress("evaluate"))))
+    lines = run.events.read_bytes().splitlines(keepends=True)
+    padding = b"".join(events.encode(Record(3 + i, time.time() - 90, step(i + 2))) for i in range(3000))
+    run.events.write_bytes(b"".join(lines[:2]) + padding + b"".join(lines[2:]))
+    seen = state.status(run)
+    assert (seen.state, seen.job, seen.pid) == ("running", "resume", sleeper.pid)
+
+
+class Clock:
+    """A wall clock that may jump, beside a monotonic one that does not."""
+
+    def __init__(self) -> None:
+        self.wall, self.monotonic = 1000.0, 50.0
+
+    def pass_(self, seconds: float) -> None:
+        self.wall += seconds
+        self.monotonic += seconds
+
+
+def test_the_time_left_falls_between_steps_and_ignores_jumps_of_the_clock() -> None:
+    clock = Clock()
+    reducer = state.Reducer(monotonic=lambda: clock.monotonic, wall=lambda: clock.wall)
+    reducer.add(Record(1, clock.wall, Started("train", 1, 1.0, HOST)))
+    for n in range(1, 6):
+        clock.pass_(2)
+        reducer.add(Record(n + 1, clock.wall, step(n, total=20)))
+    assert reducer.eta_seconds() == pytest.approx(30.0)
+    clock.pass_(1)
+    assert reducer.eta_seconds() == pytest.approx(29.0)
+    clock.wall += 3600
+    assert reducer.eta_seconds() == pytest.approx(29.0)
+    clock.wall -= 7200
+    assert reducer.eta_seconds() == pytest.approx(29.0)
+    clock.pass_(1)
+    reducer.add(Record(7, clock.wall, step(6, total=20)))
+    assert reducer.eta_seconds() == pytest.approx(28.0)
+    clock.pass_(1000)
+    assert reducer.eta_seconds() == 0.0
+
+
+def test_evaluations_count_in_the_time_left() -> None:
+    reducer = state.Reducer()
+    ts = time.time()
+    reducer.add(Record(1, ts, Started("train", 1, 1.0, HOST)))
+    for n in (1, 2):
+        reducer.add(Record(n + 1, ts, step(n, total=12)))
+    assert reducer.seconds_per_step() == pytest.approx(2.0)
+    reducer.add(Record(4, ts, Evaluation(2, 1.0, seconds=4.0)))
+    assert reducer.seconds_per_step() == pytest.approx(4.0)
+
+
+anything = st.floats(allow_nan=True, allow_infinity=True, width=64)
+happenings = st.one_of(
+    st.builds(step, st.integers(0, 50), anything, st.integers(0, 50), anything),
+    st.builds(Evaluation, st.integers(0, 50), anything, anything),
+    st.builds(Progress, st.sampled_from(["train", "load", "odd"]), anything, anything),
+    st.builds(lambda job: Started(job, 1, 1.0, "far-away"), st.sampled_from(["train", "resume", "export"])),
+    st.builds(Ended, st.just("train"), st.sampled_from(["completed", "stopped", "failed", "?"]), anything),
+    st.builds(Scored, st.integers(0, 40)),
+)
+records = st.builds(
+    Record, st.integers(0, 30), st.floats(0, 2e9, allow_nan=False, allow_infinity=False), happenings
+)
+
+
+@settings(deadline=None)
+@given(st.lists(records, max_size=40))
+def test_any_order_of_any_events_gives_a_status(
+    tmp_path_factory: pytest.TempPathFactory, some: list[Record]
+) -> None:
+    folder = store.RunFolder(tmp_path_factory.getbasetemp() / "none-such")
+    reducer = state.Reducer()
+    for record in some:
+        reducer.add(record)
+    seen = state.derive(reducer, folder)
+    assert seen.state in ("starting", "running", "completed", "stopped", "failed", "crashed")
+    assert seen.eta_seconds is None or seen.eta_seconds >= 0
+    assert seen.seconds >= 0 or math.isnan(seen.seconds)
+    assert (seen.card is not None) == (seen.state in ("failed", "crashed"))
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(happenings, st.booleans()), min_size=1, max_size=30))
+def test_duplicates_change_nothing(some: list[tuple[Event, bool]]) -> None:
+    def fold(doubled: bool) -> state.Reducer:
+        reducer = state.Reducer(monotonic=lambda: 0.0, wall=lambda: 1e9)
+        for i, (event, twice) in enumerate(some):
+            for _ in range(1 + (twice and doubled)):
+                reducer.add(Record(i + 1, 1000.0 + i, event))
+        return reducer
+
+    once, twice = fold(False), fold(True)
+    assert repr(once.step) == repr(twice.step)
+    assert repr(once.best) == repr(twice.best)
+    assert repr(once._times) == repr(twice._times)
+    assert (once.ended, once.warnings, once._attempt_steps) == (
+        twice.ended,
+        twice.warnings,
+        twice._attempt_steps,
+    ) or any(isinstance(e, Ended) and math.isnan(e.seconds) for e, _ in some)
+
+
+def test_the_manifest_is_read_back_and_a_broken_one_is_none(run: store.RunFolder) -> None:
+    written = manifest.Manifest(
+        "export", 5, 2.5, HOST, 7.5, "warm", ("adapter", "merged"), versions={"a": "1"}
+    )
+    manifest.write(run, written)
+    assert manifest.read(run) == written
+    assert run.manifest.stat().st_mode & 0o077 == 0
+    assert json.loads(run.manifest.read_text())["v"] == 1
+    for broken in (b"", b"{", b"[]", b'{"pid": "x"}', b"\xff", b"[" * 100_000):
+        run.manifest.write_bytes(broken)
+        assert manifest.read(run) is None

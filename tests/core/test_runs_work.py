@@ -1,0 +1,286 @@
+"""Launching, asking, killing and following, with real processes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from finetui.core.errors import FinetuiError
+from finetui.core.runs import control, events, follow, launch, manifest, state, store, warm
+from finetui.core.runs.events import Device, Ended, Evaluation, Progress, Record, Started, Step
+
+HOST = socket.gethostname()
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> store.RunFolder:
+    monkeypatch.setenv("FINETUI_HOME", str(tmp_path))
+    folder = store.create("try")
+    folder.recipe.write_text("version: 1\n")
+    return folder
+
+
+@pytest.fixture
+def process() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts processes that sleep; `words` are further arguments, there to be seen on their command line."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*words: str) -> subprocess.Popen[bytes]:
+        code = "import subprocess, sys, time; print('up', flush=True); time.sleep(600)"
+        child = subprocess.Popen(
+            [sys.executable, "-c", code, *words], start_new_session=True, stdout=subprocess.PIPE
+        )
+        assert child.stdout and child.stdout.readline() == b"up\n"
+        started.append(child)
+        return child
+
+    yield start
+    for child in started:
+        child.kill()
+        child.wait()
+
+
+def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+
+
+def append(run: store.RunFolder, *records: Record) -> None:
+    with run.events.open("ab") as file:
+        file.write(b"".join(events.encode(r) for r in records))
+
+
+def at_work(run: store.RunFolder, child: subprocess.Popen[bytes], shift: float = 0.0) -> None:
+    made = psutil.Process(child.pid).create_time() + shift
+    now = time.time()
+    append(run, Record(1, now, Started("train", child.pid, made, HOST)), Record(2, now, Progress("train")))
+
+
+def test_a_request_is_one_file_and_asking_twice_is_asking_once(run, process) -> None:
+    at_work(run, process())
+    control.request(run, "stop")
+    control.request(run, "stop")
+    control.request(run, "save")
+    assert sorted(p.name for p in run.control.iterdir()) == ["save", "stop"]
+    assert control.pending(run) == ("stop", "save")
+    control.clear(run)
+    assert control.pending(run) == ()
+
+
+@pytest.mark.parametrize("name", control.REQUESTS)
+def test_nobody_is_asked_where_no_worker_lives(run, process, name) -> None:
+    child = process()
+    at_work(run, child, shift=-10)  # the pid lives, but it is another process by now
+    with pytest.raises(FinetuiError) as caught:
+        control.request(run, name)
+    assert caught.value.code == "run-not-running"
+    assert list(run.control.iterdir()) == []
+    with pytest.raises(FinetuiError):
+        control.kill(run)
+    assert child.poll() is None
+
+
+def test_only_known_requests(run, process) -> None:
+    at_work(run, process())
+    with pytest.raises(ValueError):
+        control.request(run, "../stop")  # type: ignore[arg-type]
+
+
+def test_kill_spares_a_process_that_is_no_worker(run, process) -> None:
+    child = process()
+    at_work(run, child)
+    with pytest.raises(FinetuiError) as caught:
+        control.kill(run)
+    assert caught.value.code == "not-a-worker"
+    assert child.poll() is None
+
+
+def test_kill_ends_a_worker_and_the_run_shows_as_crashed(run, process) -> None:
+    child = process("finetui.core.worker", "train", str(run.path))
+    at_work(run, child)
+    control.kill(run)
+    assert child.wait(60) == -signal.SIGKILL
+    assert state.status(run).state == "crashed"
+    with pytest.raises(FinetuiError) as caught:
+        control.kill(run)
+    assert caught.value.code == "run-not-running"
+
+
+def test_kill_does_not_reach_another_machine(run) -> None:
+    append(run, Record(1, time.time(), Started("train", 1, 1.0, "far-away")))
+    with pytest.raises(FinetuiError) as caught:
+        control.kill(run)
+    assert caught.value.code == "run-elsewhere"
+
+
+def test_a_worker_gets_a_session_its_own_log_and_no_import_from_where_it_stands(run, monkeypatch) -> None:
+    monkeypatch.setattr(launch, "WORKER_MODULE", "json.tool")  # a stand-in that ends at once, with words
+    (run.path / "json.py").write_text("raise SystemExit('imported from the run folder')")
+    launch.start(run, "train")
+    written = manifest.read(run)
+    assert written and written.how == "cold" and written.host == HOST and written.starts == 1
+    until(lambda: not state.worker_alive(written.pid, written.create_time, HOST))
+    until(lambda: not psutil.pid_exists(written.pid))  # reaped: no zombie stays behind
+    assert run.log.stat().st_mode & 0o077 == 0
+    assert b"imported from the run folder" not in run.log.read_bytes()
+    assert run.log.read_bytes()
+    seen = state.status(run)
+    assert seen.state == "crashed" and seen.pid == written.pid
+
+
+def test_a_run_with_a_worker_takes_no_second_one(run, process) -> None:
+    at_work(run, process())
+    with pytest.raises(FinetuiError) as caught:
+        launch.start(run, "resume")
+    assert caught.value.code == "run-busy"
+    assert not run.manifest.exists()
+
+
+def test_too_little_disk_is_said_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(FinetuiError) as caught:
+        launch.check_disk(tmp_path / "not" / "yet", shutil.disk_usage(tmp_path).free * 2)
+    assert caught.value.code == "disk-full"
+    launch.check_disk(tmp_path / "not" / "yet", 1)
+
+
+def test_the_worker_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FINETUI_HOME", "here")
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijklmnop")
+    environment = launch.worker_environment()
+    assert environment["FINETUI_HOME"] == str(tmp_path / "here")
+    assert environment["UNSLOTH_DISABLE_STATISTICS"] == "1"
+    assert environment["UNSLOTH_AUTO_INSTALL"] == "0"
+    assert Path(environment["UNSLOTH_COMPILE_LOCATION"]).is_absolute()
+    assert environment["HF_TOKEN"] == "hf_abcdefghijklmnop"
+    assert os.environ["FINETUI_HOME"] == "here"
+
+
+def test_relative_paths_become_absolute_and_hub_ids_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from finetui.core.recipe import DatasetSection, ModelSection, Recipe
+
+    monkeypatch.chdir(tmp_path)
+    beside = tmp_path / "recipes"
+    (beside / "org").mkdir(parents=True)
+    (beside / "rows.jsonl").write_text("{}")
+    (beside / "org" / "model").mkdir()
+
+    def sources(model: str, dataset: str) -> tuple[str, str]:
+        made = Recipe(model=ModelSection(source=model), dataset=DatasetSection(source=dataset))
+        after = launch.resolved(made, beside)
+        return after.model.source, after.dataset.source
+
+    assert sources("demo", "demo") == ("demo", "demo")
+    assert sources("Qwen/Qwen3-0.6B", "mlabonne/FineTome-100k") == (
+        "Qwen/Qwen3-0.6B",
+        "mlabonne/FineTome-100k",
+    )
+    assert sources("org/model", "rows.jsonl") == (str(beside / "org/model"), str(beside / "rows.jsonl"))
+    assert sources("./gone", "gone.csv") == (str(beside / "gone"), str(beside / "gone.csv"))
+
+
+def test_a_warm_worker_that_died_is_not_given_a_job(run, monkeypatch) -> None:
+    monkeypatch.setattr(launch, "WORKER_MODULE", "json.tool")
+    waiting = warm.Warm.start()
+    assert waiting.folder.is_dir()
+    until(lambda: not waiting.alive)
+    assert not waiting.ready
+    launch.start(run, "train", warm=waiting)
+    written = manifest.read(run)
+    assert written and written.how == "cold" and written.pid != waiting.pid
+    waiting.close()
+    waiting.close()
+    assert not waiting.folder.exists()
+
+
+def test_a_run_that_cannot_be_resumed_says_why(run) -> None:
+    append(
+        run,
+        Record(1, 1.0, Started("train", 2**22 + 1, 1.0, HOST)),
+        Record(2, 2.0, Ended("train", "completed")),
+    )
+    with pytest.raises(FinetuiError) as trained:
+        launch.check_resumable(run)
+    run.events.unlink()
+    append(
+        run, Record(1, 1.0, Started("train", 2**22 + 1, 1.0, HOST)), Record(2, 2.0, Ended("train", "stopped"))
+    )
+    with pytest.raises(FinetuiError) as early:
+        launch.check_resumable(run)
+    assert trained.value.code == early.value.code == "nothing-to-resume"
+    assert trained.value.what != early.value.what
+    (run.checkpoints / "step-5").mkdir()
+    launch.check_resumable(run)
+
+
+def test_a_follower_gives_each_record_once_and_sees_the_end(run, process) -> None:
+    child = process()
+    follower = follow.Follower(run)
+    assert follower.poll() == []
+    assert follower.status.state == "starting"
+    at_work(run, child)
+    assert [r.seq for r in follower.poll()] == [1, 2]
+    assert follower.poll() == []
+    whole = events.encode(Record(3, time.time(), Step(1, 2, 0.5, 1.0, 1e-4)))
+    with run.events.open("ab") as file:
+        file.write(whole[:20])
+        file.flush()
+        assert follower.poll() == []
+        file.write(whole[20:])
+    assert [r.seq for r in follower.poll()] == [3]
+    assert follower.status.step == 1
+    child.kill()
+    child.wait()
+    append(run, Record(4, time.time(), Ended("train", "completed")))
+    assert (
+        follower.status.state == "completed"
+    )  # its last word came between the poll and the look at the process
+    assert [r.seq for r in follower.poll()] == [4]
+
+
+def test_two_followers_see_the_same(run, process) -> None:
+    at_work(run, process())
+    first, second = follow.Follower(run), follow.Follower(run)
+    assert first.poll() == second.poll() != []
+
+
+def test_a_long_run_is_caught_up_with_thinned_but_its_rare_events_whole(run, process) -> None:
+    at_work(run, process())
+    now, total, seq = time.time(), 120_000, 2
+    with run.events.open("ab") as file:
+        for n in range(1, total + 1):
+            seq += 1
+            file.write(
+                events.encode(Record(seq, now, Step(n, total, n / total, 1.0, 1e-4, 0.5, n, n, 100.0, 1.0)))
+            )
+            if n % 10_000 == 0:
+                seq += 2
+                file.write(events.encode(Record(seq - 1, now, Evaluation(n, 2.0 - n / total))))
+                file.write(events.encode(Record(seq, now, Device("cpu", "x"))))
+    assert run.events.stat().st_size > follow.THIN_BYTES
+    follower = follow.Follower(run)
+    got = follower.poll()
+    steps = [r.event.step for r in got if isinstance(r.event, Step)]
+    assert len([r for r in got if isinstance(r.event, Evaluation)]) == 12
+    assert steps == sorted(steps) and len(set(steps)) == len(steps)
+    assert steps[0] == 1 and steps[-1] == total
+    assert len(steps) < total / 4
+    assert max(b - a for a, b in zip(steps, steps[1:], strict=False)) < total / 1000
+    assert follower.status.step == total and follower.skipped == 0
+    assert follower.status.best_evaluation_loss == pytest.approx(1.0)
+    append(run, Record(seq + 1, now + 1, Step(total, total, 1.0, 0.5, 1e-4)))
+    assert [r.seq for r in follower.poll()] == [seq + 1]

@@ -1,0 +1,27 @@
+"""The tiny model and its rows; tests elsewhere import these fixtures from here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from . import tiny
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random Llama with a chat template, as a model folder; made once. Do not write into it."""
+    return tiny.make(tmp_path_factory.mktemp("tiny-model"))
+
+
+@pytest.fixture(scope="session")
+def tiny_base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same without a chat template: a base model."""
+    return tiny.make(tmp_path_factory.mktemp("tiny-base-model"), chat_template=None)
+
+
+@pytest.fixture(scope="session")
+def tiny_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty short conversations as a JSONL file."""
+    return tiny.write_rows(tmp_path_factory.mktemp("tiny-rows") / "rows.jsonl", 40)

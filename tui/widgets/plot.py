@@ -1,0 +1,368 @@
+"""The chart as pure functions: numbers in, lines of styled text out. No application is needed to draw or to
+test one."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import Literal
+
+from rich.cells import cell_len
+from textual.content import Content
+
+from ..theme import Glyphs, glyphs
+from .scale import Range, framed, number, robust_range
+from .series import Point, Smoothed
+from .text import clip, literal, run_length
+
+Style = Literal["raw", "smoothed", "points"]
+Run = tuple[str, str]
+
+QUIET = "$text-disabled"
+LABEL = "$text-muted"
+GRID = "$secondary-muted"
+TROUBLE = "$error"
+
+_DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
+"""Braille bits by row, then column, of the 2 × 4 dots of a cell (Unicode 15, section 21.1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One line of a chart.
+
+    `style`: `raw` joins every point; `smoothed` shows the points faintly and their moving average over them;
+    `points` marks each point and joins them faintly. `color` and `faint` are theme variables. `xs` and `ys`
+    are as long as each other. `last` is the value for the legend (else the last finite y). `bad` adds to the
+    count of values that are not finite, and `average` gives the smoothed points where the caller has them
+    already.
+    """
+
+    name: str
+    xs: Sequence[float]
+    ys: Sequence[float]
+    color: str = "$accent"
+    style: Style = "raw"
+    faint: str = "$accent-muted"
+    last: float | None = None
+    bad: int = 0
+    average: Sequence[Point] | None = None
+    thinned: bool = False
+
+
+@dataclass(slots=True)
+class _Line:
+    """Points ready to draw: sorted by x, all finite."""
+
+    points: list[Point]
+    color: str
+    joined: bool = True
+    marked: bool = False
+
+
+@dataclass(slots=True)
+class _Canvas:
+    """Braille dots of `width` × `height` cells. The line drawn last owns a cell: its dots and its colour."""
+
+    width: int
+    height: int
+    bits: list[list[int]] = field(init=False)
+    owner: list[list[int]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.bits = [[0] * self.width for _ in range(self.height)]
+        self.owner = [[-1] * self.width for _ in range(self.height)]
+
+    def dot(self, x: int, y: int, owner: int) -> None:
+        row, column = y >> 2, x >> 1
+        owners, bits = self.owner[row], self.bits[row]
+        if owners[column] != owner:
+            owners[column] = owner
+            bits[column] = 0
+        bits[column] |= _DOTS[y & 3][x & 1]
+
+    def stroke(self, x0: int, y0: int, x1: int, y1: int, owner: int) -> None:
+        """A straight line of dots; at most the larger of the two distances, so O(cells) for a whole chart."""
+        across, down = x1 - x0, y1 - y0
+        span = max(abs(across), abs(down), 1)
+        half = span // 2
+        for part in range(1, span + 1):
+            self.dot(x0 + (across * part + half) // span, y0 + (down * part + half) // span, owner)
+
+
+def _finite(series: Series) -> tuple[list[Point], int]:
+    """The good points of `series` by x, and how many were not."""
+    pairs = good = list(zip(series.xs, series.ys, strict=True))
+    if not (all(map(math.isfinite, series.xs)) and all(map(math.isfinite, series.ys))):
+        good = [pair for pair in pairs if math.isfinite(pair[0]) and math.isfinite(pair[1])]
+    good.sort(key=itemgetter(0))
+    return good, series.bad + len(pairs) - len(good)
+
+
+def _columns(points: Sequence[Point], low: float, high: float, count: int) -> dict[int, list[Point]]:
+    """First, lowest, highest and last point of each of `count` dot columns."""
+    scale = (count - 1) / (high - low) if high > low else 0.0
+    found: dict[int, list[Point]] = {}
+    start, total = 0, len(points)
+    while start < total:
+        column = int((points[start][0] - low) * scale + 0.5)
+        end = (
+            bisect_left(points, low + (column + 0.5) / scale, start + 1, key=itemgetter(0))
+            if scale
+            else total
+        )
+        held = points[start:end]
+        if end - start > 4:
+            least, most = min(held, key=itemgetter(1)), max(held, key=itemgetter(1))
+            inner = [least, most] if least[0] <= most[0] else [most, least]
+            held = [held[0], *inner, held[-1]]
+        found.setdefault(column, []).extend(held)
+        start = end
+    return found
+
+
+def _draw(
+    canvas: _Canvas,
+    line: _Line,
+    owner: int,
+    xs: tuple[float, float],
+    span: Range,
+    edges: dict[tuple[int, int], int],
+) -> None:
+    """Put `line` on `canvas`; cells where it leaves the range at the top (0) or bottom (height − 1) go to
+    `edges`."""
+    tall = canvas.height * 4 - 1
+    scale = tall / (span.high - span.low)
+    before: tuple[int, int] | None = None
+    for column, held in _columns(line.points, *xs, canvas.width * 2).items():
+        for _, value in held:
+            place = round((span.high - max(span.low, min(span.high, value))) * scale)
+            if value > span.high or value < span.low:
+                edges[(0 if value > span.high else canvas.height - 1, column >> 1)] = owner
+            if line.joined and before is not None:
+                canvas.stroke(*before, column, place, owner)
+            else:
+                canvas.dot(column, place, owner)
+            if line.marked:
+                for across in (column & ~1, column | 1):
+                    canvas.dot(across, place, owner)
+                    canvas.dot(across, place + (1 if place < tall else -1), owner)
+            before = (column, place)
+
+
+def _lines(series: Sequence[Series]) -> tuple[list[_Line], dict[str, int]]:
+    lines: list[_Line] = []
+    bad: dict[str, int] = {}
+    for one in series:
+        points, wrong = _finite(one)
+        bad[one.name] = wrong
+        if one.style == "smoothed":
+            lines.insert(0, _Line(points, one.faint, joined=len(points) < 3))
+            average = one.average
+            if average is None:
+                smoothed = Smoothed()
+                average = [(x, smoothed.add(y)) for x, y in points]
+            lines.append(_Line(list(average), one.color))
+        elif one.style == "points":
+            lines.insert(0, _Line(points, one.faint))
+            lines.append(_Line(points, one.color, joined=False, marked=True))
+        else:
+            lines.append(_Line(points, one.color))
+    return lines, bad
+
+
+def _legend(
+    title: str,
+    series: Sequence[Series],
+    notes: Sequence[tuple[str, str]],
+    bad: int,
+    span: Range | None,
+    thinned: bool,
+    width: int,
+    marks: Glyphs,
+) -> list[Run]:
+    """The first line: title, each series with its last value, what was left out, notes; cut by importance to
+    `width`."""
+    groups: list[tuple[int, list[Run]]] = []
+    if title:
+        groups.append((3, [(literal(title), "bold $accent")]))
+    for one in series:
+        finite = (y for y in reversed(one.ys) if math.isfinite(y))
+        last = one.last if one.last is not None and math.isfinite(one.last) else next(finite, None)
+        value = marks.dash if last is None else number(last)
+        groups.append(
+            (
+                1,
+                [
+                    (literal(one.name) + " ", LABEL),
+                    (marks.line + " ", one.color),
+                    (value, f"bold {one.color}"),
+                ],
+            )
+        )
+    if bad:
+        groups.append((0, [(f"{marks.warn} {bad} NaN", f"bold {TROUBLE}")]))
+    if span is not None:
+        more = "+" if thinned else ""
+        for count, word, mark in ((span.above, "above", marks.above), (span.below, "below", marks.below)):
+            if count:
+                groups.append((2, [(f"{mark} {count}{more} {word}", LABEL)]))
+    groups.extend((4, [(f"{literal(name)} ", QUIET), (literal(value), LABEL)]) for name, value in notes)
+    gap = 3
+    while len(groups) > 1 and sum(run_length(runs) for _, runs in groups) + gap * (len(groups) - 1) > width:
+        if gap > 2:
+            gap = 2
+            continue
+        worst = max(range(len(groups)), key=lambda index: (groups[index][0], index))
+        del groups[worst]
+    line: list[Run] = []
+    for _, runs in groups:
+        if line:
+            line.append((" " * gap, ""))
+        line.extend(runs)
+    if run_length(line) > width:
+        plain = "".join(text for text, _ in line)
+        return [(clip(plain, width), LABEL)]
+    return line
+
+
+def _row(
+    canvas: _Canvas, row: int, lines: Sequence[_Line], arrows: dict[int, int], grid: bool, marks: Glyphs
+) -> list[Run]:
+    runs: list[Run] = []
+    for column in range(canvas.width):
+        owner = canvas.owner[row][column]
+        if column in arrows:
+            mark, style = (marks.above if row == 0 else marks.below), lines[arrows[column]].color
+        elif owner < 0:
+            mark, style = (marks.grid, GRID) if grid else (" ", "")
+        elif marks.unicode:
+            mark, style = chr(0x2800 + canvas.bits[row][column]), lines[owner].color
+        else:
+            faint = not lines[owner].joined and not lines[owner].marked
+            mark = "o" if lines[owner].marked else _ascii_cell(canvas.bits[row][column], faint)
+            style = lines[owner].color
+        if runs and runs[-1][1] == style:
+            runs[-1] = (runs[-1][0] + mark, style)
+        else:
+            runs.append((mark, style))
+    return runs
+
+
+def _ascii_cell(bits: int, faint: bool) -> str:
+    """The ASCII character nearest to a cell's dots: high, middle or low; `.` for raw values behind an
+    average."""
+    if faint:
+        return "." if bits & 0xE4 else "'"
+    top, bottom = bool(bits & 0x1B), bool(bits & 0xE4)
+    return "*" if top and bottom else "'" if top else "."
+
+
+def _axis_labels(low: float, high: float, unit: str, margin: int, width: int) -> list[Run]:
+    """The line under the x axis: its ends and, between them, the unit's name where there is room."""
+    first, last = number(low, 1 if float(low).is_integer() else None), _whole(high)
+    room = width - cell_len(first) - cell_len(last)
+    if room < 1:
+        return [(" " * margin, ""), (clip(last, width).rjust(width), QUIET)]
+    middle = literal(unit)
+    if cell_len(middle) + 4 > room:
+        return [(" " * margin + first + " " * room + last, QUIET)]
+    before = max(1, width // 2 - cell_len(first) - cell_len(middle) // 2)
+    after = room - before - cell_len(middle)
+    if after < 1:
+        before, after = (
+            (room - cell_len(middle)) // 2,
+            room - cell_len(middle) - (room - cell_len(middle)) // 2,
+        )
+    return [(" " * margin + first + " " * before + middle + " " * after + last, QUIET)]
+
+
+def _whole(value: float) -> str:
+    return f"{value:,.0f}" if float(value).is_integer() and abs(value) < 1e9 else number(value)
+
+
+def render_chart(
+    series: Sequence[Series],
+    width: int,
+    height: int,
+    *,
+    title: str = "",
+    unit: str = "step",
+    x_max: float | None = None,
+    notes: Sequence[tuple[str, str]] = (),
+    empty: str = "waiting for the first step",
+) -> list[Content]:
+    """`height` lines of exactly `width` cells: a legend, the plot with its y axis, the x axis and its labels.
+
+    `x_max` fixes the right end (the planned last step); a line that passes it widens the axis. `notes` are
+    further (name, value) pairs of the legend. Under 5 rows the x labels, the x axis and the legend go, in
+    this order. Text is literal. Cost: O(points) to sort them into columns, O(cells) to draw.
+    """
+    marks = glyphs()
+    if width < 1 or height < 1:
+        return []
+    lines, bad_by_name = _lines(series)
+    bad = sum(bad_by_name.values())
+    thinned = any(one.thinned for one in series)
+    with_labels, with_floor, with_legend = height >= 5, height >= 4, height >= 3
+    rows = height - with_labels - with_floor - with_legend
+    values = [value for line in lines for _, value in line.points]
+    if not values:
+        legend = _legend(title, series, notes, bad, None, thinned, width, marks)
+        return _empty(legend if with_legend else [], empty, width, height)
+
+    span, labels = framed(robust_range(values), rows)
+    legend = _legend(title, series, notes, bad, span, thinned, width, marks)
+    starts = [line.points[0][0] for line in lines if line.points]
+    ends = [line.points[-1][0] for line in lines if line.points]
+    left = min(0.0, *starts)
+    right = max(*ends, x_max if x_max is not None and math.isfinite(x_max) else ends[0], left)
+    if right == left:
+        right = left + 1.0
+
+    step = labels[1] - labels[0] if len(labels) > 1 else None
+    texts = [number(value, step) for value in labels]
+    margin = max((len(text) for text in texts), default=0) + 2
+    if width - margin < 8:
+        texts, margin = [], 1
+    canvas = _Canvas(width - margin, rows)
+    edges: dict[tuple[int, int], int] = {}
+    for owner, line in enumerate(lines):
+        _draw(canvas, line, owner, (left, right), span, edges)
+
+    at_row: dict[int, str] = {}
+    for value, text in zip(labels, texts, strict=False):
+        at_row[round((span.high - value) / (span.high - span.low) * (rows * 4 - 1)) >> 2] = text
+    found: list[Content] = [_line(legend, width)] if with_legend else []
+    for row in range(rows):
+        text = at_row.get(row)
+        label = f"{text or '':>{margin - 2}} " if margin > 1 else ""
+        arrows = {column: owner for (edge, column), owner in edges.items() if edge == row}
+        bar = marks.tick if text is not None else marks.axis
+        runs = _row(canvas, row, lines, arrows, text is not None, marks)
+        found.append(_line([(label, LABEL), (bar, QUIET), *runs], width))
+    if with_floor:
+        found.append(
+            _line([(" " * (margin - 1) + marks.corner + marks.floor * (width - margin), QUIET)], width)
+        )
+    if with_labels:
+        found.append(_line(_axis_labels(left, right, unit, margin, width - margin), width))
+    return found
+
+
+def _empty(legend: list[Run], words: str, width: int, height: int) -> list[Content]:
+    found = [_line(legend, width)] if legend else []
+    body = height - len(found)
+    text = clip(literal(words), width)
+    for row in range(body):
+        pad = " " * ((width - cell_len(text)) // 2)
+        found.append(_line([(pad + text, QUIET)] if row == body // 2 else [], width))
+    return found
+
+
+def _line(runs: Sequence[Run], width: int) -> Content:
+    used = run_length(runs)
+    return Content.assemble(*runs, " " * max(0, width - used))
