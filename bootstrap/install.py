@@ -57,7 +57,7 @@ def problem(extra: list[str]) -> str | None:
         return "first install"
     found = stamp.read(VENV)
     if found is None:
-        return "an earlier install did not finish"
+        return "it was left unfinished"
     if reason := must_rebuild(found):
         return reason
     site = stamp.site_packages(VENV)
@@ -318,7 +318,7 @@ class Pip:
                         progress.feed(line.decode("utf-8", "replace").rstrip())
                 if progress.installing:
                     written = len(list(site.glob("*.dist-info"))) - before
-                    detail = f"writing {max(0, written)}/{progress.installing} packages"
+                    detail = f"writing {min(max(0, written), progress.installing - 1)}/{progress.installing} packages"
                 else:
                     detail = f"{progress.found}/{count} packages" if count else f"{progress.found} packages"
                     detail += f", {progress.download}" if progress.download else ""
