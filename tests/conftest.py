@@ -37,4 +37,4 @@ def _gpu() -> bool:
 
 
 # Where there is no GPU, the tests that need one are not collected, rather than skipped or failed.
-collect_ignore = ["bench"] if _gpu() else ["bench", "gpu"]
+collect_ignore = [] if _gpu() else ["gpu"]
