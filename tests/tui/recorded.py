@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import psutil
@@ -149,8 +148,3 @@ def sleeper() -> subprocess.Popen[bytes]:
     """A process that lives until its parent ends it, to stand for a worker."""
     code = "import sys; sys.stdin.read()"
     return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, start_new_session=True, env=dict(os.environ))
-
-
-def grow(recording: Recording, write: Callable[[Recording], object]) -> None:
-    """Writes more while a screen follows."""
-    write(recording)

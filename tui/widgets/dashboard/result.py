@@ -37,7 +37,7 @@ def uses(run: RunFolder, recipe: Recipe | None, exports: Sequence[Exported]) -> 
     none of ours, and has no command.
     """
     found: list[Use] = []
-    for export in exports:
+    for export in sorted(exports, key=lambda e: e.format == "adapter"):  # a whole model is the easier to use
         info = FORMATS.get(export.format)  # type: ignore[call-overload]
         path = (run.path / export.path).resolve()
         title = "Use it"
@@ -118,7 +118,8 @@ def examples(score: Scored, width: int) -> list[Content]:
     """Three held-out messages with both answers, side by side where there is room."""
     lines: list[Content] = []
     half = (width - 2) // 2
-    wide = width >= 60
+    rows = 4 if half >= 34 else 6
+    wide = width >= 48
     if wide and score.examples:
         head: list[Run] = [("base answers".ljust(half + 2), "bold $text-muted"), ("tuned answers", "bold $success")]
         lines += [Content(""), Content.assemble(*head)]
@@ -126,7 +127,7 @@ def examples(score: Scored, width: int) -> list[Content]:
         lines += [] if wide and not index else [Content("")]
         lines += [Content.assemble((line, "$foreground")) for line in wrapped(example.prompt, width, 2)]
         if wide:
-            left, right = wrapped(example.base, half, 4) or ["(nothing)"], wrapped(example.tuned, half, 4) or ["(nothing)"]
+            left, right = wrapped(example.base, half, rows) or ["(nothing)"], wrapped(example.tuned, half, rows) or ["(nothing)"]
             lines += side_by_side(left, right, half, ("$text-muted", "$success"))
         else:
             lines += hanging("base", example.base, width, "$text-muted", cells=6, most=3)
