@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +24,7 @@ from finetui.tui.modals.quit import QuitModal
 from finetui.tui.screens.home import HomeScreen
 from finetui.tui.screens.run import RunScreen
 from finetui.tui.screens.run_export import RunExportScreen
+from finetui.tui.widgets.dashboard.feed import SLICE, Feed
 
 from . import recorded
 from .driving import SIZES, press, seen, until
@@ -198,16 +201,28 @@ async def test_a_long_run_is_taken_in_slices_and_keys_are_heard(worker: subproce
         assert isinstance(screen, RunScreen)
         await press(pilot, "tab")
         assert screen.tab == "Log"
-        taken: list[int] = []
-
-        def look() -> bool:
-            taken.append(len(screen.story.curves.steps))
-            return screen.caught_up and "step 50,000/100,000" in seen(app)
-
-        await until(pilot, look, "for the whole history")
+        await until(pilot, lambda: screen.caught_up and "step 50,000/100,000" in seen(app), "for the whole history")
         held = screen.story.curves.steps
         assert held[-1] == 50_000 and len(held) > 3_000
-        assert max(b - a for a, b in zip(taken, taken[1:], strict=False)) <= 20_000
+
+
+async def test_news_come_in_slices() -> None:
+    recording = recorded.new()
+    recording.add(*(recorded.step(n, 20_000) for n in range(1, 12_001)))
+    feed = Feed(recording.run).start()
+    try:
+        counts: list[int] = []
+        deadline = time.monotonic() + 60
+        while sum(counts) < 12_000 and time.monotonic() < deadline:
+            news = feed.take()
+            if news.records:
+                counts.append(len(news.records))
+                assert news.more == (sum(counts) < 12_000)
+            else:
+                await asyncio.sleep(0.01)
+        assert sum(counts) == 12_000 and max(counts) <= SLICE and len(counts) >= 3
+    finally:
+        feed.stop()
 
 
 async def test_a_resume_that_goes_back_rewrites_the_curve(worker: subprocess.Popen[bytes]) -> None:

@@ -84,8 +84,9 @@ def machine_line(story: Story, predicted_bytes: int | None, width: int) -> list[
     return flowing(parts, width, 1)
 
 
-def machine(story: Story, predicted_bytes: int | None, width: int, history_rows: int = 2) -> list[Content]:
+def machine(story: Story, predicted_bytes: int | None, width: int, compact: bool = False) -> list[Content]:
     """The machine as a pane: how busy it is, whose its memory is, heat and power, host and disk."""
+    history_rows = 1 if compact else 2
     device, marks = story.device, glyphs()
     if device is None:
         return [Content.assemble(("The first reading comes once Unsloth is imported.", "$text-muted"))]
@@ -103,7 +104,8 @@ def machine(story: Story, predicted_bytes: int | None, width: int, history_rows:
         others=(others or 0) / GIB,
         predicted=None if predicted_bytes is None else predicted_bytes / GIB,
     )
-    lines.append(Content(""))
+    if not compact:
+        lines.append(Content(""))
     right = f"{_gib(run)} of {_gib(total)} GiB"
     lines.append(spread([("GPU memory" if gpu else "Memory", "$text-muted")], [(right, "$foreground")], width))
     lines.append(Content.assemble(*bar(load, width, "$accent", marks)))
