@@ -251,7 +251,7 @@ async def test_panes_charts_and_samples_by_keys(worker: subprocess.Popen[bytes])
         for name in ("Learning rate", "Gradient norm", "Loss"):
             await press(pilot, "c")
             assert name in flat(app)
-        for name, shows in (("Log", "Evaluation"), ("Machine", "Disk free"), ("Recipe", "Learning rate"), ("Samples", "Prompt")):
+        for name, shows in (("Log", "Evaluation"), ("Machine", "Disk free"), ("Recipe", "Sequence length"), ("Samples", "Prompt")):
             await press(pilot, "tab")
             await pilot.pause()
             assert screen.tab == name and f"‹{name}›" in flat(app)
