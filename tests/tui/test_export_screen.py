@@ -31,7 +31,9 @@ def _own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @asynccontextmanager
-async def exporting(recording: Recording, size: tuple[int, int] = (80, 24)) -> AsyncIterator[tuple[FinetuiApp, Pilot[Any], RunExportScreen]]:
+async def exporting(
+    recording: Recording, size: tuple[int, int] = (80, 24)
+) -> AsyncIterator[tuple[FinetuiApp, Pilot[Any], RunExportScreen]]:
     """The export screen over the run, all known."""
     app = FinetuiApp(attach=recording.run.path)
     async with app.run_test(size=size) as pilot:
@@ -60,12 +62,18 @@ async def test_formats_with_sizes_and_what_is_there_already(size: tuple[int, int
             assert info.title in text
         assert "The base model has 256.6 MiB" in text
         assert "✓ 138.1 MiB" in text and "✓ 20.9 MiB" in text
-        assert re.search(r"GGUF F16 .*~2\d\d\.\d MiB", text) and re.search(r"GGUF Q4_K_M .*~\d+\.\d MiB", text)
+        assert re.search(r"GGUF F16 .*~2\d\d\.\d MiB", text) and re.search(
+            r"GGUF Q4_K_M .*~\d+\.\d MiB", text
+        )
         assert "256.6 MiB → 138.1 MiB" in text and "ollama create demo" in text
         assert screen.ticked == set()  # all that was asked for is there
         for _ in range(3):
             await press(pilot, "down")
-        await until(pilot, lambda: "llama.cpp's quantizer" in flat(app) or "GGUF Q8_0:" in flat(app), "for the explanation")
+        await until(
+            pilot,
+            lambda: "llama.cpp's quantizer" in flat(app) or "GGUF Q8_0:" in flat(app),
+            "for the explanation",
+        )
 
 
 async def test_ticking_adds_up_and_nothing_ticked_starts_nothing() -> None:
@@ -98,9 +106,14 @@ async def test_an_export_that_cannot_be_done_ends_in_a_card_and_can_be_tried_aga
         assert screen.ticked == {"adapter"}
         await press(pilot, "enter")
         await until(pilot, lambda: manifest.read(recording.run) is not None, "for the worker")
-        await until_long(pilot, lambda: screen.status is not None and screen.status.job == "export" and not screen.status.live)
+        await until_long(
+            pilot,
+            lambda: screen.status is not None and screen.status.job == "export" and not screen.status.live,
+        )
         await until(pilot, lambda: "✗" in flat(app), "for the card")
-        assert screen.status is not None and screen.status.state == "failed" and screen.status.card is not None
+        assert (
+            screen.status is not None and screen.status.state == "failed" and screen.status.card is not None
+        )
         assert screen.status.card.what.split()[0] in flat(app)
         assert screen.check_action("start", ())
         await press(pilot, "escape")
@@ -122,16 +135,29 @@ async def test_progress_of_an_export_and_its_result() -> None:
     worker = recorded.sleeper()
     try:
         recording = recorded.new().started().ready().train(1, 10, every=0)
-        recording.add(events.Checkpoint(10, "checkpoints/checkpoint-10"), events.Ended("train", "completed", 9.0))
+        recording.add(
+            events.Checkpoint(10, "checkpoints/checkpoint-10"), events.Ended("train", "completed", 9.0)
+        )
         async with exporting(recording) as (app, pilot, screen):
-            recording.started(worker.pid, "export").add(events.Progress("export", 1, 4, "steps", "GGUF Q8_0: converting"))
+            recording.started(worker.pid, "export").add(
+                events.Progress("export", 1, 4, "steps", "GGUF Q8_0: converting")
+            )
             await until(pilot, lambda: "Exporting: GGUF Q8_0: converting" in flat(app), "for the progress")
             assert "25 %" in flat(app) and not screen.check_action("start", ())
             recording.add(
-                events.Exported("gguf_q8_0", "exports/gguf_q8_0/demo.gguf", 144_811_200, 269_060_552, 9.0, "ollama run [demo]"),
+                events.Exported(
+                    "gguf_q8_0",
+                    "exports/gguf_q8_0/demo.gguf",
+                    144_811_200,
+                    269_060_552,
+                    9.0,
+                    "ollama run [demo]",
+                ),
                 events.Ended("export", "completed", 12.0),
             )
-            await until(pilot, lambda: "256.6 MiB → 138.1 MiB" in flat(app) and not screen.live, "for the result")
+            await until(
+                pilot, lambda: "256.6 MiB → 138.1 MiB" in flat(app) and not screen.live, "for the result"
+            )
             assert "ollama run [demo]" in flat(app)
             await press(pilot, "y")
             await until(pilot, lambda: "commands.sh" in flat(app), "for the copy")

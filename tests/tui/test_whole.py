@@ -88,7 +88,9 @@ async def test_by_keys_from_home_to_a_finished_run_and_one_more_export(place: Pa
         await until(pilot, lambda: isinstance(app.screen, RunScreen), "for the run's screen")
         screen = app.screen
         assert isinstance(screen, RunScreen)
-        await long(pilot, lambda: screen.status is not None and screen.status.state == "completed", "for the end")
+        await long(
+            pilot, lambda: screen.status is not None and screen.status.state == "completed", "for the end"
+        )
         await until(pilot, lambda: screen.caught_up and "completed" in seen(app), "for the result")
         assert screen.status is not None and screen.status.step == plan.steps
         assert len(screen.story.curves.steps) == plan.steps and screen.story.asked
@@ -120,7 +122,12 @@ class Tmux:
     def tmux(self, *words: str) -> str:
         environment = {**os.environ, "TMUX": "", "LC_ALL": "C.UTF-8", "TERM": "xterm-256color"}
         done = subprocess.run(
-            ["tmux", "-u", "-L", self.socket, *words], capture_output=True, text=True, env=environment, check=True, timeout=60
+            ["tmux", "-u", "-L", self.socket, *words],
+            capture_output=True,
+            text=True,
+            env=environment,
+            check=True,
+            timeout=60,
         )
         return done.stdout
 
@@ -131,9 +138,11 @@ class Tmux:
         self.tmux("send-keys", "-t", "t", *keys)
 
     def start(self) -> None:
-        command = f"cd {shlex.quote(str(self.place))} && clear && {shlex.quote(sys.executable)} -m finetui.tui"
-        self.keys("-l", command)
-        self.keys("Enter")
+        """A fresh shell that runs the wizard, and stays when it ends."""
+        command = (
+            f"cd {shlex.quote(str(self.place))} && {shlex.quote(sys.executable)} -m finetui.tui; exec sh"
+        )
+        self.tmux("respawn-pane", "-k", "-t", "t", command)
 
     def wait(self, *wanted: str) -> str:
         """Waits until all of `wanted` are on the screen."""
@@ -164,14 +173,18 @@ def terminal(place: Path) -> Iterator[Tmux]:
     made.close()
 
 
-def test_in_a_real_terminal_a_run_outlives_the_killed_wizard_and_the_next_one_attaches(place: Path, terminal: Tmux) -> None:
+def test_in_a_real_terminal_a_run_outlives_the_killed_wizard_and_the_next_one_attaches(
+    place: Path, terminal: Tmux
+) -> None:
     Draft(
         Recipe(
             name="tiny",
             model=ModelSection(source=str(place / "model"), max_length=64),
             dataset=DatasetSection(source=str(place / "rows.jsonl"), evaluation_share=0.1),
             lora=LoraSection(rank=4, alpha=8, gradient_checkpointing=False),
-            training=TrainingSection(epochs=1000, batch_size=2, evaluate_every_steps=0, save_every_steps=0, sample_count=1),
+            training=TrainingSection(
+                epochs=1000, batch_size=2, evaluate_every_steps=0, save_every_steps=0, sample_count=1
+            ),
             export=ExportSection(formats=("adapter",)),
         )
     ).save()
@@ -191,14 +204,11 @@ def test_in_a_real_terminal_a_run_outlives_the_killed_wizard_and_the_next_one_at
     _until(lambda: state.status(run).step > at)
     assert state.status(run).live
 
-    terminal.tmux("respawn-pane", "-k", "-t", "t", "sh")  # the killed wizard left the old one as it was
     terminal.start()
     shown = terminal.wait("Running", "tiny")
     assert "Continue your draft" not in shown
-    terminal.keys("Down")  # past New run and the demo, to the running one
-    terminal.keys("Down")
-    terminal.keys("Enter")
-    terminal.wait("training", "step")
+    terminal.keys("End", "Up", "Up", "Enter")  # from Doctor over Learn to the running one
+    terminal.wait("training", "Stop and save")
 
     terminal.keys("q")
     terminal.wait("Detach", f"finetui attach {run.id}")
@@ -217,4 +227,3 @@ def _until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.2)
-
