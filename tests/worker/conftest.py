@@ -28,6 +28,14 @@ def tiny_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def unsloth() -> None:
+    """Unsloth imported into this process, first, as the worker does it."""
+    from finetui.core.worker import environment
+
+    environment.import_unsloth()
+
+
+@pytest.fixture(scope="session")
 def tuned(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> exporting.Tuned:
     """A finished run of the tiny model, whose adapter changes what it says. Exports may be added to it."""
     return exporting.make_run(tmp_path_factory.mktemp("tuned-run"), tiny_model)
