@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from finetui.core.errors import FinetuiError
 from finetui.core.runs.store import RunFolder
 from finetui.core.worker import adapter, checkpoints
