@@ -147,7 +147,7 @@ def conversation(row: Mapping[str, Any], format: Format, section: DatasetSection
         system = own if own.strip() else (section.system_prompt or "")
         if system.strip():
             said.insert(0, ("system", system))
-    said = [(role, text) for role, text in said if role != "system" or text.strip()]
+    said = [turn for turn in said if turn[0] != "system" or turn[1].strip()]
     _check(said)
     everything = section.train_on == "everything"
     return tuple(Turn(role, _writable(text), everything or role == "assistant") for role, text in said)
@@ -299,7 +299,7 @@ def _parts(parts: Sequence[Any]) -> str:
     texts: list[str] = []
     for part in parts:
         if not isinstance(part, Mapping) or not isinstance(part.get("text"), str):
-            raise ValueError("holds images or sound, not only text")  # noqa: TRY004  a row's fault, not a caller's
+            raise ValueError("holds images or sound, not only text")  # a row's fault, not a caller's
         texts.append(part["text"])
     return "\n".join(texts)
 

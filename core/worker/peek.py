@@ -7,10 +7,10 @@ only what holds the first rows is fetched. Whatever the libraries print goes to 
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +28,11 @@ from ..text import one_line
 if TYPE_CHECKING:
     from datasets import IterableDataset
 
-LOOK_ROWS = 200
-"""Rows of a hub dataset that are fetched for the look."""
+LOOK_ROWS = 2000
+"""At most so many rows of a hub dataset are fetched for the look."""
+
+LOOK_SECONDS = 3.0
+"""How long rows are fetched, from the first one on."""
 
 _FIRST_ROWS = 20
 
@@ -44,7 +47,7 @@ def peek(section: DatasetSection) -> DatasetFacts:
 def _peek_hub(section: DatasetSection) -> DatasetFacts:
     try:
         stream = open_stream(section)
-        rows: list[Mapping[str, Any]] = list(itertools.islice(stream, LOOK_ROWS))
+        rows, whole = _first_rows(stream)
     except FinetuiError:
         raise
     except Exception as error:
@@ -53,7 +56,6 @@ def _peek_hub(section: DatasetSection) -> DatasetFacts:
     conversations = list(reader)
     detection = reader.require_usable(section.source)
     lengths = [sum(len(turn.text) for turn in turns) for turns in conversations]
-    whole = len(rows) < LOOK_ROWS
     stated = _stated_rows(stream, section.split)
     total = (
         reader.usable if whole else None if stated is None else round(stated * reader.usable / reader.seen)
@@ -74,6 +76,18 @@ def _peek_hub(section: DatasetSection) -> DatasetFacts:
         dropped=reader.ledger.entries(),
     )
     return with_held_out(facts, section)
+
+
+def _first_rows(stream: IterableDataset) -> tuple[list[Mapping[str, Any]], bool]:
+    """The first rows, and whether they are all."""
+    rows: list[Mapping[str, Any]] = []
+    until: float | None = None
+    for row in stream:
+        if len(rows) >= LOOK_ROWS or (until is not None and time.monotonic() > until):
+            return rows, False
+        until = until or time.monotonic() + LOOK_SECONDS
+        rows.append(row)
+    return rows, True
 
 
 def open_stream(section: DatasetSection) -> IterableDataset:
@@ -190,7 +204,7 @@ def main() -> None:
                 "code": "recipe",
             }
         }
-    except Exception as error:  # noqa: BLE001  this process's edge
+    except Exception as error:  # this process's edge
         import traceback
 
         sys.stderr.write(redact(traceback.format_exc()))
