@@ -265,6 +265,7 @@ def derive(reducer: Reducer, run: RunFolder) -> RunStatus:
         launch is not None
         and not _same_worker(started, launch)
         and (started_ts is None or launch.launched_ts > started_ts)
+        and not _turned_away(reducer, launch)
     ):
         pid, create_time, host, job = launch.pid, launch.create_time, launch.host, launch.job
         started_ts = launch.launched_ts
@@ -329,6 +330,17 @@ def _same_worker(started: events.Started | None, launch: manifest.Manifest) -> b
         started is not None
         and (started.pid, started.host) == (launch.pid, launch.host)
         and abs(started.create_time - launch.create_time) <= CREATE_TIME_TOLERANCE_SECONDS
+    )
+
+
+def _turned_away(reducer: Reducer, launch: manifest.Manifest) -> bool:
+    """Whether the launched worker has gone while an earlier one holds the run: two starts raced, and it lost."""
+    started = reducer.started
+    return (
+        started is not None
+        and reducer.ended is None
+        and not worker_alive(launch.pid, launch.create_time, launch.host)
+        and worker_alive(started.pid, started.create_time, started.host) is True
     )
 
 

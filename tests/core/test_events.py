@@ -19,8 +19,12 @@ from finetui.core.runs.events import (
     ScoreExample,
     ScoreSide,
     Started,
+    Step,
+    Unknown,
+    Warned,
+    decode,
+    encode,
 )
-from finetui.core.runs.events import Step, Unknown, Warned, decode, encode
 
 words = st.text(st.characters(codec=None), max_size=30)
 """Any characters, lone surrogates and controls included."""

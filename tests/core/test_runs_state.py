@@ -19,8 +19,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetui.core.runs import events, manifest, state, store
-from finetui.core.runs.events import Checkpoint, Device, Ended, Evaluation, Event, Exported, Progress, Record
-from finetui.core.runs.events import Scored, Started, Step, Warned
+from finetui.core.runs.events import (
+    Checkpoint,
+    Device,
+    Ended,
+    Evaluation,
+    Event,
+    Exported,
+    Progress,
+    Record,
+    Scored,
+    Started,
+    Step,
+    Warned,
+)
 
 HOST = socket.gethostname()
 

@@ -1,0 +1,58 @@
+"""All commands under one name."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from . import diagnosis, exits, listing, output, recipes, training
+
+app = typer.Typer(
+    name="finetui",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    epilog=exits.EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("demo")(training.demo)
+app.command("train")(training.train)
+app.command("runs")(listing.runs)
+app.command("attach")(training.attach)
+app.command("stop")(training.stop)
+app.command("resume")(training.resume)
+app.command("export")(training.export)
+app.command("doctor")(diagnosis.doctor)
+app.add_typer(recipes.app, name="recipe")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        output.line(f"finetui {version('finetui')}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and end.")
+    ] = False,
+    ascii: Annotated[
+        bool, typer.Option("--ascii", help="Draw and write with ASCII characters only.")
+    ] = False,
+) -> None:
+    """Fine-tune language models with Unsloth, in five steps. Without a command, the wizard opens."""
+    output.ascii_only = output.ascii_only or ascii
+    if context.invoked_subcommand is not None:
+        return
+    if not output.interactive():
+        raise recipes.usage(
+            "There is no terminal here for the wizard to open in.",
+            "Input or output is a pipe or a file, or TERM is dumb.",
+            "finetui demo runs the demo in plain lines, and finetui train RECIPE a recipe. finetui --help lists all.",
+        )
+    raise typer.Exit(training.open_wizard())

@@ -1,0 +1,238 @@
+"""The commands that start, follow, stop and export runs."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ...core.errors import FinetuiError
+from . import output
+from .recipes import JsonOption, SetOption, changed, read, usage
+
+if TYPE_CHECKING:
+    from ...core.recipe import Recipe
+    from ...core.runs.store import RunFolder
+
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run's id, the start of one, its name, its folder, or: last")
+]
+PlainOption = Annotated[bool, typer.Option("--plain", help="Plain lines in place of the full screen.")]
+DetachOption = Annotated[bool, typer.Option("--detach", help="Start it and return at once.")]
+
+CTRL_C = "Ctrl+C asks the run to save and stop; a second one leaves it to itself."
+
+
+def open_wizard(*, demo: bool = False, attach: RunFolder | None = None) -> int:
+    """The wizard in this terminal; its exit code."""
+    from ..app import run
+
+    return run(demo=demo, attach=attach.path if attach else None, ascii=output.ascii_only)
+
+
+def demo(plain: PlainOption = False, settings: SetOption = None) -> None:
+    """Tune a small model in about three minutes and see what it learned.
+
+    In a terminal the wizard opens with the demo filled in. With --plain or --set, or where there is no terminal, it
+    runs to its end in plain lines.
+    """
+    from ...core.demo.recipe import demo_recipe
+
+    recipe = changed(demo_recipe(), settings)
+    if output.interactive() and not plain and not settings:
+        raise typer.Exit(open_wizard(demo=True))
+    from ...core.runs import launch
+
+    _follow_new(launch.new(recipe))
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file; - is standard input.")],
+    detach: DetachOption = False,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a recipe and follow it in plain lines or JSON.
+
+    --json writes the run's events as they come, one JSON object a line.
+
+    Ctrl+C asks the run to save and stop; a second one leaves it to itself. Closing the terminal leaves it to itself too.
+    """
+    from ...core.runs import launch
+
+    read_recipe, folder = read(recipe)
+    ready = launch.resolved(changed(read_recipe, settings), folder)
+    _check_sources(ready)
+    run = launch.new(ready)
+    if detach:
+        _detached(run, as_json)
+    else:
+        _follow_new(run, as_json)
+
+
+def resume(run: RunArgument, detach: DetachOption = False, as_json: JsonOption = False) -> None:
+    """Go on with a stopped or crashed run from its newest checkpoint."""
+    from ...core.runs import launch, store
+
+    folder = store.find(run)
+    launch.check_resumable(folder)
+    _start(folder, "resume", (), detach, as_json)
+
+
+def export(
+    run: RunArgument,
+    formats: Annotated[
+        list[str],
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="FORMAT",
+            help="adapter, merged, gguf_f16, gguf_q8_0, gguf_q6_k, gguf_q5_k_m, gguf_q4_k_m or gguf_q3_k_m; "
+            "may be given again, or several with commas.",
+        ),
+    ],
+    detach: DetachOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write what a run learned as adapter, merged model or GGUF."""
+    from ...core.runs import state, store
+
+    folder = store.find(run)
+    wanted = _formats(formats)
+    if not folder.adapter.is_dir() and not state.status(folder).live:
+        raise FinetuiError(
+            f"{folder.id} has nothing to export.",
+            "It has no adapter: its training ended before one was saved.",
+            f"finetui resume {folder.id} goes on with it, if it has a checkpoint.",
+            code="nothing-to-export",
+        )
+    _start(folder, "export", wanted, detach, as_json)
+
+
+def attach(run: RunArgument, plain: PlainOption = False, as_json: JsonOption = False) -> None:
+    """Follow a run on the dashboard or in plain lines.
+
+    The dashboard opens in a terminal; elsewhere, or with --plain, lines are written. Ctrl+C leaves the run running.
+    """
+    from ...core.runs import store
+
+    folder = store.find(run)
+    if output.interactive() and not plain and not as_json:
+        raise typer.Exit(open_wizard(attach=folder))
+    from . import following
+
+    raise typer.Exit(following.follow(folder, as_json=as_json))
+
+
+def stop(
+    run: RunArgument,
+    now: Annotated[bool, typer.Option("--now", help="Stop at the next step and save nothing.")] = False,
+    kill: Annotated[
+        bool, typer.Option("--kill", help="Kill the worker, for one that no longer answers. Saves nothing.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a run to save and stop."""
+    from ...core.runs import control, store
+
+    folder = store.find(run)
+    if now and kill:
+        raise usage(
+            "--now and --kill do not go together.", "One asks, the other does not.", "Give one of them."
+        )
+    if kill:
+        control.kill(folder)
+    else:
+        control.request(folder, "stop-now" if now else "stop")
+    if as_json:
+        output.data(
+            {
+                "run": folder.id,
+                "path": str(folder.path),
+                "request": "kill" if kill else "stop-now" if now else "stop",
+            }
+        )
+    elif kill:
+        output.line(f"Killed the worker of {folder.id}.")
+    elif now:
+        output.line(f"Asked {folder.id} to stop at its next step, without saving.")
+    else:
+        output.line(f"Asked {folder.id} to save and stop. finetui resume {folder.id} goes on with it later.")
+
+
+def _formats(given: list[str]) -> tuple[str, ...]:
+    import difflib
+    import typing
+
+    from ...core.recipe import ExportFormat
+
+    known = typing.get_args(ExportFormat)
+    wanted = [
+        part.strip().lower().replace("-", "_") for item in given for part in item.split(",") if part.strip()
+    ]
+    for name in wanted:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise usage(
+                f"There is no export format {name!r}.",
+                f"Formats: {', '.join(known)}.",
+                f"Did you mean {near[0]}?" if near else "Name one of them with --format.",
+            )
+    if not wanted:
+        raise usage(
+            "No format was named.", f"Formats: {', '.join(known)}.", "Name one of them with --format."
+        )
+    return tuple(dict.fromkeys(wanted))
+
+
+def _check_sources(recipe: Recipe) -> None:
+    """Refuses what cannot be trained on before a worker starts: missing files, folders that are no model, …
+
+    A hub dataset is left to the worker, which has to download it anyway.
+    """
+    from ...core import dataset, model, system, training
+
+    for _, error in training.problems(recipe, system.snapshot()):
+        raise error
+    model.check_template(model.inspect(recipe.model.source, recipe.model.revision))
+    if dataset.source_kind(recipe.dataset.source) != "hub":
+        dataset.inspect(recipe.dataset)
+
+
+def _start(run: RunFolder, job: str, formats: tuple[str, ...], detach: bool, as_json: bool) -> None:
+    from ...core.runs import launch
+    from ...core.runs.follow import Follower
+    from . import following
+
+    follower, raw = Follower(run), following.RawEvents.from_now(run)
+    follower.poll()
+    launch.start(run, "resume" if job == "resume" else "export", formats)
+    if detach:
+        _detached(run, as_json)
+        return
+    _announce(run, as_json)
+    raise typer.Exit(following.follow(run, as_json=as_json, ask_to_stop=True, follower=follower, raw=raw))
+
+
+def _follow_new(run: RunFolder, as_json: bool = False) -> None:
+    from . import following
+
+    _announce(run, as_json)
+    raise typer.Exit(following.follow(run, as_json=as_json, ask_to_stop=True))
+
+
+def _announce(run: RunFolder, as_json: bool) -> None:
+    stream = sys.stderr if as_json else sys.stdout
+    output.line(f"{'run':<11}{run.id}", stream)
+    output.line(f"{'':<11}{run.path}", stream)
+    if sys.stdin.isatty():
+        output.line(f"{'':<11}{CTRL_C}", stream)
+
+
+def _detached(run: RunFolder, as_json: bool) -> None:
+    if as_json:
+        output.data({"run": run.id, "path": str(run.path)})
+        return
+    output.line(f"Started {run.id}.")
+    output.line(f"finetui attach {run.id} follows it; finetui stop {run.id} saves and stops it.")
