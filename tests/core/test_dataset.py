@@ -214,6 +214,12 @@ def test_bad_rows_are_dropped_and_counted_never_silent(tmp_path: Path) -> None:
     assert len(loaded.train) == 3 and loaded.dropped == facts.dropped and loaded.dropped_rows == 4
 
 
+def test_unreadable_rows_at_the_start_do_not_decide_the_format(tmp_path: Path) -> None:
+    facts = look(written(tmp_path, "a.jsonl", "1\n" * 300 + lines(PAIR)))
+    assert facts.detection.format == "prompt_completion"
+    assert (facts.rows, facts.dropped_rows) == (1, 300)
+
+
 def test_text_that_no_tokenizer_takes_is_replaced(tmp_path: Path) -> None:
     content = '{"prompt": "a\\u0000b \\ud800", "completion": "\\ud83d\\ude00 \x00c"}\n'
     assert texts(look(written(tmp_path, "a.jsonl", content))) == [
