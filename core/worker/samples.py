@@ -53,7 +53,7 @@ def answering(model: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        FastLanguageModel.for_training(model)
+        FastLanguageModel.for_training(model)  # pyright: ignore[reportAttributeAccessIssue]
         model.train(training)
 
 
