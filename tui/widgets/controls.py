@@ -60,6 +60,11 @@ class TextControl(Input):
             return False
         return super().check_consume_key(key, character)
 
+    async def on_key(self, event: events.Key) -> None:
+        if self.numeric and event.character == "?":
+            event.prevent_default().stop()
+            await self.run_action("app.help")
+
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
         self.post_message(Edited(self, event.value))

@@ -154,6 +154,9 @@ class FieldRow(Horizontal):
         self._paint()
 
     def error(self, sentence: str | None) -> None:
+        """Mark the row as wrong, with a sentence beside it; None takes the mark away."""
+        if sentence == self._error:
+            return
         self._error = sentence
         self.set_class(bool(sentence), "-wrong")
         control = self.query("TextControl")
@@ -164,9 +167,9 @@ class FieldRow(Horizontal):
     def _paint(self) -> None:
         for static in self.query(".field-note").results(Static):
             if self._error:
-                static.update(Content.assemble((f"{glyphs().cross} {self._error}", "$text-error")))
+                static.update(Content.assemble((f"{glyphs().cross} {self._error}", "$text-error")), layout=False)
             else:
-                static.update(Content(self._note))
+                static.update(Content(self._note), layout=False)
 
 
 class Fold(Widget, can_focus=True):
