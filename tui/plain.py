@@ -122,7 +122,7 @@ class Plain:
                     self._say("", one_line(row, 400))
 
     def _say(self, label: str, words: str) -> None:
-        self.write(f"{label:<{LABEL}}{words}".rstrip())
+        self.write(f"{one_line(label, LABEL - 1):<{LABEL}}{one_line(words, 2000)}".rstrip())
 
     def _wrapped(self, label: str, words: str) -> None:
         rows = textwrap.wrap(words, max(20, self.width - LABEL), break_on_hyphens=False) or ["(empty)"]
@@ -172,7 +172,7 @@ class Plain:
             )
         if event.text:
             parts.append(one_line(event.text, 200))
-        self._say(one_line(event.stage, LABEL - 1), " · ".join(parts) or "…")
+        self._say(event.stage, " · ".join(parts) or "…")
 
     def _train(self, event: events.Step, ts: float) -> None:
         again = event.step <= self._step

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from . import tiny
+from . import exporting, tiny
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +25,17 @@ def tiny_base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty short conversations as a JSONL file."""
     return tiny.write_rows(tmp_path_factory.mktemp("tiny-rows") / "rows.jsonl", 40)
+
+
+@pytest.fixture(scope="session")
+def unsloth() -> None:
+    """Unsloth imported into this process, first, as the worker does it."""
+    from finetui.core.worker import environment
+
+    environment.import_unsloth()
+
+
+@pytest.fixture(scope="session")
+def tuned(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> exporting.Tuned:
+    """A finished run of the tiny model, whose adapter changes what it says. Exports may be added to it."""
+    return exporting.make_run(tmp_path_factory.mktemp("tuned-run"), tiny_model)

@@ -31,7 +31,7 @@ def doctor(
         found.append(check)
         if as_json:
             continue
-        head = f"{_MARKS[check.status]:<9}{check.name:<17}"
+        head = f"{_MARKS[check.status]:<9}{check.name:<18}"
         width = max(20, output.width() - len(head))
         rows = [part for text in (check.detail, check.fix) for part in textwrap.wrap(text, width)]
         output.line(head + (rows[0] if rows else ""))

@@ -34,8 +34,8 @@ def open_wizard(*, demo: bool = False, attach: RunFolder | None = None) -> int:
 def demo(plain: PlainOption = False, settings: SetOption = None) -> None:
     """Tune a small model in about three minutes and see what it learned.
 
-    In a terminal the wizard opens with the demo filled in; with --plain, or where there is no terminal, it runs to its
-    end in plain lines.
+    In a terminal the wizard opens with the demo filled in. With --plain or --set, or where there is no terminal, it
+    runs to its end in plain lines.
     """
     from ...core.demo.recipe import demo_recipe
 
@@ -191,8 +191,10 @@ def _check_sources(recipe: Recipe) -> None:
 
     A hub dataset is left to the worker, which has to download it anyway.
     """
-    from ...core import dataset, model
+    from ...core import dataset, model, system, training
 
+    for _, error in training.problems(recipe, system.snapshot()):
+        raise error
     model.check_template(model.inspect(recipe.model.source, recipe.model.revision))
     if dataset.source_kind(recipe.dataset.source) != "hub":
         dataset.inspect(recipe.dataset)
