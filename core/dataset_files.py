@@ -256,12 +256,12 @@ def _parquet(source: Source, reading: Reading) -> Iterator[Located]:
 
     try:
         with pyarrow.parquet.ParquetFile(source.path) as file:
-            reading.rows = file.metadata.num_rows
+            total = reading.rows = file.metadata.num_rows
             number = 0
             for batch in file.iter_batches(batch_size=128):
                 for row in batch.to_pylist():
                     number += 1
-                    reading.done_bytes = int(source.bytes * number / max(1, reading.rows))
+                    reading.done_bytes = int(source.bytes * number / max(1, total))
                     yield Located(number, row)
     except (pyarrow.ArrowException, ValueError, OverflowError) as error:
         raise broken(

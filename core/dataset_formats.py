@@ -147,7 +147,7 @@ def conversation(row: Mapping[str, Any], format: Format, section: DatasetSection
         system = own if own.strip() else (section.system_prompt or "")
         if system.strip():
             said.insert(0, ("system", system))
-    said = [(role, text) for role, text in said if role != "system" or text.strip()]
+    said = [turn for turn in said if turn[0] != "system" or turn[1].strip()]
     _check(said)
     everything = section.train_on == "everything"
     return tuple(Turn(role, _writable(text), everything or role == "assistant") for role, text in said)

@@ -244,6 +244,7 @@ class Glyphs:
     marker: str
     levels: str
     line: str
+    point: str
     axis: str
     tick: str
     corner: str
@@ -281,6 +282,7 @@ UNICODE = Glyphs(
     marker="┃",
     levels="▁▂▃▄▅▆▇█",
     line="━",
+    point="⠶",
     axis="│",
     tick="┤",
     corner="└",
@@ -318,6 +320,7 @@ ASCII = Glyphs(
     marker="|",
     levels="_.,-=+*#",
     line="-",
+    point="o",
     axis="|",
     tick="+",
     corner="+",

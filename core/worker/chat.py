@@ -122,7 +122,9 @@ class Chat:
         except Unrenderable:
             return None
         whole = text.startswith(before) and text.startswith(until) and len(before) < len(until)
-        return (len(before), len(until)) if whole else None
+        if not whole or not _shows(text[len(before) : len(until)], turns[index]):
+            return None
+        return len(before), len(until)
 
     def _span_by_difference(self, turns: Sequence[Turn], index: int, text: str) -> tuple[int, int]:
         said = turns[index].text.strip()
@@ -134,7 +136,7 @@ class Chat:
         start = _common(text, other)
         tail = _common(text[start:][::-1], other[start:][::-1])
         end = len(text) - tail
-        if text[start:end].strip() != said:
+        if not _shows(text[start:end], turns[index]):
             raise Unrenderable("the chat template hides its answer")
         rest = text[end:].lstrip()
         mark = next((special for special in self._special if rest.startswith(special)), "")
@@ -192,6 +194,11 @@ class Chat:
         if bos is not None and bos != self.tokenizer.eos_token_id and ids[:2] == [bos, bos]:
             return ids[1:]
         return ids
+
+
+def _shows(body: str, turn: Turn) -> bool:
+    """Whether `body` holds how the turn ends. A template may drop what comes first (reasoning), never the answer."""
+    return turn.text.strip()[-16:] in body
 
 
 def _common(one: str, other: str) -> int:

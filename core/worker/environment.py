@@ -18,6 +18,8 @@ def prepare() -> None:
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "TOKENIZERS_PARALLELISM": "true",
         "WANDB_DISABLED": "true",
+        # Threads that wait by spinning slow a shared machine down tenfold and more; the wizard is already one sharer.
+        "OMP_WAIT_POLICY": "PASSIVE",
     }.items():
         os.environ.setdefault(name, value)
     if os.environ.get("HF_HUB_OFFLINE") == "1":

@@ -55,6 +55,7 @@ def arguments(recipe: Recipe, folder: Path, dtype: str) -> Any:
         "max_length": recipe.model.max_length,
         "packing": training.packing,
         "eval_packing": False,
+        "dataset_kwargs": {"skip_prepare_dataset": True},  # the rows are tokenized, labelled, cut and packed
         "eval_strategy": "no",
         "save_strategy": "no",
         "save_total_limit": CHECKPOINTS_KEPT,
@@ -73,6 +74,17 @@ def arguments(recipe: Recipe, folder: Path, dtype: str) -> Any:
     if not recipe.lora.gradient_checkpointing:
         settings["gradient_checkpointing"] = False  # TRL turns it on by itself
     return SFTConfig(**settings)
+
+
+def packed(rows: Any, recipe: Recipe) -> Any:
+    """`rows` put together into sequences of up to the sequence length, best fit first, labels and all.
+
+    A column `seq_lengths` keeps them apart: the trainer's collator numbers the positions of each row from 0, and
+    Unsloth's attention does not look across.
+    """
+    from trl import pack_dataset
+
+    return pack_dataset(rows, recipe.model.max_length, strategy="bfd").shuffle(seed=recipe.training.seed)
 
 
 def build(
@@ -94,7 +106,7 @@ def build(
     trainer = SFTTrainer(
         model=loaded.model,
         args=args,
-        train_dataset=prepared.train.rows,
+        train_dataset=packed(prepared.train.rows, recipe) if recipe.training.packing else prepared.train.rows,
         eval_dataset=evaluation,
         processing_class=loaded.tokenizer,
         callbacks=[reporter],

@@ -6,15 +6,16 @@ import asyncio
 import math
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from textual.app import App, ComposeResult
+
 from finetui.tui import theme
 from finetui.tui.widgets.chart import LineChart
 from finetui.tui.widgets.plot import Series, render_chart
 from finetui.tui.widgets.scale import nice_step, number, robust_range, ticks
 from finetui.tui.widgets.series import LIMIT, Smoothed, Thinned
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from rich.cells import cell_len
-from textual.app import App, ComposeResult
 
 SIZES = st.tuples(st.integers(20, 200), st.integers(5, 60))
 VALUES = st.floats(allow_nan=True, allow_infinity=True, width=64)
@@ -33,10 +34,11 @@ def plain(series: list[Series], width: int = 80, height: int = 20, **more) -> li
 
 
 def braille(lines: list[str]) -> list[tuple[int, int]]:
-    """Cells with dots, as (row, column)."""
+    """Cells with dots under the legend, as (row, column)."""
     return [
         (row, column)
         for row, line in enumerate(lines)
+        if row
         for column, mark in enumerate(line)
         if 0x2800 < ord(mark) <= 0x28FF
     ]
@@ -175,7 +177,7 @@ def test_legend_has_last_values_and_gives_up_the_least_important_first():
         Series("evaluation", [1, 2], [0.5, 0.41], "$success", style="points"),
     ]
     wide = plain(series, 80, 12, title="Loss", notes=[("rate", "6e-5")])[0]
-    assert all(part in wide for part in ("Loss", "train ━ 0.380", "evaluation ━ 0.410", "rate 6e-5"))
+    assert all(part in wide for part in ("Loss", "train ━ 0.380", "evaluation ⠶ 0.410", "rate 6e-5"))
     narrow = plain(series, 40, 12, title="Loss", notes=[("rate", "6e-5")])[0]
     assert "rate" not in narrow and "train ━ 0.380" in narrow
     assert "train" in plain(series, 20, 5, title="Loss")[0]
@@ -255,6 +257,7 @@ async def test_the_widget_grows_live_and_fits_its_size(size):
         assert "waiting" in await _shown(pilot)
         chart.set_x_max(500)
         chart.extend("train", ((index, 2 / (index + 1)) for index in range(400)))
+        text = ""
         for _ in range(100):
             if "500" in (text := await _shown(pilot)):
                 break

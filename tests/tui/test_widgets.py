@@ -5,12 +5,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 import pytest
-from finetui.tui import theme
-from finetui.tui.widgets.bars import Gauge, History, Load, ProgressLine, bar, sparkline
-from finetui.tui.widgets.footer import Footer
-from finetui.tui.widgets.header import Header, MachineLine
-from finetui.tui.widgets.rail import StepRail
-from finetui.tui.widgets.text import clip, clip_middle, clip_parts, literal
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
@@ -20,6 +14,12 @@ from textual.containers import Container
 from textual.widget import Widget
 from textual.widgets import Input
 
+from finetui.tui import theme
+from finetui.tui.widgets.bars import Fit, Gauge, History, Load, ProgressLine, bar, sparkline
+from finetui.tui.widgets.footer import Footer
+from finetui.tui.widgets.header import Header, MachineLine
+from finetui.tui.widgets.rail import StepRail
+from finetui.tui.widgets.text import clip, clip_middle, clip_parts, literal
 from tests.screenshots.render import NoBrowser, svg_to_png
 
 STEPS = [
@@ -113,11 +113,12 @@ async def test_gauge_says_label_verdict_value_and_caption(size):
     gauge = Gauge("Memory")
     app = _App(gauge)
     async with app.run_test(size=size) as pilot:
-        for fit, words in (
+        verdicts: tuple[tuple[Fit, str], ...] = (
             ("ok", "✓ fits 7.6 of"),
             ("tight", "! tight 7.6 of"),
             ("over", "✗ too much 7.6 of"),
-        ):
+        )
+        for fit, words in verdicts:
             gauge.show("7.6 of 24.0 GB", Load(7.6, 24), fit=fit, caption="weights 2.2 · activations 4.3")
             await pilot.pause()
             first, middle, last = lines(gauge)

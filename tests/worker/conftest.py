@@ -25,3 +25,11 @@ def tiny_base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty short conversations as a JSONL file."""
     return tiny.write_rows(tmp_path_factory.mktemp("tiny-rows") / "rows.jsonl", 40)
+
+
+@pytest.fixture(scope="session")
+def unsloth() -> None:
+    """Unsloth imported into this process, first, as the worker does it."""
+    from finetui.core.worker import environment
+
+    environment.import_unsloth()

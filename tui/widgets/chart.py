@@ -95,7 +95,7 @@ class LineChart(Widget):
         """Add points (x, y), in the order of x, to the series `name`. NaN and infinities are counted in the
         legend.
 
-        About 3 µs a point: give a long history in slices of a few thousand, so that keys are answered between.
+        About 3 µs a point: give a long history in slices of a few thousand, so that keys are heard between.
         """
         live = self._series[name]
         added = list(points)

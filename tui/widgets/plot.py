@@ -198,7 +198,7 @@ def _legend(
                 1,
                 [
                     (literal(one.name) + " ", LABEL),
-                    (marks.line + " ", one.color),
+                    ((marks.point if one.style == "points" else marks.line) + " ", one.color),
                     (value, f"bold {one.color}"),
                 ],
             )

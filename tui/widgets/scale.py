@@ -40,7 +40,7 @@ def number(value: float, step: float | None = None) -> str:
 
     Without `step`: three significant digits.
     """
-    if value == 0 or (step and abs(value) < step * 1e-6):
+    if abs(value) < 1e-290 or (step and abs(value) < step * 1e-6):
         return "0"
     size = abs(value)
     if step is None:
@@ -84,15 +84,19 @@ def robust_range(values: Sequence[float]) -> Range:
 
 def framed(found: Range, rows: int) -> tuple[Range, list[float]]:
     """`found` widened to round numbers, and the ticks that a plot of `rows` rows carries."""
-    low, high = found.low, found.high
-    if not math.isfinite(high - low):  # the difference of two huge values overflows
-        low, high = max(low, -8e307), min(high, 8e307)
-    if high - low <= 1e-9 * max(abs(low), abs(high)):
-        room = abs(high) * 0.1 or 1.0
+    # Outside 1e±290 a difference or a quotient of two values would overflow.
+    low, high = (max(-1e290, min(1e290, value)) for value in (found.low, found.high))
+    size = max(abs(low), abs(high))
+    if high - low <= max(1e-9 * size, 1e-290):
+        room = size * 0.1 if size > 1e-280 else 1.0
         low, high = low - room, high + room
     elif low > 0 and low < 0.35 * high and not found.below:
         low = 0.0
     most = max(1, min(6, (rows + 1) // 3))
-    half = nice_step(high - low, most) / 2
-    low, high = math.floor(low / half + 1e-9) * half, math.ceil(high / half - 1e-9) * half
-    return Range(low, high, found.above, found.below), ticks(low, high, most)
+    step = nice_step(high - low, most)
+    for part in (step / 5, step / 2, step):
+        bottom, top = math.floor(low / part + 1e-9) * part, math.ceil(high / part - 1e-9) * part
+        marks = ticks(bottom, top, most)
+        if len(marks) > 1:
+            break
+    return Range(bottom, top, found.above, found.below), marks

@@ -1,0 +1,70 @@
+"""What every test of the wizard needs: a fresh home, waiting for conditions, and the text on the screen."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from finetui.tui.app import FinetuiApp
+from textual.pilot import Pilot
+
+SIZES = ((80, 24), (120, 36))
+PATIENCE_SECONDS = 60.0
+"""A loaded machine is slow; a condition that never holds fails after this."""
+
+
+def seen(app: FinetuiApp) -> str:
+    """The text that the terminal shows now, line by line."""
+    return "\n".join(strip.text for strip in app.screen._compositor.render_strips(app.size))
+
+
+async def until(pilot: Pilot[Any], check: Callable[[], object], what: str = "") -> None:
+    """Waits until `check()` is true, however long a busy machine takes. Fails with what the screen shows."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not check():
+        if time.monotonic() > deadline:
+            app = pilot.app
+            assert isinstance(app, FinetuiApp)
+            raise AssertionError(f"waited in vain {what}\n{seen(app)}")
+        await pilot.pause()
+        await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def wizard(size: tuple[int, int] = (80, 24), **options: Any) -> AsyncIterator[tuple[FinetuiApp, Pilot[Any]]]:
+    """The application at `size`, Home shown."""
+    app = FinetuiApp(**options)
+    async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: app.screen.query("#menu"), "for Home")
+        yield app, pilot
+
+
+async def at_step(app: FinetuiApp, pilot: Pilot[Any], step: str) -> None:
+    """Waits until `step` is shown and a control has the focus."""
+    await until(pilot, lambda: getattr(app.screen, "step", "") == step and app.focused is not None, f"for {step}")
+    await pilot.pause()
+
+
+async def press(pilot: Pilot[Any], *keys: str) -> None:
+    """Presses `keys` one by one."""
+    for key in keys:
+        await pilot.press(key)
+    await pilot.pause()
+
+
+async def type_over(pilot: Pilot[Any], text: str) -> None:
+    """Replaces the text of the focused input."""
+    await pilot.press("end", "ctrl+u")
+    for character in text:
+        await pilot.press(_KEYS.get(character, character))
+    await pilot.pause()
+
+
+_KEYS = {
+    " ": "space", "/": "slash", ".": "full_stop", "-": "minus", "_": "underscore", "[": "left_square_bracket",
+    "]": "right_square_bracket", "@": "at", "=": "equals_sign", "(": "left_parenthesis", ")": "right_parenthesis",
+    "'": "apostrophe", ",": "comma", ":": "colon",
+}  # fmt: skip

@@ -1,0 +1,143 @@
+"""The worker as a process: warm and cold, alone on its run, and gone when nobody needs it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from finetui.core import atomic
+from finetui.core.runs.events import Checkpoint, Ended, Evaluation, Exported, Sample, Started, Step
+from finetui.core.worker.events import EventWriter
+
+from . import harness
+
+
+def warm(folder: Path) -> subprocess.Popen[bytes]:
+    folder.mkdir()
+    with (folder / "log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "finetui.core.worker", "warm", str(folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def test_a_warm_worker_does_the_job_it_is_given(tiny_model: Path, tiny_rows: Path, tmp_path: Path) -> None:
+    worker = warm(tmp_path / "warm")
+    harness.until((tmp_path / "warm/ready").exists, worker)
+    run = harness.make_run(harness.recipe(tiny_model, tiny_rows, max_steps=3))
+    (run.control / "save").touch()  # asked for between the start and the worker's look
+    atomic.write_text(tmp_path / "warm/go", json.dumps({"job": "train", "run": str(run.path), "formats": []}))
+    assert harness.finish(worker, run) == 0
+    (started,) = harness.events(run, Started)
+    assert started.pid == worker.pid
+    assert harness.ended(run).reason == "completed" and harness.events(run, Exported)
+    assert "Unsloth" in run.log.read_text()  # what libraries print goes to the run's log
+    assert Path(run.adapter / "adapter_config.json").is_file()
+
+
+def test_a_warm_worker_ends_with_its_folder(tmp_path: Path) -> None:
+    worker = warm(tmp_path / "warm")
+    harness.until((tmp_path / "warm/ready").exists, worker)
+    (tmp_path / "warm").rename(tmp_path / "gone")
+    assert worker.wait(harness.PATIENCE) == 0
+
+
+def test_a_warm_worker_ends_with_its_parent(tmp_path: Path) -> None:
+    """A process in between starts the worker and dies."""
+    script = (
+        "import subprocess, sys, time\n"
+        "p = subprocess.Popen([sys.executable, '-m', 'finetui.core.worker', 'warm', sys.argv[1]], start_new_session=True)\n"
+        "print(p.pid, flush=True)\n"
+        "time.sleep(3600)\n"
+    )
+    folder = tmp_path / "warm"
+    folder.mkdir()
+    parent = subprocess.Popen([sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    worker = psutil.Process(int(parent.stdout.readline()))
+    harness.until((folder / "ready").exists)
+    assert worker.is_running()
+    parent.kill()
+    parent.wait()
+    harness.until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_a_second_worker_is_refused_and_requests_are_served(tiny_model: Path, tiny_rows: Path) -> None:
+    run = harness.make_run(
+        harness.recipe(tiny_model, tiny_rows, max_steps=100_000, epochs=1000.0, sample_count=1)
+    )
+    first = harness.start("train", run)
+    harness.until(lambda: harness.losses(run), first)
+    second = harness.start("resume", run)
+    assert harness.finish(second, run) == 2
+    assert "another worker" in run.log.read_text()
+    assert len(harness.events(run, Started)) == 1 and not harness.events(run, Ended)
+
+    for name, kind in (("save", Checkpoint), ("evaluate", Evaluation), ("sample", Sample)):
+        before = len(harness.events(run, kind))
+        (run.control / name).touch()
+        harness.until(lambda kind=kind, before=before: len(harness.events(run, kind)) > before, first)
+    assert not list(run.control.iterdir())
+    steps = [step.step for step in harness.events(run, Step)]
+    assert steps == list(range(1, len(steps) + 1))
+    first.send_signal(signal.SIGTERM)
+    assert harness.finish(first, run) == 0
+    assert harness.ended(run).reason == "stopped"
+
+
+def test_a_stop_during_the_import_ends_before_training(tiny_model: Path, tiny_rows: Path) -> None:
+    run = harness.make_run(harness.recipe(tiny_model, tiny_rows))
+    worker = harness.start("train", run)
+    harness.until(lambda: harness.events(run, Started), worker)
+    (run.control / "stop").touch()
+    assert harness.finish(worker, run) == 0
+    assert harness.ended(run).reason == "stopped" and not harness.events(run, Step)
+
+
+def test_a_wrong_command_line_says_how() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "finetui.core.worker", "dance"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and "usage:" in done.stderr
+
+
+@pytest.mark.parametrize("tail", [b"", b'{"v":1,"seq":3,"ts":1.0,"ki'])
+def test_the_writer_goes_on_where_the_file_ends(tmp_path: Path, tail: bytes) -> None:
+    path = tmp_path / "events.jsonl"
+    writer = EventWriter(path)
+    writer.emit(Evaluation(1, 2.0))
+    writer.emit(Evaluation(2, 1.0))
+    writer.close()
+    with path.open("ab") as file:
+        file.write(tail)
+    again = EventWriter(path)
+    again.emit(Evaluation(3, 0.5))
+    again.close()
+    from finetui.core.runs.events import read_all
+
+    assert [(r.seq, r.event) for r in read_all(path)] == [
+        (n, Evaluation(n, loss)) for n, loss in ((1, 2.0), (2, 1.0), (3, 0.5))
+    ]
+
+
+def test_events_wait_while_they_cannot_be_written(tmp_path: Path) -> None:
+    folder = tmp_path / "later"
+    writer = EventWriter(folder / "events.jsonl")
+    writer.emit(Evaluation(1, 2.0))  # no such folder: an OSError inside, none outside
+    folder.mkdir()
+    writer.emit(Evaluation(2, 1.0))
+    from finetui.core.runs.events import read_all
+
+    assert [(r.seq, r.event) for r in read_all(folder / "events.jsonl")] == [
+        (1, Evaluation(1, 2.0)),
+        (2, Evaluation(2, 1.0)),
+    ]

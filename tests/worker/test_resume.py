@@ -1,0 +1,101 @@
+"""Runs that are stopped, killed or damaged go on as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from finetui.core.recipe import Recipe
+from finetui.core.runs.events import Checkpoint, Device, Ended, Step
+from finetui.core.runs.store import RunFolder
+
+from . import harness
+
+STEPS = 40
+
+
+@pytest.fixture(scope="module")
+def made_of(tiny_model: Path, tiny_rows: Path) -> Recipe:
+    return harness.recipe(
+        tiny_model, tiny_rows, max_steps=STEPS, save_every_steps=4, gradient_accumulation_steps=2, dropout=0.1
+    )
+
+
+@pytest.fixture(scope="module")
+def never_stopped(made_of: Recipe) -> RunFolder:
+    run = harness.make_run(made_of)
+    assert harness.finish(harness.start("train", run), run) == 0
+    return run
+
+
+def assert_same_losses(run: RunFolder, reference: RunFolder) -> None:
+    found, expected = harness.losses(run), harness.losses(reference)
+    assert sorted(found) == sorted(expected) == list(range(1, STEPS + 1))
+    assert all(abs(found[step] - expected[step]) < 1e-4 for step in expected), (found, expected)
+    last = [harness.events(r, Step)[-1] for r in (run, reference)]
+    assert last[0].tokens == last[1].tokens and last[0].trained_tokens == last[1].trained_tokens
+
+
+def test_a_stopped_run_resumes_with_the_same_losses(made_of: Recipe, never_stopped: RunFolder) -> None:
+    run = harness.make_run(made_of)
+    worker = harness.start("train", run)
+    harness.until(lambda: len(harness.losses(run)) >= 5, worker)
+    (run.control / "stop").touch()
+    assert harness.finish(worker, run) == 0
+    stopped_at = max(harness.losses(run))
+    assert stopped_at < STEPS
+    assert harness.ended(run).reason == "stopped"
+    assert harness.events(run, Checkpoint)[-1].step == stopped_at
+    assert (run.adapter / "adapter_model.safetensors").is_file()
+    assert not list(run.control.iterdir())
+
+    assert harness.finish(harness.start("resume", run), run) == 0
+    assert [e.reason for e in harness.events(run, Ended)] == ["stopped", "completed"]
+    assert [s.step for s in harness.events(run, Step)] == list(range(1, STEPS + 1))
+    assert_same_losses(run, never_stopped)
+
+
+def test_a_killed_run_falls_back_to_the_last_whole_checkpoint(
+    made_of: Recipe, never_stopped: RunFolder
+) -> None:
+    run = harness.make_run(made_of)
+    worker = harness.start("train", run)
+    harness.until(lambda: len(harness.events(run, Checkpoint)) >= 3, worker)
+    worker.send_signal(signal.SIGKILL)
+    assert worker.wait(harness.PATIENCE) == -signal.SIGKILL
+    assert not harness.events(run, Ended)
+    newest = max(run.checkpoints.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
+    weights = newest / "adapter_model.safetensors"
+    if weights.exists():
+        os.truncate(weights, weights.stat().st_size // 2)
+
+    assert harness.finish(harness.start("resume", run), run) == 0
+    assert "checkpoint-damaged" in harness.codes(run)
+    assert_same_losses(run, never_stopped)
+
+
+def test_sigterm_saves_and_a_second_one_is_harmless(made_of: Recipe) -> None:
+    run = harness.make_run(made_of)
+    worker = harness.start("train", run)
+    harness.until(lambda: harness.losses(run), worker)
+    worker.send_signal(signal.SIGTERM)
+    worker.send_signal(signal.SIGTERM)
+    assert harness.finish(worker, run) == 0
+    assert harness.ended(run).reason == "stopped"
+    assert harness.events(run, Checkpoint)[-1].step == max(harness.losses(run)) < STEPS
+
+
+def test_stop_now_saves_nothing(made_of: Recipe) -> None:
+    run = harness.make_run(
+        made_of.model_copy(update={"training": made_of.training.model_copy(update={"save_every_steps": 0})})
+    )
+    worker = harness.start("train", run)
+    harness.until(lambda: harness.losses(run), worker)
+    (run.control / "stop-now").touch()
+    assert harness.finish(worker, run) == 0
+    assert harness.ended(run).reason == "stopped" and max(harness.losses(run)) < STEPS
+    assert not run.adapter.exists() and not list(run.checkpoints.iterdir())
+    assert harness.events(run, Device)

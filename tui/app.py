@@ -1,0 +1,475 @@
+"""The application: its state, the way between its screens, and what holds on every one of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+from textual.signal import Signal
+from textual.timer import Timer
+
+from ..core import paths
+from ..core.draft import Draft
+from ..core.errors import FinetuiError
+from ..core.recipe import STEPS, DatasetSection, Recipe, fields
+from .theme import (
+    ANSI,
+    DARK,
+    HORIZONTAL_BREAKPOINTS,
+    LIGHT,
+    VERTICAL_BREAKPOINTS,
+    choose_glyphs,
+    register_themes,
+)
+from .wizard import STEP_NAMES, Wizard
+
+if TYPE_CHECKING:
+    from ..core.runs.store import RunFolder
+    from ..core.runs.warm import Warm
+    from .widgets.header import MachineLine
+
+T = TypeVar("T")
+INNER = ("choice", "checklist", "rail", "form")
+"""Bindings of single widgets, whose ids start so, are no commands of the palette."""
+GIB = 1024**3
+SNAPSHOT_SECONDS = 2.0
+SAVE_AFTER_SECONDS = 0.4
+INSPECT_AFTER_SECONDS = 0.5
+RESTORE = b"\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[<u\x1b[?1049l\x1b[?25h"
+"""Mouse and paste modes off, the usual screen back, the cursor shown."""
+
+
+class FinetuiApp(App[int], inherit_bindings=False):
+    """The wizard. Its exit value is the process's exit code."""
+
+    TITLE = "finetui"
+    CSS_PATH = "styles/app.tcss"
+    ENABLE_COMMAND_PALETTE = True
+    HORIZONTAL_BREAKPOINTS = HORIZONTAL_BREAKPOINTS
+    VERTICAL_BREAKPOINTS = VERTICAL_BREAKPOINTS
+    COMMAND_PALETTE_BINDING = "ctrl+p"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("question_mark", "help", "Help", key_display="?", id="app.help", tooltip="Explain this, and list the keys"),
+        Binding("f1", "help", "Help", key_display="F1", id="app.help", tooltip="Explain this, and list the keys"),
+        Binding("q", "quit", "Quit", id="app.quit", tooltip="Leave finetui; running trainings go on"),
+        Binding("ctrl+q", "quit", "Quit", id="app.quit", tooltip="Leave finetui; running trainings go on"),
+        Binding("ctrl+c", "help_quit", show=False, system=True),
+    ]
+
+    def __init__(self, *, demo: bool = False, attach: Path | None = None, ascii: bool = False) -> None:
+        """`demo`: Home offers the demo first. `attach`: a run folder to open at once. `ascii`: nothing but ASCII."""
+        choose_glyphs(True if ascii else None)
+        super().__init__()
+        register_themes(self)
+        self.demo = demo
+        self.attach = attach
+        self.wizard = Wizard()
+        self.saved_draft: Draft | None = None
+        self.changed: Signal[None] = Signal(self, "changed")
+        """Published when the draft, the facts or the machine changed."""
+        self.log_path = paths.data() / "finetui.log"
+        self._tickets: dict[str, int] = {}
+        self._save_timer: Timer | None = None
+        self._inspect_timers: dict[str, Timer] = {}
+        self._warm: Warm | None = None
+        self._warming = False
+        self._save_failed = False
+
+    # ── Start and end ──
+
+    def on_mount(self) -> None:
+        if os.environ.get("COLORTERM", "") == "" and os.environ.get("TERM", "").endswith(("-16color", "linux", "ansi")):
+            self.theme = ANSI.name
+        self._catch_signals()
+        self.saved_draft = Draft.load()
+        from .screens.home import HomeScreen
+
+        self.push_screen(HomeScreen())
+        if self.attach is not None:
+            self.open_run(self.attach)
+        self._look_at_machine()
+        self.set_interval(SNAPSHOT_SECONDS, self._look_at_machine)
+
+    def _catch_signals(self) -> None:
+        """On SIGTERM and SIGHUP the terminal is given back before the process goes. Runs are not touched."""
+        if self.is_headless:
+            return
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):
+                loop.add_signal_handler(number, self._leave_by_signal, number)
+
+    def _leave_by_signal(self, number: int) -> None:
+        code = 128 + number
+
+        def give_up() -> None:
+            # A terminal that hung up may block the ordinary way out.
+            with contextlib.suppress(OSError):
+                os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, RESTORE)
+            self._close_warm()
+            os._exit(code)
+
+        timer = threading.Timer(3.0, give_up)
+        timer.daemon = True
+        timer.start()
+        self.exit(code, return_code=code)
+
+    async def on_unmount(self) -> None:
+        self._flush_draft()
+        self._close_warm()
+
+    async def action_quit(self) -> None:
+        """Leave; a screen with a running training may ask first (`ask_quit`)."""
+        ask = getattr(self.screen, "ask_quit", None)
+        if ask is not None:
+            ask()
+        else:
+            self.exit(0)
+
+    # ── Work off the event loop ──
+
+    def in_background(
+        self,
+        group: str,
+        work: Callable[[], T],
+        done: Callable[[T], object],
+        failed: Callable[[FinetuiError], object] | None = None,
+    ) -> None:
+        """Runs `work` in a thread of its own, then `done` with its result on the event loop.
+
+        Only the newest call of a `group` is answered. A FinetuiError goes to `failed` (an error card by default);
+        anything else is logged and becomes one. The threads are daemons: a hub that does not answer delays no exit.
+        """
+        ticket = self._tickets[group] = self._tickets.get(group, 0) + 1
+
+        def answer(callback: Callable[[Any], object], value: object) -> None:
+            if self._tickets.get(group) == ticket and self.is_running:
+                callback(value)
+
+        def run() -> None:
+            try:
+                result = work()
+            except FinetuiError as error:
+                self.call_later(answer, failed or self.show_error, error)
+            except Exception as error:  # the thread's edge
+                self.write_log(error)
+                self.call_later(answer, failed or self.show_error, self.unexpected(error))
+            else:
+                self.call_later(answer, done, result)
+
+        threading.Thread(target=run, name=group, daemon=True).start()
+
+    def forget(self, group: str) -> None:
+        """Lets no earlier call of `group` answer any more."""
+        self._tickets[group] = self._tickets.get(group, 0) + 1
+
+    # ── Errors ──
+
+    def show_error(self, error: FinetuiError, then: Callable[[], object] | None = None) -> None:
+        """Shows `error` as a card."""
+        from .modals.card import ErrorCard
+
+        self.push_screen(ErrorCard(error), (lambda _: then()) if then is not None else None)
+
+    def unexpected(self, error: BaseException) -> FinetuiError:
+        """A card for an error that nobody foresaw."""
+        return FinetuiError(
+            "Something went wrong inside finetui.",
+            f"{type(error).__name__}: {error}"[:300],
+            f"Your draft and your runs are safe. The details are in {self.log_path}.",
+            code="unexpected",
+        )
+
+    def write_log(self, error: BaseException) -> None:
+        """Appends the traceback to finetui.log (0600)."""
+        with contextlib.suppress(OSError):
+            paths.private_dir(self.log_path.parent)
+            handle = os.open(self.log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            with os.fdopen(handle, "a", encoding="utf-8", errors="replace") as file:
+                file.write(time.strftime("%Y-%m-%d %H:%M:%S\n"))
+                file.write("".join(traceback.format_exception(error)) + "\n")
+
+    def _handle_exception(self, error: Exception) -> None:
+        """No traceback on the screen: it goes to the log, and finetui ends with words."""
+        self.write_log(error)
+        if self._exception is None:
+            self._exception = error
+            self._exception_event.set()
+        card = error if isinstance(error, FinetuiError) else self.unexpected(error)
+        self._return_code = 1
+        from rich.text import Text
+
+        if not self._exit_renderables:
+            self._exit_renderables.append(Text(f"finetui: {card.what}\n{card.why}\n{card.fix}".rstrip()))
+        self._close_messages_no_wait()
+
+    # ── Between the screens ──
+
+    def go(self, step: str) -> None:
+        """Shows `step`, in place of the step that is shown now."""
+        from .screens import screen_of
+
+        screen = screen_of(step)
+        if getattr(self.screen, "step", ""):
+            self.switch_screen(screen)
+        else:
+            self.push_screen(screen)
+
+    def go_home(self) -> None:
+        """Back to Home, whatever is above it."""
+        while len(self.screen_stack) > 2:
+            self.pop_screen()
+
+    def begin(self, recipe: Recipe | None = None, draft: Draft | None = None) -> None:
+        """Starts the wizard with `recipe`, or goes on with `draft`."""
+        self.wizard = Wizard(draft=draft or Draft(recipe), machine=self.wizard.machine)
+        self.saved_draft = self.wizard.draft
+        self.draft_changed("")
+        self.inspect("model", at_once=True)
+        self.inspect("dataset", at_once=True)
+        self._warm_up()
+        self.go("model")
+
+    def start_run(self) -> None:
+        """Starts the training of the draft and opens its run."""
+        wizard = self.wizard
+        for step in STEPS:
+            wrong = wizard.problems(step)
+            if wrong:
+                self.notify(wizard.sentence(*wrong[0]), title=STEP_NAMES[step], severity="error", markup=False)
+                wizard.focused[step] = wrong[0][0]
+                self.go(step)
+                return
+            trouble = wizard.trouble(step)
+            if trouble is not None:
+                self.show_error(trouble, lambda step=step: self.go(step))
+                return
+        recipe, machine, warm = wizard.draft.recipe(), wizard.machine, self._warm
+
+        def work() -> RunFolder:
+            from ..core import training
+            from ..core.runs import launch
+
+            if machine is not None:
+                for _, problem in training.problems(recipe, machine):
+                    raise problem
+            return launch.new(recipe, Path.cwd(), warm=warm)
+
+        def done(run: RunFolder) -> None:
+            self._warm = None
+            self.saved_draft = None
+            if self._save_timer is not None:
+                self._save_timer.stop()
+                self._save_timer = None
+            with contextlib.suppress(OSError):
+                paths.draft().unlink()
+            self.open_run(run.path)
+
+        self.in_background("start", work, done)
+
+    def open_run(self, folder: Path) -> None:
+        """Shows the run in `folder`."""
+        from .screens import run_screen
+
+        screen = run_screen(folder)
+        if getattr(self.screen, "step", ""):
+            self.switch_screen(screen)
+        else:
+            self.push_screen(screen)
+
+    # ── The draft ──
+
+    def draft_changed(self, path: str) -> None:
+        """Call it after each change of the draft: it is saved soon, and what depends on `path` is looked at again."""
+        if self._save_timer is None:
+            self._save_timer = self.set_timer(SAVE_AFTER_SECONDS, self._save_draft)
+        if path in ("model.source", "model.revision"):
+            self.inspect("model")
+        elif path.startswith("dataset."):
+            self.inspect("dataset")
+        self.changed.publish(None)
+
+    def _save_draft(self) -> None:
+        self._save_timer = None
+        self.in_background("draft", self.wizard.draft.save, self._saved, self._not_saved)
+
+    def _saved(self, _: None) -> None:
+        self._save_failed = False
+
+    def _not_saved(self, error: FinetuiError) -> None:
+        if not self._save_failed:  # say it once, not at every key
+            self._save_failed = True
+            self.notify(f"{error.why} {error.fix}", title=error.what, severity="warning", markup=False)
+
+    def _flush_draft(self) -> None:
+        if self._save_timer is not None:
+            self._save_timer = None
+            with contextlib.suppress(FinetuiError):
+                self.wizard.draft.save()
+
+    # ── What is known ──
+
+    def inspect(self, step: str, at_once: bool = False) -> None:
+        """Looks at the model or the dataset that the draft names, after a moment without another change."""
+        timer = self._inspect_timers.pop(step, None)
+        if timer is not None:
+            timer.stop()
+        self.forget(step)
+        look = self._inspect_model if step == "model" else self._inspect_dataset
+        self._seen(step, None, None, busy=not self.wizard.problems(step), keep=True)
+        if at_once:
+            look()
+        else:
+            self._inspect_timers[step] = self.set_timer(INSPECT_AFTER_SECONDS, look)
+
+    def _seen(self, step: str, facts: Any, error: FinetuiError | None, busy: bool = False, keep: bool = False) -> None:
+        wizard = self.wizard
+        setattr(wizard, f"{step}_busy", busy)
+        setattr(wizard, f"{step}_error", error)
+        if not keep or not busy:
+            setattr(wizard, f"{step}_facts", facts)
+        self.changed.publish(None)
+
+    def _inspect_model(self) -> None:
+        from ..core import model
+
+        draft = self.wizard.draft
+        if self.wizard.problem("model.source") or self.wizard.problem("model.revision"):
+            self._seen("model", None, None)
+            return
+        source, revision = str(draft["model.source"]).strip(), draft["model.revision"]
+        self.in_background(
+            "model",
+            lambda: model.inspect(source, revision),
+            lambda facts: self._seen("model", facts, None),
+            lambda error: self._seen("model", None, error),
+        )
+
+    def _inspect_dataset(self) -> None:
+        from ..core import dataset
+
+        values = {spec.path.split(".")[1]: self.wizard.draft[spec.path] for spec in fields("dataset")}
+        try:
+            section = DatasetSection.model_validate(values)
+        except ValueError:
+            self._seen("dataset", None, None)
+            return
+        self.in_background(
+            "dataset",
+            lambda: dataset.inspect(section),
+            lambda facts: self._seen("dataset", facts, None),
+            lambda error: self._seen("dataset", None, error),
+        )
+
+    def _look_at_machine(self) -> None:
+        from ..core import system
+
+        def seen(machine: Any) -> None:
+            self.wizard.machine = machine
+            self.changed.publish(None)
+
+        self.in_background("machine", system.snapshot, seen, lambda _: None)
+
+    def machine_line(self) -> MachineLine | None:
+        """The machine for the header."""
+        from .widgets.header import MachineLine
+
+        machine = self.wizard.machine
+        if machine is None:
+            return None
+        if machine.gpus:
+            gpu = max(machine.gpus, key=lambda g: g.free_bytes or 0)
+            name = gpu.name.removeprefix("NVIDIA ").removeprefix("GeForce ")
+            if len(machine.gpus) > 1:
+                name = f"{len(machine.gpus)} × {name}"
+            used = None if gpu.used_bytes is None else gpu.used_bytes / GIB
+            return MachineLine(name, used, None if gpu.total_bytes is None else gpu.total_bytes / GIB, "GiB")
+        used_bytes = machine.memory_total_bytes - machine.memory_available_bytes
+        return MachineLine(
+            f"CPU, {machine.cores} cores", used_bytes / GIB, round(machine.memory_total_bytes / GIB, 1), "GiB RAM"
+        )
+
+    # ── The warm worker ──
+
+    def _warm_up(self) -> None:
+        """Lets a worker import Unsloth while the person is still choosing."""
+        if self._warming or os.environ.get("FINETUI_NO_WARM"):
+            return
+        self._warming = True
+
+        def started(warm: Warm) -> None:
+            self._warm = warm
+
+        def work() -> Warm:
+            from ..core.runs.warm import Warm
+
+            return Warm.start()
+
+        self.in_background("warm", work, started, lambda _: None)
+
+    def _close_warm(self) -> None:
+        warm, self._warm = self._warm, None
+        if warm is not None:
+            warm.close()
+
+    # ── Actions on every screen ──
+
+    def action_help(self) -> None:
+        """Explain the focused field, and list the keys."""
+        from .modals.help import HelpModal
+
+        if not isinstance(self.screen, HelpModal):
+            self.push_screen(HelpModal(self.screen))
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """Every action of the screen in front, and the ways to go."""
+        seen: set[str] = set()
+        for active in screen.active_bindings.values():
+            binding = active.binding
+            if not binding.id or not binding.description or binding.id.split(".")[0] in INNER or binding.action in seen:
+                continue
+            seen.add(binding.action)
+            run = partial(self.run_action, binding.action, active.node)
+            key = self.get_key_display(binding)
+            yield SystemCommand(binding.description, f"{binding.tooltip or 'On this screen'} ({key})", run)
+        if getattr(screen, "step", ""):
+            for step in STEPS:
+                if step != getattr(screen, "step", ""):
+                    yield SystemCommand(f"Go to {STEP_NAMES[step]}", "Another step; nothing is lost", partial(self.go, step))
+            yield SystemCommand("Go home", "Runs, lessons, checks", self.go_home)
+        yield SystemCommand("Learn", "What fine-tuning is, in a few pages", self.open_learn)
+        yield SystemCommand("Doctor", "Check this machine", self.open_doctor)
+        for theme, words in ((DARK, "Dark colours"), (LIGHT, "Light colours"), (ANSI, "The terminal's own 16 colours")):
+            yield SystemCommand(words, "Theme", partial(setattr, self, "theme", theme.name))
+
+    def open_learn(self) -> None:
+        """Shows the primer."""
+        from .screens.learn import LearnScreen
+
+        self.push_screen(LearnScreen())
+
+    def open_doctor(self) -> None:
+        """Shows the checks of this machine."""
+        from .screens.doctor import DoctorScreen
+
+        self.push_screen(DoctorScreen())
+
+
+def run(*, demo: bool = False, attach: Path | None = None, ascii: bool = False) -> int:
+    """Runs the wizard in this terminal. Returns the exit code."""
+    app = FinetuiApp(demo=demo, attach=attach, ascii=ascii)
+    code = app.run()
+    return code if code is not None else (app.return_code or 0)

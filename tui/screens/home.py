@@ -1,0 +1,218 @@
+"""Home: begin, go on, look at runs, learn."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical, VerticalScroll
+from textual.content import Content
+from textual.screen import Screen
+from textual.widgets import OptionList, Static
+
+from ...core.demo.recipe import demo_recipe
+from ...core.draft import Draft
+from ...core.recipe import Recipe
+from ..theme import glyphs
+from ..widgets.footer import Footer
+from ..widgets.header import Header
+from ..widgets.menu import Item, Menu, state_mark
+
+if TYPE_CHECKING:
+    from ...core.runs.state import RunStatus
+    from ...core.runs.store import RunFolder
+    from ..app import FinetuiApp
+
+LOOK_SECONDS = 2.0
+MOST_RUNS = 50
+WELCOME = (
+    "finetui teaches a language model a new habit from your examples: a format, a tone, a skill. "
+    "It runs on this machine, step by step, and explains each choice."
+)
+FIRST_TIME = "New here? The demo shows it all: press Enter five times, and a small model learns to sort customer messages."
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One run as the list shows it."""
+
+    run: RunFolder
+    status: RunStatus
+
+
+def run_words(seen: Seen) -> str:
+    """What a run is at, in a few words."""
+    from ...core.text import duration_words
+
+    status = seen.status
+    words = [status.state]
+    if status.total_steps:
+        words.append(f"step {status.step:,}/{status.total_steps:,}")
+    elif status.stage and status.live:
+        words.append(status.stage)
+    if status.loss is not None:
+        words.append(f"loss {status.loss:.3g}")
+    if status.live and status.eta_seconds is not None:
+        words.append(f"{duration_words(status.eta_seconds)} left")
+    elif status.card is not None:
+        words.append(status.card.what)
+    return " · ".join(words)
+
+
+class HomeScreen(Screen[None]):
+    """Where finetui starts."""
+
+    CSS_PATH = "home.tcss"
+    AUTO_FOCUS = "#menu"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("n", "new", "New run", id="home.new", tooltip="Choose a model and data of your own"),
+        Binding("d", "demo", "Demo", id="home.demo", tooltip="The demo, filled in"),
+        Binding("l", "learn", "Learn", id="home.learn", tooltip="What fine-tuning is, in a few pages"),
+        Binding("c", "doctor", "Doctor", id="home.doctor", tooltip="Check this machine"),
+    ]
+
+    @property
+    def finetui(self) -> FinetuiApp:
+        return cast("FinetuiApp", self.app)
+
+    def compose(self) -> ComposeResult:
+        yield Header()
+        with VerticalScroll(id="home", can_focus=False), Vertical(id="home-column"):
+            yield Static(id="welcome", markup=False)
+            yield Menu(id="menu")
+        yield Footer(first=("home.new", "home.demo", "home.learn", "home.doctor"))
+
+    def on_mount(self) -> None:
+        self._runs: list[Seen] | None = None
+        self._placed = False
+        self.finetui.changed.subscribe(self, lambda _: self._paint_header())
+        self.paint()
+        self._look()
+        self.set_interval(LOOK_SECONDS, self._look)
+
+    def on_screen_resume(self) -> None:
+        self.paint()
+        self._look()
+
+    def _paint_header(self) -> None:
+        header = self.query_one(Header)
+        header.show_place("", "")
+        header.show_machine(self.finetui.machine_line())
+
+    def _look(self) -> None:
+        """Reads the runs' states in a thread."""
+        if not self.is_current:
+            return
+
+        def work() -> list[Seen]:
+            from ...core.runs import state, store
+
+            return [Seen(run, state.status(run)) for run in store.all_runs()[:MOST_RUNS]]
+
+        self.finetui.in_background("runs", work, self._found, lambda _: None)
+
+    def _found(self, runs: list[Seen]) -> None:
+        self._runs = runs
+        if self.is_attached:
+            self.paint()
+
+    def paint(self) -> None:
+        """Show what there is to choose now."""
+        self._paint_header()
+        first_time = not self._runs and self.finetui.saved_draft is None
+        lines = [Content(WELCOME)]
+        if first_time:
+            lines.append(Content.assemble((FIRST_TIME, "$text-muted")))
+        self.query_one("#welcome", Static).update(Content("\n\n").join(lines))
+        menu = self.query_one("#menu", Menu)
+        menu.show(self.items())
+        if not self._placed:
+            self._placed = True
+            menu.highlight("demo" if self.finetui.demo or first_time else "draft")
+
+    def items(self) -> list[Item]:
+        """The menu, by what there is."""
+        marks = glyphs()
+        draft, runs = self.finetui.saved_draft, self._runs or []
+        items: list[Item] = []
+        demo = Item("demo", "Try the demo", "a small model, 300 customer messages, about 3 minutes", "d", marks.current, "$accent")
+        if self.finetui.demo or (draft is None and not runs):
+            items.append(demo)
+        if draft is not None:
+            wrong = len(draft.problems)
+            words = f"{draft.name}, as you left it" + (f" {marks.middot} {wrong} to correct" if wrong else "")
+            items.append(Item("draft", "Continue your draft", words, "", marks.current, "$accent"))
+        items.append(Item("new", "New run", "your own model and data", "n", marks.current, "$accent"))
+        if demo not in items:
+            items.append(demo)
+        live = [seen for seen in runs if seen.status.live]
+        past = [seen for seen in runs if not seen.status.live]
+        for heading, some in (("Running", live), ("Past runs", past)):
+            if some:
+                items += [Item("", ""), Item("", heading)]
+                items += [self._run_item(seen) for seen in some]
+        items.append(Item("", ""))
+        items.append(Item("learn", "Learn", "what fine-tuning is, what it costs, how to read a curve", "l", marks.current, "$text-muted"))
+        items.append(Item("doctor", "Doctor", "checks this machine and says what can run here", "c", marks.current, "$text-muted"))
+        return items
+
+    def _run_item(self, seen: Seen) -> Item:
+        from ..widgets.gauges import elapsed_words
+
+        mark, style = state_mark(seen.status.state)
+        at = seen.status.ended_ts or seen.status.last_ts or seen.status.started_ts
+        ago = elapsed_words(max(0.0, time.time() - at)) if at else ""
+        name = seen.status.name or seen.run.id[16:] or seen.run.id
+        return Item("run:" + str(seen.run.path), name, run_words(seen), ago, mark, style)
+
+    @on(OptionList.OptionSelected, "#menu")
+    def _selected(self, event: OptionList.OptionSelected) -> None:
+        event.stop()
+        key = self.query_one("#menu", Menu).items[event.option_index].key
+        if key.startswith("run:"):
+            run = next((seen.run for seen in self._runs or [] if "run:" + str(seen.run.path) == key), None)
+            if run is not None:
+                self.finetui.open_run(run.path)
+        elif key:
+            getattr(self, f"action_{key}")()
+
+    # ── Actions ──
+
+    def action_demo(self) -> None:
+        self._replace_draft(demo_recipe())
+
+    def action_new(self) -> None:
+        self._replace_draft(Recipe())
+
+    def action_draft(self) -> None:
+        draft = self.finetui.saved_draft
+        self.finetui.begin(draft=draft if draft is not None else Draft())
+
+    def action_learn(self) -> None:
+        self.finetui.open_learn()
+
+    def action_doctor(self) -> None:
+        self.finetui.open_doctor()
+
+    def _replace_draft(self, recipe: Recipe) -> None:
+        """Begins with `recipe`; a draft with somebody's own choices in it is not thrown away unasked."""
+        draft = self.finetui.saved_draft
+        own = draft is not None and draft.dump() not in (Draft().dump(), Draft(demo_recipe()).dump())
+        if not own or draft is None:
+            self.finetui.begin(recipe)
+            return
+        from ..modals.confirm import ConfirmModal
+
+        def answered(answer: str | None) -> None:
+            if answer == "new":
+                self.finetui.begin(recipe)
+            elif answer == "continue":
+                self.action_draft()
+
+        question = f"“{draft.name}” is not trained yet. Starting anew replaces its settings."
+        answers = [("continue", "Continue it"), ("new", "Start anew"), ("cancel", "Cancel")]
+        self.app.push_screen(ConfirmModal("You have a draft", question, answers), answered)

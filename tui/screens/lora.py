@@ -1,0 +1,43 @@
+"""The LoRA step: how much the adapter can change."""
+
+from __future__ import annotations
+
+from ...core import lora
+from ...core.recipe import LoraSection
+from ...core.text import bytes_words, count_words
+from .step import StepScreen
+
+
+class LoraScreen(StepScreen):
+    """Rank, alpha and layers, with what they weigh on the chosen model."""
+
+    step = "lora"
+    tagline = "what learns: a small adapter"
+    basic = ("lora.rank", "lora.alpha", "lora.target_modules")
+
+    def _section(self) -> LoraSection | None:
+        recipe = self.wizard.recipe()
+        return recipe.lora if recipe is not None else None
+
+    def notes(self) -> dict[str, str]:
+        section, facts = self._section(), self.wizard.model_facts
+        if section is None:
+            return {}
+        notes = {"lora.alpha": f"scale {lora.scale(section):.3g}"}
+        weights = lora.adapter_weights(facts, section) if facts else None
+        if weights:
+            share = f" ({weights / facts.parameters:.1%})".replace("%", " %") if facts and facts.parameters else ""
+            notes["lora.rank"] = f"{count_words(weights)} weights{share}"
+        return notes
+
+    def fact(self, path: str) -> str:
+        section, facts = self._section(), self.wizard.model_facts
+        if section is None:
+            return ""
+        if path == "lora.alpha":
+            return f"Scale here: {lora.scale(section):.3g}."
+        weights = lora.adapter_weights(facts, section) if facts else None
+        if weights and path in ("lora.rank", "lora.target_modules"):
+            size = bytes_words(weights * lora.BYTES_PER_SAVED_WEIGHT)
+            return f"Here: {count_words(weights)} trainable weights, a file of {size}."
+        return ""

@@ -1,0 +1,373 @@
+"""The base of the five steps: rail, form, the explanation of the focused field, estimates, and the way on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
+from textual.screen import Screen
+from textual.widget import Widget
+from textual.widgets import Button, Input, Static
+
+from ...core.errors import FinetuiError
+from ...core.recipe import STEPS, FieldSpec
+from ...core.recipe import field as declared
+from ...core.recipe import fields as declared_fields
+from ..theme import glyphs
+from ..widgets import explain
+from ..widgets.explain import Explain
+from ..widgets.footer import Footer
+from ..widgets.form import FieldRow, Fold, Form
+from ..widgets.gauges import LineGauges, SideGauges, outlook
+from ..widgets.header import Header
+from ..widgets.rail import StepRail
+from ..widgets.text import literal
+from ..wizard import NAME, STEP_NAMES, Wizard, following, preceding
+
+if TYPE_CHECKING:
+    from ..app import FinetuiApp
+
+
+class StepScreen(Screen[None]):
+    """One step of the wizard.
+
+    A subclass sets `step`, `tagline`, `basic` (paths of the fields in sight; the step's other fields are folded under
+    Advanced) and may override `compose_before`, `compose_after` (widgets above and below the form), `refresh_facts`
+    (called when the draft, the facts or the machine changed), `trouble` (an error that blocks the way on) and `proceed`
+    (what Continue does).
+    """
+
+    CSS_PATH = ["step.tcss"]
+    AUTO_FOCUS = ""
+    step: ClassVar[str] = ""
+    tagline: ClassVar[str] = ""
+    basic: ClassVar[tuple[str, ...]] = ()
+    continue_label: ClassVar[str] = "Continue"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+n", "next", "Next", id="step.next", tooltip="Go on to the next step"),
+        Binding("enter", "next", "Next", show=False, id="step.enter"),
+        Binding("escape", "back", "Back", id="step.back", tooltip="Back to the step before; nothing is lost"),
+        Binding("down", "move(1)", "Next field", show=False, id="step.down"),
+        Binding("up", "move(-1)", "Previous field", show=False, id="step.up"),
+        Binding("pagedown", "page(1)", "Scroll down", show=False, id="step.pagedown"),
+        Binding("pageup", "page(-1)", "Scroll up", show=False, id="step.pageup"),
+        Binding("ctrl+t", "advanced", "Advanced", id="step.advanced", tooltip="Open or close the advanced fields"),
+        Binding("ctrl+r", "reset", "Default", id="step.reset", tooltip="Give the focused field its default value"),
+    ]
+
+    @property
+    def finetui(self) -> FinetuiApp:
+        return cast("FinetuiApp", self.app)
+
+    @property
+    def wizard(self) -> Wizard:
+        """The shared state."""
+        return self.finetui.wizard
+
+    # ── What a subclass fills in ──
+
+    def compose_before(self) -> ComposeResult:
+        """Widgets above the form."""
+        yield from ()
+
+    def compose_after(self) -> ComposeResult:
+        """Widgets below the form."""
+        yield from ()
+
+    def specs(self) -> tuple[list[FieldSpec], list[FieldSpec]]:
+        """The fields of the form: in sight, and folded away."""
+        basic = [NAME if path == "name" else declared(path) for path in self.basic]
+        return basic, [spec for spec in declared_fields(self.step) if spec.path not in self.basic + self.hidden]
+
+    hidden: ClassVar[tuple[str, ...]] = ()
+    """Paths of this step that the form leaves to other widgets."""
+
+    def refresh_facts(self) -> None:
+        """Show what is known beside the form."""
+
+    def trouble(self) -> FinetuiError | None:
+        """An error that blocks the way on, besides wrong fields."""
+        return self.wizard.trouble(self.step)
+
+    def proceed(self) -> None:
+        """Go on; called when nothing is wrong."""
+        step = following(self.step)
+        if step is not None:
+            self.finetui.go(step)
+
+    # ── Layout ──
+
+    def compose(self) -> ComposeResult:
+        basic, advanced = self.specs()
+        values = {spec.path: self.wizard.value(spec.path) for spec in (*basic, *advanced)}
+        yield Header()
+        with Horizontal(classes="wizard-body"):
+            yield StepRail([(step, STEP_NAMES[step]) for step in STEPS], current=self.step)
+            with Vertical(id="work"):
+                with VerticalScroll(id="main", can_focus=False):
+                    yield Static(id="step-title", markup=False)
+                    yield from self.compose_before()
+                    yield Form(basic, advanced, values, self.step in self.wizard.unfolded)
+                    yield from self.compose_after()
+                yield Static(id="brief", markup=False)
+                with Horizontal(id="estimates"):
+                    yield LineGauges(id="line-gauges")
+                with Horizontal(id="foot"):
+                    yield Static(id="problem", markup=False)
+                    yield Button(Content(f"{self.continue_label} {glyphs().chevron}"), id="continue", compact=True)
+            with Vertical(id="side"):
+                yield Explain()
+                yield SideGauges()
+        yield Footer(first=("step.next", "step.back", "step.advanced", "step.reset"))
+
+    def on_mount(self) -> None:
+        self.wizard.visited.add(self.step)
+        self._explained: str = ""
+        self._under: tuple[Content, ...] = ()
+        self.finetui.changed.subscribe(self, self._changed)
+        for spec in (*self.form.basic, *self.form.advanced):
+            self.form.row(spec.path).error(self.wizard.problem(spec.path))
+        self.call_after_refresh(self.focus_first)
+        self.paint()
+
+    def focus_first(self) -> None:
+        """Give the focus to the field that had it, or to the first."""
+        path = self.wizard.focused.get(self.step, "")
+        if path and self.form.has(path):
+            self.form.focus_field(path)
+        else:
+            controls = self.query("#main .step-control, #main TextControl, #main ChoiceControl, #main ChecklistControl")
+            if controls:
+                controls.first().focus()
+
+    @property
+    def form(self) -> Form:
+        return self.query_one(Form)
+
+    def _changed(self, _: object) -> None:
+        if self.is_current or self.is_attached:
+            self.paint()
+
+    def paint(self) -> None:
+        """Show the present state everywhere around the form."""
+        wizard = self.wizard
+        header = self.query_one(Header)
+        header.show_place(wizard.draft.name, f"step {STEPS.index(self.step) + 1} of {len(STEPS)}")
+        header.show_machine(self.finetui.machine_line())
+        rail = self.query_one(StepRail)
+        for step in STEPS:
+            rail.set_summary(step, wizard.summary(step))
+            trouble = bool(wizard.problems(step)) or wizard.trouble(step) is not None
+            done = step in wizard.visited and STEPS.index(step) < STEPS.index(self.step)
+            rail.set_state(step, "trouble" if trouble else "done" if done else "todo")
+        changed = len(wizard.changed(self.step))
+        note = f"{changed} changed" if changed else ""
+        title = [(STEP_NAMES[self.step], "bold $accent"), ("   ", ""), (self.tagline, "$text-muted")]
+        self.query_one("#step-title", Static).update(
+            Content.assemble(*title, (f" {glyphs().middot} {note}" if note and self.size.width >= 60 else "", "$text-muted"))
+        )
+        folded = {spec.path for spec in self.form.advanced}
+        self.form.count_changed(len(folded & set(wizard.changed(self.step))))
+        now = outlook(wizard)
+        self.query_one(SideGauges).show(now)
+        self.query_one(LineGauges).show(now)
+        for path, words in self.notes().items():
+            if self.form.has(path):
+                self.form.row(path).note(words)
+        self.refresh_facts()
+        self._paint_problem()
+        self._paint_explanation()
+
+    def notes(self) -> dict[str, str]:
+        """What values mean here, by field path; shown beside the control."""
+        return {}
+
+    def fact(self, path: str) -> str:
+        """A sentence on the field at `path` that holds for this model, data and machine; shown with its explanation."""
+        return ""
+
+    def _paint_explanation(self) -> None:
+        path = self._explained
+        if not path:
+            return
+        spec = NAME if path == "name" else declared(path)
+        value, fact = self.wizard.value(path), self.fact(path)
+        self.query_one(Explain).show(explain.full(spec, value, fact))
+        self._under = (explain.full(spec, value, fact), explain.compact(spec, value, fact), explain.brief(spec, value, fact))
+        self.call_after_refresh(self.fit)
+
+    def used_rows(self) -> int:
+        """Rows that the main column needs."""
+        main = self.query_one("#main", VerticalScroll)
+        return max((c.virtual_region.bottom + c.styles.margin.bottom for c in main.children if c.display), default=0)
+
+    def fit(self) -> None:
+        """The explanation under the form takes the room that the form leaves: all of it, or its first two lines."""
+        box = self.query_one("#brief", Static)
+        if not self.is_attached or not box.display or not self._under:
+            return
+        main = self.query_one("#main", VerticalScroll)
+        pad = box.gutter.height
+        room = main.size.height + box.outer_size.height - self.used_rows() - pad - 1
+        width = max(10, main.size.width - 2)
+        lines = 0
+        for content in self._under:
+            lines = sum(max(1, len(line.wrap(width))) for line in content.split("\n", allow_blank=True))
+            if lines <= room:
+                break
+        least = 1 if self.size.height < 20 else 2
+        box.styles.height = (lines if lines <= room else least) + pad
+        box.update(content)
+
+    def explain_content(self) -> Content | None:
+        """The full explanation of the field in focus, for the help."""
+        if not self._explained:
+            return None
+        spec = NAME if self._explained == "name" else declared(self._explained)
+        return explain.full(spec, self.wizard.value(self._explained), self.fact(self._explained))
+
+    def explain_field(self, path: str) -> None:
+        """Explain the field at `path`."""
+        self._explained = path
+        self._paint_explanation()
+        self._paint_problem()
+
+    def blocking(self) -> tuple[str, str] | None:
+        """What is in the way: the field's path (or empty) and a sentence."""
+        wrong = self.wizard.problems(self.step)
+        if wrong:
+            path, problem = next((w for w in wrong if w[0] == self._explained), wrong[0])
+            return path, self.wizard.sentence(path, problem)
+        trouble = self.trouble()
+        return ("", trouble.what) if trouble is not None else None
+
+    def _paint_problem(self) -> None:
+        marks = glyphs()
+        block = self.blocking()
+        button = self.query_one("#continue", Button)
+        button.set_class(block is not None, "-blocked")
+        if block is not None:
+            text = Content.assemble((f"{marks.cross} ", "bold $error"), (literal(block[1]), "$text-error"))
+        else:
+            text = Content.assemble((f"Enter continues {marks.middot} {marks.down} next field", "$text-disabled"))
+        self.query_one("#problem", Static).update(text)
+
+    # ── Events ──
+
+    @on(Form.Changed)
+    def _form_changed(self, event: Form.Changed) -> None:
+        event.stop()
+        self.set_value(event.path, event.value)
+
+    def set_value(self, path: str, value: Any) -> str | None:
+        """Puts a raw value into the draft and shows what follows from it. Returns what is wrong, or None."""
+        error = self.wizard.set(path, value)
+        if self.form.has(path):
+            self.form.row(path).error(error)
+        self.finetui.draft_changed(path)
+        return error
+
+    @on(Form.Focused)
+    def _form_focused(self, event: Form.Focused) -> None:
+        event.stop()
+        self.wizard.focused[self.step] = event.path
+        self.explain_field(event.path)
+
+    @on(Fold.Turned)
+    def _folded(self, event: Fold.Turned) -> None:
+        (self.wizard.unfolded.add if event.opened else self.wizard.unfolded.discard)(self.step)
+        self.call_after_refresh(self.fit)
+
+    @on(Input.Submitted)
+    def _submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        self.action_next()
+
+    @on(Button.Pressed, "#continue")
+    def _pressed(self, event: Button.Pressed) -> None:
+        event.stop()
+        self.action_next()
+
+    @on(StepRail.Chosen)
+    def _step_chosen(self, event: StepRail.Chosen) -> None:
+        event.stop()
+        if event.step != self.step:
+            self.finetui.go(event.step)
+
+    def on_resize(self, event: events.Resize) -> None:
+        self.call_after_refresh(self.fit)
+        self.call_after_refresh(self._keep_focus_in_sight)
+
+    def _keep_focus_in_sight(self) -> None:
+        if self.focused is not None and self.is_attached:
+            self.focused.scroll_visible(animate=False)
+
+    # ── Actions ──
+
+    def action_next(self) -> None:
+        block = self.blocking()
+        if block is None:
+            self.proceed()
+            return
+        path, _ = block
+        if path and self.form.has(path):
+            self.form.focus_field(path)
+            self.explain_field(path)
+        elif not path:
+            trouble = self.trouble()
+            if trouble is not None:
+                self.finetui.show_error(trouble)
+        self.app.bell()
+
+    def action_back(self) -> None:
+        step = preceding(self.step)
+        if step is None:
+            self.finetui.go_home()
+        else:
+            self.finetui.go(step)
+
+    def action_move(self, by: int) -> None:
+        stops = self._stops()
+        if self.focused in stops:
+            index = max(0, min(len(stops) - 1, stops.index(self.focused) + by))
+            stops[index].focus()
+        elif stops:
+            stops[0].focus()
+
+    def _stops(self) -> list[Widget]:
+        """Where the focus goes with up and down: the controls, then Continue."""
+        inside = [w for w in self.focus_chain if any(node.id in ("main", "foot") for node in w.ancestors)]
+        return inside
+
+    def action_page(self, by: int) -> None:
+        main = self.query_one("#main", VerticalScroll)
+        (main.scroll_page_down if by > 0 else main.scroll_page_up)(animate=False)
+
+    def action_advanced(self) -> None:
+        for fold in self.query(Fold):
+            fold.action_fold()
+            if fold.opened:
+                first = self.query(".folded FieldRow").results(FieldRow)
+                row = next(iter(first), None)
+                if row is not None:
+                    row.field_control.focus()
+            else:
+                fold.focus()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Leaves out of the footer what this step has not."""
+        if action == "advanced" and self.is_mounted:
+            return bool(self.query(Fold))
+        return super().check_action(action, parameters)
+
+    def action_reset(self) -> None:
+        path = self._explained
+        if path and self.form.has(path):
+            spec = NAME if path == "name" else declared(path)
+            self.form.row(path).show(spec.default)
+            self.set_value(path, spec.default)

@@ -1,0 +1,103 @@
+"""The pane that explains the field that has the focus."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from textual.app import ComposeResult
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.widgets import Static
+
+from ...core.recipe import FieldSpec
+from ..theme import glyphs
+from .form import value_words
+from .text import literal
+
+RANGES = re.compile(r"(?:(?<=^)|(?<=· ))([0-9][0-9–.]*\+?)(?= )")
+"""A range at the head of a phrase, as in `8–16 tone, format · 128+ rarely better`."""
+
+
+def allowed_words(spec: FieldSpec) -> str:
+    """What the field takes, in the words that its control shows."""
+    if spec.kind in ("flag", "text"):
+        return ""
+    if spec.kind in ("choice", "choices"):
+        head = "One of: " if spec.kind == "choice" else "Any of: "
+        return head + ", ".join(value_words(spec.path, choice) for choice in spec.choices) + "."
+    return f"Takes {spec.allowed}{' ' + spec.unit if spec.unit and not spec.unit.startswith('×') else ''}."
+
+
+def _explained(spec: FieldSpec) -> list[Content]:
+    """The paragraphs; a paragraph of ranges becomes a small table."""
+    paragraphs: list[Content] = []
+    for paragraph in spec.explain.split("\n"):
+        parts = paragraph.rstrip(".").split(" · ")
+        if len(parts) > 1 and all(part[:1].isdigit() for part in parts):
+            styles = ("$success", "$accent", "$text-muted")
+            rows = []
+            for index, part in enumerate(parts):
+                head, _, rest = part.partition(" ")
+                rows.append(Content.assemble((head.ljust(7), f"bold {styles[min(index, 2)]}"), rest))
+            paragraphs.append(Content("\n").join(rows))
+        else:
+            paragraphs.append(Content(paragraph))
+    return paragraphs
+
+
+def full(spec: FieldSpec, value: Any, facts: str = "") -> Content:
+    """Everything known about a field: what it does, what it takes, its default, and what was set."""
+    parts = [Content.assemble((spec.title, "bold $accent")), *_explained(spec)]
+    if facts:
+        parts.append(Content.assemble((literal(facts, 600), "$success")))
+    default = value_words(spec.path, spec.default)
+    words = literal(value_words(spec.path, value), 120)
+    state = [Content.assemble(("Default ", "$text-muted"), default)]
+    if value != spec.default:
+        state.append(Content.assemble(("You set ", "$text-muted"), (words, "bold $accent")))
+    allowed = allowed_words(spec)
+    if allowed:
+        state.append(Content.assemble((allowed, "$text-muted")))
+    parts.append(Content("\n").join(state))
+    return Content("\n\n").join(parts)
+
+
+def compact(spec: FieldSpec, value: Any, facts: str = "") -> Content:
+    """`full` without empty lines, for a pane under the form."""
+    first, *rest = _explained(spec)
+    lines = [Content.assemble((spec.title, "bold $accent"), "  ", first), *rest]
+    if facts:
+        lines.append(Content.assemble((literal(facts, 600), "$success")))
+    state: list[Any] = [("Default ", "$text-muted"), value_words(spec.path, spec.default)]
+    if value != spec.default:
+        words = literal(value_words(spec.path, value), 60)
+        state += [(f" {glyphs().middot} you set ", "$text-muted"), (words, "bold $accent")]
+    allowed = allowed_words(spec)
+    if allowed:
+        state.append((f" {glyphs().middot} {allowed[:1].lower()}{allowed[1:].rstrip('.')}", "$text-muted"))
+    lines.append(Content.assemble(*state))
+    return Content("\n").join(lines)
+
+
+def brief(spec: FieldSpec, value: Any, facts: str = "") -> Content:
+    """A field in two or three lines: the help, and its default."""
+    marks = glyphs()
+    default = f"default {value_words(spec.path, spec.default)}"
+    if value != spec.default:
+        default += f", you set {literal(value_words(spec.path, value), 60)}"
+    tail = f"{facts} {marks.middot} {default}" if facts else default
+    help = spec.help[:1].upper() + spec.help[1:]
+    return Content.assemble((spec.title, "bold $accent"), "  ", (help, "$foreground"), (f"  ({tail})", "$text-muted"))
+
+
+class Explain(VerticalScroll, can_focus=False):
+    """The explanation at the right, scrollable."""
+
+    def compose(self) -> ComposeResult:
+        yield Static(id="explain-text", markup=False)
+
+    def show(self, content: Content) -> None:
+        """Replace the explanation and start at its top."""
+        self.query_one("#explain-text", Static).update(content)
+        self.scroll_home(animate=False)

@@ -1,0 +1,202 @@
+"""What the wizard's screens share: the draft, and what is known of the model, the dataset and the machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from ..core.draft import Draft
+from ..core.errors import FinetuiError
+from ..core.recipe import DEMO, STEPS, FieldSpec, Recipe
+from ..core.recipe import field as declared
+from ..core.recipe import fields as declared_fields
+
+if TYPE_CHECKING:
+    from ..core.dataset import DatasetFacts
+    from ..core.memory import MemoryEstimate
+    from ..core.model import ModelFacts
+    from ..core.system import Machine
+    from ..core.training import Plan
+
+STEP_NAMES = {"model": "Model", "dataset": "Dataset", "lora": "LoRA", "training": "Training", "export": "Export"}
+
+NAME = FieldSpec(
+    path="name",
+    title="Name",
+    help="what the run and the exported model are called",
+    explain="The run's folder, the exported files and the Ollama model carry this name. Letters, digits, dots, hyphens and "
+    "underscores.",
+    unit="",
+    advanced=False,
+    kind="text",
+    default="my-model",
+    optional=False,
+)
+"""The recipe's name, as a field of the form; it belongs to no step."""
+
+TOKENS_PER_CHARACTER = 0.27
+"""English text, most tokenizers: about 3.7 characters a token. Used only where nothing has been tokenized yet."""
+
+
+@dataclass
+class Wizard:
+    """The state behind the five screens."""
+
+    draft: Draft = field(default_factory=Draft)
+    model_facts: ModelFacts | None = None
+    model_error: FinetuiError | None = None
+    model_busy: bool = False
+    dataset_facts: DatasetFacts | None = None
+    dataset_error: FinetuiError | None = None
+    dataset_busy: bool = False
+    machine: Machine | None = None
+    name_problem: str | None = None
+    typed_name: str | None = None
+    visited: set[str] = field(default_factory=set)
+    focused: dict[str, str] = field(default_factory=dict)
+    """The field that had the focus on each step, for coming back."""
+    unfolded: set[str] = field(default_factory=set)
+    """Steps whose advanced fields are open."""
+    sources: dict[tuple[str, str], str] = field(default_factory=dict)
+    """What was typed for each (step, kind of source), so that trying another kind loses nothing."""
+    kinds: dict[str, str] = field(default_factory=dict)
+    """The kind of source chosen on a step, where it cannot be told from the text alone."""
+
+    def value(self, path: str) -> Any:
+        """The raw value at `path`; also for `name`."""
+        if path == "name":
+            return self.draft.name if self.typed_name is None else self.typed_name
+        return self.draft[path]
+
+    def set(self, path: str, value: Any) -> str | None:
+        """Takes a raw value. Returns what is wrong with it, or None."""
+        if path != "name":
+            return self.draft.set(path, value)
+        self.typed_name = str(value)
+        try:
+            self.draft.name = Recipe(name=str(value).strip()).name
+            self.name_problem = None
+        except ValidationError:
+            self.name_problem = "takes 1 to 60 letters, digits, dots, hyphens and underscores, and starts with a letter or digit"
+        return self.name_problem
+
+    def problem(self, path: str) -> str | None:
+        """What is wrong with the value at `path`."""
+        return self.name_problem if path == "name" else self.draft.problems.get(path)
+
+    def problems(self, step: str) -> list[tuple[str, str]]:
+        """What is wrong on `step`: (path, sentence), in the order of the fields."""
+        found = [(s.path, p) for s in declared_fields(step) if (p := self.draft.problems.get(s.path))]
+        if step == "training" and self.name_problem:
+            found.insert(0, ("name", self.name_problem))
+        return found
+
+    def sentence(self, path: str, problem: str) -> str:
+        """A problem as a sentence that names its field."""
+        title = NAME.title if path == "name" else declared(path).title
+        return f"{title} {problem.rstrip('.')}."
+
+    def changed(self, step: str) -> tuple[str, ...]:
+        """The fields of `step` that differ from their defaults."""
+        return tuple(p for p in self.draft.changed if p.startswith(step + "."))
+
+    def recipe(self) -> Recipe | None:
+        """The recipe, or None while something is wrong."""
+        try:
+            return self.draft.recipe()
+        except FinetuiError:
+            return None
+
+    @property
+    def is_demo(self) -> bool:
+        return self.draft["model.source"] == DEMO and self.draft["dataset.source"] == DEMO
+
+    def trouble(self, step: str) -> FinetuiError | None:
+        """What was found wrong with what a step names: the model or the dataset cannot be used."""
+        return {"model": self.model_error, "dataset": self.dataset_error}.get(step)
+
+    # What the choices mean, in a few words.
+
+    def summary(self, step: str) -> str:
+        """What was chosen on `step`, for the rail."""
+        d = self.draft
+        if step == "model":
+            if self.model_facts is not None:
+                return self.model_facts.title
+            return "SmolLM2-135M-Instruct" if d["model.source"] == DEMO else str(d["model.source"]).rpartition("/")[2]
+        if step == "dataset":
+            facts = self.dataset_facts
+            title = facts.title if facts else "demo" if d["dataset.source"] == DEMO else str(d["dataset.source"])
+            title = title.rpartition("/")[2]
+            rows = training_rows(facts) if facts else None
+            return f"{title} · {rows:,}" if rows else title
+        if step == "lora":
+            modules = d["lora.target_modules"]
+            layers = "all layers" if len(modules) == 7 else f"{len(modules)} of 7"
+            return f"r {d['lora.rank']} · {layers}"
+        if step == "training":
+            plan = self.plan()
+            epochs = d["training.epochs"]
+            steps = f" · {plan.steps:,} steps" if plan else ""
+            return f"{epochs:g} epoch{'' if epochs == 1 else 's'}{steps}" if isinstance(epochs, (int, float)) else ""
+        words = {"adapter": "adapter", "merged": "merged"}
+        formats = [words.get(f, f.removeprefix("gguf_").upper()) for f in d["export.formats"]]
+        return ", ".join(formats)
+
+    # Estimates. All are cheap; None is not known.
+
+    def plan(self) -> Plan | None:
+        """The steps that the recipe takes over the rows found."""
+        from ..core import training
+
+        recipe, rows = self.recipe(), training_rows(self.dataset_facts)
+        if recipe is None or rows is None:
+            return None
+        return training.plan(recipe, rows)
+
+    def tokens_per_row(self) -> float | None:
+        """About how many tokens a row has."""
+        facts = self.dataset_facts
+        if facts is None or facts.mean_characters is None:
+            return None
+        return facts.mean_characters * TOKENS_PER_CHARACTER + 12
+
+    def memory(self) -> MemoryEstimate | None:
+        """The memory that training would take, on the GPU or the host."""
+        from ..core import memory
+
+        recipe = self.recipe()
+        if recipe is None or self.model_facts is None or self.machine is None:
+            return None
+        return memory.estimate(recipe, self.model_facts, gpu=self.machine.has_gpu)
+
+    def seconds(self) -> tuple[float, float] | None:
+        """How long training may take: a rough range."""
+        from ..core import training
+
+        recipe, plan = self.recipe(), self.plan()
+        if recipe is None or plan is None or self.model_facts is None or self.machine is None:
+            return None
+        tokens = self.tokens_per_row() or recipe.model.max_length
+        return training.estimated_seconds(recipe, self.model_facts, self.machine, plan, tokens)
+
+
+def training_rows(facts: DatasetFacts | None) -> int | None:
+    """Rows that will be trained on, held-out rows and the row limit taken off."""
+    if facts is None:
+        return None
+    return facts.train_rows if facts.train_rows is not None else facts.rows
+
+
+def following(step: str) -> str | None:
+    """The step after `step`."""
+    index = STEPS.index(step) + 1
+    return STEPS[index] if index < len(STEPS) else None
+
+
+def preceding(step: str) -> str | None:
+    """The step before `step`."""
+    index = STEPS.index(step) - 1
+    return STEPS[index] if index >= 0 else None
