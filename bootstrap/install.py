@@ -57,7 +57,7 @@ def problem(extra: list[str]) -> str | None:
         return "first install"
     found = stamp.read(VENV)
     if found is None:
-        return "an earlier install did not finish"
+        return "it was left unfinished"
     if reason := must_rebuild(found):
         return reason
     site = stamp.site_packages(VENV)
@@ -223,25 +223,27 @@ def environment() -> dict[str, str]:
 
 
 def install_torch(pip: Pip, torch: str) -> None:
-    """Install torch with its dependencies, in the build that fits the machine. Raises InstallError.
+    """Install torch in the build that fits the machine, before the list that holds the rest. Raises InstallError.
 
-    The CPU build has a version of its own (`+cpu`) that only some indexes offer. Where it is not to be had,
-    the general build works on a CPU too; it is larger. On a GPU the CPU build must not be picked up.
+    The CPU build has a version of its own (`+cpu`) that only some indexes offer; it needs nothing that the list
+    lacks. Where it is not to be had, the general build works on a CPU too: it is larger, and needs the CUDA
+    libraries that it links to. On a GPU the CPU build, which pip would take for the newer, must not be picked up.
     """
-    listed = ROOT / "requirements" / f"{torch}.txt"
-    pinned = next((line for line in stamp.requirements(listed) if line.startswith("torch==")), None)
+    pins = stamp.requirements(ROOT / "requirements" / f"{torch}.txt")
+    pinned = next((line for line in pins if line.startswith("torch==")), None)
     if pinned is None:
         return
-    constraint = ["-c", str(listed)]
     name = pinned.replace("==", " ")
-    general = f"{pinned},!={pinned.removeprefix('torch==')}+cpu"
     if torch == "cpu" and sys.platform == "linux":
-        if pip.install(f"{name} for the CPU", [*constraint, f"{pinned}+cpu"], optional=f"{pinned}+cpu"):
+        if pip.install(f"{name} for the CPU", ["--no-deps", f"{pinned}+cpu"], 1, optional=f"{pinned}+cpu"):
             return
         check_disk(["cuda.txt"])
-        pip.install(f"{name}, general build", [*constraint, general])
-    else:
-        pip.install(f"{name} for CUDA" if torch == "cuda" else name, [*constraint, general])
+    general = [
+        f"{pinned},!={pinned.removeprefix('torch==')}+cpu",
+        "-c",
+        str(ROOT / "requirements" / "cuda.txt"),
+    ]
+    pip.install(f"{name} for CUDA" if torch == "cuda" else f"{name}, general build", general)
 
 
 class Pip:
@@ -316,7 +318,7 @@ class Pip:
                         progress.feed(line.decode("utf-8", "replace").rstrip())
                 if progress.installing:
                     written = len(list(site.glob("*.dist-info"))) - before
-                    detail = f"writing {max(0, written)}/{progress.installing} packages"
+                    detail = f"writing {min(max(0, written), progress.installing - 1)}/{progress.installing} packages"
                 else:
                     detail = f"{progress.found}/{count} packages" if count else f"{progress.found} packages"
                     detail += f", {progress.download}" if progress.download else ""

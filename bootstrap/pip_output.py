@@ -35,7 +35,8 @@ _NETWORK = (
     "IncompleteRead",
     "RemoteDisconnected",
 )
-_NOT_OFFERED = re.compile(r"No matching distribution found for (\S+)")
+# The second form is what pip says of the same thing where its configuration names a constraints file.
+_NOT_OFFERED = re.compile(r"(?:No matching distribution found for|Cannot install) (\S+)")
 _SERVER = re.compile(r"HTTP error (\d{3})|(\d{3}) (?:Client|Server) Error")
 
 
@@ -67,7 +68,7 @@ class Progress:
 
 def not_offered(lines: list[str], requirement: str) -> bool:
     """Whether pip reached its index and that index simply has no such release."""
-    missing = any(f"No matching distribution found for {requirement}" in line for line in lines)
+    missing = any((match := _NOT_OFFERED.search(line)) and match[1] == requirement for line in lines)
     return missing and not any(word in line for line in lines for word in (*_NETWORK, *_CERTIFICATE))
 
 

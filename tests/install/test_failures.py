@@ -108,6 +108,9 @@ def test_killed_for_memory() -> None:
 def test_a_build_that_is_not_offered_is_told_from_a_lost_network() -> None:
     missing = "ERROR: No matching distribution found for torch==2.13.0+cpu"
     assert pip_output.not_offered([missing], "torch==2.13.0+cpu")
+    constrained = "ERROR: Cannot install torch==2.13.0+cpu because these package versions have conflicting dependencies."
+    assert pip_output.not_offered([constrained], "torch==2.13.0+cpu")
+    assert not pip_output.not_offered([missing], "torch==2.13.0")
     assert not pip_output.not_offered(
         ["WARNING: Retrying … NewConnectionError", missing], "torch==2.13.0+cpu"
     )

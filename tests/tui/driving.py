@@ -34,7 +34,9 @@ async def until(pilot: Pilot[Any], check: Callable[[], object], what: str = "") 
 
 
 @asynccontextmanager
-async def wizard(size: tuple[int, int] = (80, 24), **options: Any) -> AsyncIterator[tuple[FinetuiApp, Pilot[Any]]]:
+async def wizard(
+    size: tuple[int, int] = (80, 24), **options: Any
+) -> AsyncIterator[tuple[FinetuiApp, Pilot[Any]]]:
     """The application at `size`, Home shown."""
     app = FinetuiApp(**options)
     async with app.run_test(size=size) as pilot:
@@ -44,7 +46,9 @@ async def wizard(size: tuple[int, int] = (80, 24), **options: Any) -> AsyncItera
 
 async def at_step(app: FinetuiApp, pilot: Pilot[Any], step: str) -> None:
     """Waits until `step` is shown and a control has the focus."""
-    await until(pilot, lambda: getattr(app.screen, "step", "") == step and app.focused is not None, f"for {step}")
+    await until(
+        pilot, lambda: getattr(app.screen, "step", "") == step and app.focused is not None, f"for {step}"
+    )
     await pilot.pause()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from . import tiny
+from . import exporting, tiny
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +33,9 @@ def unsloth() -> None:
     from finetui.core.worker import environment
 
     environment.import_unsloth()
+
+
+@pytest.fixture(scope="session")
+def tuned(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> exporting.Tuned:
+    """A finished run of the tiny model, whose adapter changes what it says. Exports may be added to it."""
+    return exporting.make_run(tmp_path_factory.mktemp("tuned-run"), tiny_model)

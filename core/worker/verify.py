@@ -1,0 +1,163 @@
+"""Looks whether an export opens and is whole, before it gets its name."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from ..errors import FinetuiError
+
+
+def _damaged(what: str, why: str) -> FinetuiError:
+    return FinetuiError(
+        f"{what} came out damaged.",
+        why,
+        "Export again; if it happens twice, check the disk.",
+        code="export-damaged",
+    )
+
+
+def safetensors(file: Path) -> dict[str, tuple[int, ...]]:
+    """The tensors of `file` and their shapes, if its header is sound and the file as long as the header says.
+
+    Raises FinetuiError (export-damaged).
+    """
+    try:
+        with file.open("rb") as opened:
+            [length] = struct.unpack("<Q", opened.read(8))
+            header = json.loads(opened.read(min(length, 100_000_000)))
+        header.pop("__metadata__", None)
+        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        if not header or file.stat().st_size != 8 + length + end:
+            raise ValueError("its length is not what its header says")
+        return {name: tuple(entry["shape"]) for name, entry in header.items()}
+    except (OSError, ValueError, KeyError, TypeError, IndexError, struct.error) as error:
+        raise _damaged(file.name, f"{error}.") from error
+
+
+def adapter(folder: Path) -> None:
+    """A LoRA adapter as PEFT loads it: its configuration, both sides of each layer, and a tokenizer."""
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        kind = config["peft_type"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged("The adapter", f"Its configuration does not read ({error}).") from error
+    names = safetensors(folder / "adapter_model.safetensors")
+    ups, downs = (sum(side in name for name in names) for side in ("lora_B", "lora_A"))
+    if kind != "LORA" or not ups or ups != downs:
+        raise _damaged("The adapter", "It does not hold both sides of each adapted layer.")
+    if not (folder / "tokenizer_config.json").is_file():
+        raise _damaged("The adapter", "Its tokenizer is missing.")
+
+
+def merged(folder: Path) -> None:
+    """A whole model folder: configuration, tokenizer, and every shard that the index names."""
+    try:
+        json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        index = folder / "model.safetensors.index.json"
+        if index.is_file():
+            weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        else:
+            weight_map = None
+    except (OSError, ValueError, KeyError) as error:
+        raise _damaged("The merged model", f"Its configuration does not read ({error}).") from error
+    files = sorted(set(weight_map.values())) if weight_map else ["model.safetensors"]
+    found = {name for file in files for name in safetensors(folder / file)}
+    if weight_map and found != set(weight_map):
+        raise _damaged("The merged model", "Its shards do not hold what its index names.")
+    if not (folder / "tokenizer_config.json").is_file():
+        raise _damaged("The merged model", "Its tokenizer is missing.")
+
+
+# GGUF's value types: the struct letter of each scalar (the format's specification in ggml/docs/gguf.md).
+_SCALARS: Final = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_STRING, _ARRAY = 8, 9
+
+
+class _Header:
+    """Reads a GGUF's header forward. Any surprise is a ValueError."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+
+    def take(self, count: int) -> bytes:
+        data = self.file.read(count)
+        if len(data) != count:
+            raise ValueError("it ends within its header")
+        return data
+
+    def number(self, letter: str) -> int:
+        return struct.unpack("<" + letter, self.take(struct.calcsize("<" + letter)))[0]
+
+    def text(self) -> str:
+        length = self.number("Q")
+        if length > 64 * 1024**2:
+            raise ValueError("a text in its header is too long")
+        return self.take(length).decode("utf-8", "replace")
+
+    def skip(self, kind: int) -> None:
+        if kind in _SCALARS:
+            self.take(struct.calcsize("<" + _SCALARS[kind]))
+        elif kind == _STRING:
+            self.text()
+        elif kind == _ARRAY:
+            inner, count = self.number("I"), self.number("Q")
+            if inner in _SCALARS:
+                self.file.seek(count * struct.calcsize("<" + _SCALARS[inner]), 1)
+            elif inner == _STRING and count < 10_000_000:
+                for _ in range(count):
+                    self.file.seek(self.number("Q"), 1)
+            else:
+                raise ValueError("an array in its header makes no sense")
+        else:
+            raise ValueError("a value in its header has no known type")
+
+
+def gguf(file: Path) -> dict[str, str]:
+    """The tensors of a GGUF and their types, such as `Q4_K`, if the file is sound: a header that reads, an
+    architecture, tokens, and every weight within the file.
+
+    Reads only the header: a second for the largest. Raises FinetuiError (export-damaged).
+    """
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as opened:
+            header = _Header(opened)
+            if header.take(4) != b"GGUF":
+                raise ValueError("it does not begin as a GGUF")
+            header.number("I")
+            tensor_count, key_count = header.number("Q"), header.number("Q")
+            if tensor_count == 0 or tensor_count > 1_000_000 or key_count > 1_000_000:
+                raise ValueError("it holds no weights")
+            keys: set[str] = set()
+            alignment = 32
+            for _ in range(key_count):
+                key, kind = header.text(), header.number("I")
+                keys.add(key)
+                if key == "general.alignment" and kind == 4:
+                    alignment = header.number("I")
+                else:
+                    header.skip(kind)
+            types: dict[str, str] = {}
+            end = 0
+            for _ in range(tensor_count):
+                name = header.text()
+                shape = [header.number("Q") for _ in range(header.number("I"))]
+                kind = GGMLQuantizationType(header.number("I"))
+                block, block_bytes = GGML_QUANT_SIZES[kind]
+                end = max(end, header.number("Q") + math.prod(shape) // block * block_bytes)
+                types[name] = kind.name
+            data = -(-opened.tell() // alignment) * alignment
+        if data + end > size:
+            raise ValueError("it is shorter than its header says")
+        missing = {"general.architecture", "tokenizer.ggml.tokens"} - keys
+        if missing:
+            raise ValueError(f"it lacks {' and '.join(sorted(missing))}")
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, struct.error) as error:
+        raise _damaged(file.name, f"{error}.") from error
+    return types

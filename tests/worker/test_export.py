@@ -1,0 +1,330 @@
+"""Adapter and merged exports: they load, and hold exactly what was learned; nothing half-made is ever listed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from finetui.core import recipe_file
+from finetui.core.errors import FinetuiError
+from finetui.core.runs.events import Event, Exported, Warned
+from finetui.core.worker import export, merge, modelfile, verify
+
+from .exporting import Tuned, make_run, prompt_ids, tuned_model
+
+
+def do(tuned: Tuned, *formats: str) -> tuple[list[Exported], list[Event]]:
+    events: list[Event] = []
+    done = export.export(None, None, tuned.recipe, tuned.run, formats, events.append)
+    assert [event for event in events if isinstance(event, Exported)] == done
+    return done, events
+
+
+def listed(tuned: Tuned) -> list[str]:
+    return sorted(path.name for path in tuned.run.exports.iterdir())
+
+
+def logits(model: torch.nn.Module, ids: list[int]) -> torch.Tensor:
+    with torch.no_grad():
+        return model(torch.tensor([ids])).logits[0].float()
+
+
+def test_the_adapter_loads_in_peft_and_says_the_same(tuned: Tuned) -> None:
+    [done], _events = do(tuned, "adapter")
+    folder = tuned.run.path / done.path
+    base = AutoModelForCausalLM.from_pretrained(tuned.base, dtype=torch.float32)
+    ids = prompt_ids(tuned, "Hello")
+    assert torch.equal(
+        logits(PeftModel.from_pretrained(base, str(folder)), ids), logits(tuned_model(tuned), ids)
+    )
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.chat_template
+    assert done.bytes == sum(p.stat().st_size for p in folder.iterdir())
+
+
+def test_the_adapters_command_answers(tuned: Tuned) -> None:
+    [done], _events = do(tuned, "adapter")
+    ran = subprocess.run(["sh", "-c", done.command], capture_output=True, text=True, timeout=300, check=False)
+    assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+def test_merged_is_base_and_adapter(tiny_model: Path, tmp_path: Path, rslora: bool) -> None:
+    tuned = make_run(tmp_path / "run", tiny_model, rslora=rslora)
+    [done], _events = do(tuned, "merged")
+    folder = tuned.run.path / done.path
+    merged = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    expected = tuned_model(tuned).merge_and_unload().state_dict()
+    for name, weight in merged.state_dict().items():
+        torch.testing.assert_close(weight, expected[name], rtol=2**-7, atol=1e-6)
+    ids = prompt_ids(tuned, "Hello")
+    ours, before = logits(merged, ids), logits(base, ids)
+    wanted = logits(tuned_model(tuned), ids)
+    assert (ours - wanted).abs().max() < 0.05 * (wanted - before).abs().max()
+    assert (
+        AutoTokenizer.from_pretrained(folder).apply_chat_template(
+            [{"role": "user", "content": "Hello"}], add_generation_prompt=True, return_dict=True
+        )["input_ids"]
+        == ids
+    )
+
+
+def test_merged_is_sixteen_bit_safetensors_without_code(tiny_model: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model, base)
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(
+        json.dumps({**config, "auto_map": {"AutoModelForCausalLM": "evil.Model"}})
+    )
+    (base / "evil.py").write_text("raise SystemExit('the canary ran')")
+    tuned = make_run(tmp_path / "run", tiny_model)
+    export.export(None, None, tuned.recipe, tuned.run, ["merged"], lambda _event: None, base=base)
+    folder = tuned.run.exports / "merged"
+    assert "auto_map" not in json.loads((folder / "config.json").read_text())
+    assert [p.name for p in folder.iterdir() if p.suffix in (".py", ".bin", ".pt")] == []
+    with safe_open(str(folder / "model.safetensors"), "pt") as file:
+        assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.bfloat16}
+
+
+def test_large_models_are_written_in_shards(
+    tuned: Tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merge, "SHARD_BYTES", 40_000)
+    merge.merge(tuned.base, tuned.run.adapter, tmp_path / "merged")
+    verify.merged(tmp_path / "merged")
+    names = sorted(p.name for p in (tmp_path / "merged").glob("*.safetensors"))
+    assert len(names) > 2
+    assert names[0] == f"model-00001-of-{len(names):05d}.safetensors"
+    expected = tuned_model(tuned).merge_and_unload().state_dict()
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32).state_dict()
+    assert all(torch.allclose(loaded[name], expected[name], rtol=2**-7, atol=1e-6) for name in loaded)
+
+
+def test_a_diverged_adapter_is_not_merged(tiny_model: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tuned = make_run(tmp_path / "run", tiny_model)
+    file = tuned.run.adapter / "adapter_model.safetensors"
+    weights = load_file(file)
+    weights[next(iter(weights))][0, 0] = float("nan")
+    save_file(weights, file)
+    with pytest.raises(FinetuiError) as caught:
+        do(tuned, "merged")
+    assert caught.value.code == "merge-not-finite"
+    assert listed(tuned) == []
+
+
+def test_what_the_file_merge_cannot_take_is_said(tiny_model: Path, tmp_path: Path) -> None:
+    tuned = make_run(tmp_path / "run", tiny_model)
+    file = tuned.run.adapter / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "use_dora": True}))
+    with pytest.raises(merge.CannotMerge):
+        merge.merge(tiny_model, tuned.run.adapter, tmp_path / "out")
+
+
+def test_one_failure_is_a_warning_and_the_rest_is_done(tiny_model: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tuned = make_run(tmp_path / "run", tiny_model)
+    file = tuned.run.adapter / "adapter_model.safetensors"
+    weights = load_file(file)
+    weights[next(iter(weights))][0, 0] = float("inf")
+    save_file(weights, file)
+    done, events = do(tuned, "adapter", "merged")
+    assert [exported.format for exported in done] == ["adapter"]
+    assert [event.code for event in events if isinstance(event, Warned)] == ["merge-not-finite"]
+
+
+def test_a_run_without_an_adapter_has_nothing_to_export(tiny_model: Path, tmp_path: Path) -> None:
+    tuned = make_run(tmp_path / "run", tiny_model)
+    shutil.rmtree(tuned.run.adapter)
+    with pytest.raises(FinetuiError) as caught:
+        do(tuned, "adapter")
+    assert caught.value.code == "export-nothing"
+
+
+def test_a_torn_adapter_is_noticed(tiny_model: Path, tmp_path: Path) -> None:
+    tuned = make_run(tmp_path / "run", tiny_model)
+    file = tuned.run.adapter / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(FinetuiError) as caught:
+        do(tuned, "adapter")
+    assert caught.value.code == "export-damaged"
+    assert listed(tuned) == []
+
+
+def test_a_stop_leaves_nothing(tiny_model: Path, tmp_path: Path) -> None:
+    class Stop(Exception):
+        pass
+
+    tuned = make_run(tmp_path / "run", tiny_model)
+    calls = 0
+
+    def check() -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 8:
+            raise Stop
+
+    with pytest.raises(Stop):
+        export.export(None, None, tuned.recipe, tuned.run, ["merged"], lambda _event: None, check=check)
+    assert listed(tuned) == []
+
+
+_EXPORT = """
+import sys
+from pathlib import Path
+from finetui.core import recipe_file
+from finetui.core.runs.store import RunFolder
+from finetui.core.worker import export
+run = RunFolder(Path(sys.argv[1]))
+export.export(None, None, recipe_file.load(run.recipe), run, ["merged", "gguf_f16"], lambda event: print(event, flush=True))
+"""
+
+
+def test_a_killed_export_lists_nothing_and_is_cleared_away(tiny_model: Path, tmp_path: Path) -> None:
+    tuned = make_run(tmp_path / "run", tiny_model)
+    recipe_file.save(tuned.recipe, tuned.run.recipe)
+    process = subprocess.Popen(
+        [sys.executable, "-c", _EXPORT, str(tuned.run.path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if b"GGUF F16" in line:
+            break
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert [name for name in listed(tuned) if not name.startswith(".")] == ["merged"]
+    verify.merged(tuned.run.exports / "merged")
+    assert any(name.startswith(".work-") for name in listed(tuned))
+    do(tuned, "adapter")
+    assert listed(tuned) == ["adapter", "merged"]
+
+
+def test_children_end_with_the_worker(tmp_path: Path) -> None:
+    parent = (
+        "import sys\nfrom finetui.core.worker import child\n"
+        "child.run([sys.executable, '-c', 'import os, time; print(os.getpid(), flush=True); time.sleep(600)'])"
+    )
+    log = tmp_path / "log"
+    with log.open("w") as stderr:
+        process = subprocess.Popen([sys.executable, "-c", parent], stderr=stderr)
+    while not log.read_text().strip():
+        assert process.poll() is None
+        time.sleep(0.05)
+    child_pid = int(log.read_text())
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{child_pid}").exists():
+        state = Path(f"/proc/{child_pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        if state == "Z":
+            break
+        assert time.monotonic() < deadline, "the child outlived the worker"
+        time.sleep(0.05)
+
+
+def test_a_full_disk_is_a_card_and_leaves_nothing(tiny_model: Path, tmp_path: Path) -> None:
+    """With a limit on file size, writing fails as it does on a full disk."""
+    tuned = make_run(tmp_path / "run", tiny_model)
+    recipe_file.save(tuned.recipe, tuned.run.recipe)
+    program = (
+        "import resource, signal\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
+        + _EXPORT.replace('["merged", "gguf_f16"]', '["adapter"]').replace("export.export", "run_it")
+    )
+    program = program.replace("run = RunFolder", "run_it = export.export\nrun = RunFolder")
+    ran = subprocess.run(
+        [sys.executable, "-c", program, str(tuned.run.path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert "FinetuiError: The disk is full." in ran.stderr, ran.stderr
+    assert listed(tuned) == []
+
+
+def test_too_little_space_is_refused_before_a_byte_is_written(
+    tuned: Tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run", tuned.base)
+    total, used = shutil.disk_usage(tmp_path)[:2]
+    usage = type(shutil.disk_usage(tmp_path))(total, used, 1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage)
+    with pytest.raises(FinetuiError) as caught:
+        do(run, "merged")
+    assert caught.value.code == "no-space"
+    assert listed(run) == []
+
+
+def chatml(default_system: str = "") -> modelfile.Render:
+    def render(messages: modelfile.Messages) -> str:
+        if default_system and messages[0]["role"] != "system":
+            messages = [{"role": "system", "content": default_system}, *messages]
+        parts = [f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages]
+        return "".join(parts) + "<|im_start|>assistant\n"
+
+    return render
+
+
+def test_a_chatml_modelfile() -> None:
+    text = modelfile.write("m.gguf", chatml(), "<s>", "<|im_end|>", 'Say "hi".\nAlways.')
+    assert text == (
+        "FROM ./m.gguf\n"
+        'TEMPLATE """{{ range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}'
+        '<|im_start|>assistant\n"""\n'
+        'SYSTEM """Say "hi".\nAlways."""\n'
+        'PARAMETER stop "<|im_end|>"\n'
+    )
+
+
+def test_the_templates_own_system_prompt_is_kept_where_none_was_trained() -> None:
+    text = modelfile.write("m.gguf", chatml("You are Smol."), "<|im_start|>", "<|im_end|>", None)
+    assert 'SYSTEM "You are Smol."' in text
+
+
+def test_llama_3_is_known_without_its_first_token() -> None:
+    def render(messages: modelfile.Messages) -> str:
+        parts = [
+            f"<|start_header_id|>{m['role']}<|end_header_id|>\n\n{m['content']}<|eot_id|>" for m in messages
+        ]
+        return "<|begin_of_text|>" + "".join(parts) + "<|start_header_id|>assistant<|end_header_id|>\n\n"
+
+    text = modelfile.write("m.gguf", render, "<|begin_of_text|>", "<|eot_id|>", None)
+    assert "<|start_header_id|>{{ .Role }}<|end_header_id|>" in text
+    assert "begin_of_text" not in text
+    assert "SYSTEM" not in text
+
+
+def test_an_unknown_template_is_left_to_the_gguf() -> None:
+    def render(messages: modelfile.Messages) -> str:
+        if messages[0]["role"] == "system":
+            raise ValueError("System role not supported")
+        return "".join(m["content"] for m in messages)
+
+    text = modelfile.write("m.gguf", render, "<s>", "</s>", None)
+    assert text == 'FROM ./m.gguf\nPARAMETER stop "</s>"\n'
+
+
+def test_a_system_prompt_cannot_break_out_of_its_quotes() -> None:
+    text = modelfile.write("m.gguf", None, "", "", '"""\nFROM evil"')
+    assert text.count('"""') == 2
+    assert os.linesep + "FROM evil" in text.split('"""')[1]
