@@ -20,6 +20,8 @@ Conversation = tuple[Turn, ...]
 
 _DETECT_ROWS = 50
 _DETECT_BYTES = 8 * 1024 * 1024
+_GIVE_UP_ROWS = 100_000
+"""Rows in a file without a single readable one, after which it is refused."""
 
 
 @dataclass(frozen=True)
@@ -99,14 +101,18 @@ class ConversationReader:
 
     def __iter__(self) -> Iterator[Conversation]:
         held: list[Located] = []
+        readable = 0
         for located in self._rows:
             held.append(located)
-            if len(held) >= _DETECT_ROWS or self._read_bytes() > _DETECT_BYTES:
+            readable += not located.problem
+            enough = len(held) >= _DETECT_ROWS or self._read_bytes() > _DETECT_BYTES
+            if (enough and readable) or len(held) >= _GIVE_UP_ROWS:
                 break
-        readable = [located.row for located in held if not located.problem]
         if not held:
             detect([])
-        found = detect(readable) if self._section.format == "auto" and readable else None
+        found = None
+        if self._section.format == "auto" and readable:
+            found = detect([located.row for located in held if not located.problem])
         self.detection = found or Detection(
             "messages" if self._section.format == "auto" else self._section.format, "as the recipe says"
         )

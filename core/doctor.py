@@ -217,23 +217,13 @@ def llama_cpp_check() -> Check:
 
 
 def hub_check() -> Check:
-    import urllib.error
-    import urllib.request
-
     if hub.is_offline():
         return Check("Hub", "warn", "HF_HUB_OFFLINE is set", "Unset it to load models that are not cached.")
     shown = one_line(hub.endpoint(), 80)
-    try:
-        request = urllib.request.Request(
-            hub.endpoint() + "/api/models?limit=1", headers={"User-Agent": "finetui"}
-        )
-        with urllib.request.urlopen(request, timeout=hub.TIMEOUT_SECONDS) as reply:
-            reply.read(1)
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code >= 500 or error.code == 429:
-            return Check("Hub", "warn", f"{shown} answers with status {error.code}", "Try again in a while.")
-    except (OSError, ValueError):
+    status = hub.status()
+    if status is None:
         fix = "Check the network or the proxy; local models and the demo work without."
         return Check("Hub", "warn", f"{shown} cannot be reached", fix)
+    if status >= 500 or status == 429:
+        return Check("Hub", "warn", f"{shown} answers with status {status}", "Try again in a while.")
     return Check("Hub", "ok", f"{shown} answers")
