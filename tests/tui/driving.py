@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from finetui.tui.app import FinetuiApp
 from textual import events
 from textual.pilot import Pilot
+
+from finetui.tui.app import FinetuiApp
 
 SIZES = ((80, 24), (120, 36))
 PATIENCE_SECONDS = 60.0

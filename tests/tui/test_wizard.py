@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from finetui.core.draft import Draft
 from finetui.core.errors import FinetuiError
 from finetui.core.recipe import STEPS, FieldSpec, Recipe, fields
@@ -14,7 +15,6 @@ from finetui.tui.modals.help import HelpModal
 from finetui.tui.screens.step import StepScreen
 from finetui.tui.widgets.controls import ChecklistControl, ChoiceControl, TextControl
 from finetui.tui.widgets.form import Form
-
 from tests.tui.driving import SIZES, at_step, press, seen, type_over, until, wizard
 
 NAMES = {"model": "Model", "dataset": "Dataset", "lora": "LoRA", "training": "Training", "export": "Export"}
@@ -31,7 +31,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def rows_file(folder: Path, count: int = 12, answer: str = "fine") -> Path:
     path = folder / "rows.jsonl"
     rows = [
-        {"messages": [{"role": "user", "content": f"question {n}"}, {"role": "assistant", "content": f"{answer} {n}"}]}
+        {
+            "messages": [
+                {"role": "user", "content": f"question {n}"},
+                {"role": "assistant", "content": f"{answer} {n}"},
+            ]
+        }
         for n in range(count)
     ]
     path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
@@ -89,7 +94,7 @@ async def test_each_step_shows_its_fields_explanation_and_way_on(step: str, size
 def other(spec: FieldSpec, now: object) -> tuple[list[str], object]:
     """Keys that change a field, and the value that they give it."""
     if spec.kind in ("flag", "choice"):
-        choices = [False, True] if spec.kind == "flag" else list(spec.choices)
+        choices: list[object] = [False, True] if spec.kind == "flag" else list(spec.choices)
         return ["right"], choices[(choices.index(now) + 1) % len(choices)]
     if spec.kind == "choices":
         ticked = set(now) ^ {spec.choices[1]}  # type: ignore[call-overload]
@@ -211,7 +216,9 @@ async def test_the_demo_does_not_replace_somebodys_draft_unasked() -> None:
 
 
 @pytest.mark.parametrize("size", SIZES, ids=fill)
-async def test_rows_of_a_file_are_shown_with_their_marks_and_turned(size: tuple[int, int], home: Path) -> None:
+async def test_rows_of_a_file_are_shown_with_their_marks_and_turned(
+    size: tuple[int, int], home: Path
+) -> None:
     path = rows_file(home)
     async with wizard(size) as (app, pilot):
         app.begin(Recipe())
@@ -220,7 +227,9 @@ async def test_rows_of_a_file_are_shown_with_their_marks_and_turned(size: tuple[
         await at_step(app, pilot, "dataset")
         await press(pilot, "right", "down")
         await type_over(pilot, str(path))
-        await until(pilot, lambda: app.wizard.dataset_facts is not None and app.wizard.dataset_facts.kind == "file")
+        await until(
+            pilot, lambda: app.wizard.dataset_facts is not None and app.wizard.dataset_facts.kind == "file"
+        )
         await until(pilot, lambda: "question 0" in seen(app))
         assert app.wizard.draft["dataset.source"] == str(path)
         assert "learned" in seen(app)
@@ -336,7 +345,9 @@ async def test_learn_and_doctor(size: tuple[int, int]) -> None:
         await press(pilot, "right", "right")
         await until(pilot, lambda: "trust me" in seen(app))
         await press(pilot, "escape", "c")
-        await until(pilot, lambda: "Python" in seen(app) and ("Ready to train" in seen(app) or "to mend" in seen(app)))
+        await until(
+            pilot, lambda: "Python" in seen(app) and ("Ready to train" in seen(app) or "to mend" in seen(app))
+        )
 
 
 async def test_every_shown_action_is_in_the_palette() -> None:
@@ -344,7 +355,18 @@ async def test_every_shown_action_is_in_the_palette() -> None:
         app.begin(Recipe())
         await at_step(app, pilot, "model")
         commands = {command.title for command in app.get_system_commands(app.screen)}
-        assert {"Next", "Back", "Advanced", "Default", "Help", "Quit", "Go to LoRA", "Go home", "Learn", "Doctor"} <= commands
+        assert {
+            "Next",
+            "Back",
+            "Advanced",
+            "Default",
+            "Help",
+            "Quit",
+            "Go to LoRA",
+            "Go home",
+            "Learn",
+            "Doctor",
+        } <= commands
 
 
 async def test_the_mouse_works() -> None:

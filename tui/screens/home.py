@@ -145,7 +145,14 @@ class HomeScreen(Screen[None]):
         marks = glyphs()
         draft, runs = self.finetui.saved_draft, self._runs or []
         items: list[Item] = []
-        demo = Item("demo", "Try the demo", "a small model, 300 customer messages, about 3 minutes", "d", marks.current, "$accent")
+        demo = Item(
+            "demo",
+            "Try the demo",
+            "a small model, 300 customer messages, about 3 minutes",
+            "d",
+            marks.current,
+            "$accent",
+        )
         if self.finetui.demo or (draft is None and not runs):
             items.append(demo)
         if draft is not None:
@@ -162,8 +169,26 @@ class HomeScreen(Screen[None]):
                 items += [Item("", ""), Item("", heading)]
                 items += [self._run_item(seen) for seen in some]
         items.append(Item("", ""))
-        items.append(Item("learn", "Learn", "what fine-tuning is, what it costs, how to read a curve", "l", marks.current, "$text-muted"))
-        items.append(Item("doctor", "Doctor", "checks this machine and says what can run here", "c", marks.current, "$text-muted"))
+        items.append(
+            Item(
+                "learn",
+                "Learn",
+                "what fine-tuning is, what it costs, how to read a curve",
+                "l",
+                marks.current,
+                "$text-muted",
+            )
+        )
+        items.append(
+            Item(
+                "doctor",
+                "Doctor",
+                "checks this machine and says what can run here",
+                "c",
+                marks.current,
+                "$text-muted",
+            )
+        )
         return items
 
     def _run_item(self, seen: Seen) -> Item:

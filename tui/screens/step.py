@@ -58,8 +58,12 @@ class StepScreen(Screen[None]):
         Binding("up", "move(-1)", "Previous field", show=False, id="step.up"),
         Binding("pagedown", "page(1)", "Scroll down", show=False, id="step.pagedown"),
         Binding("pageup", "page(-1)", "Scroll up", show=False, id="step.pageup"),
-        Binding("ctrl+t", "advanced", "Advanced", id="step.advanced", tooltip="Open or close the advanced fields"),
-        Binding("ctrl+r", "reset", "Default", id="step.reset", tooltip="Give the focused field its default value"),
+        Binding(
+            "ctrl+t", "advanced", "Advanced", id="step.advanced", tooltip="Open or close the advanced fields"
+        ),
+        Binding(
+            "ctrl+r", "reset", "Default", id="step.reset", tooltip="Give the focused field its default value"
+        ),
     ]
 
     @property
@@ -84,7 +88,9 @@ class StepScreen(Screen[None]):
     def specs(self) -> tuple[list[FieldSpec], list[FieldSpec]]:
         """The fields of the form: in sight, and folded away."""
         basic = [NAME if path == "name" else declared(path) for path in self.basic]
-        return basic, [spec for spec in declared_fields(self.step) if spec.path not in self.basic + self.hidden]
+        return basic, [
+            spec for spec in declared_fields(self.step) if spec.path not in self.basic + self.hidden
+        ]
 
     hidden: ClassVar[tuple[str, ...]] = ()
     """Paths of this step that the form leaves to other widgets."""
@@ -121,7 +127,9 @@ class StepScreen(Screen[None]):
                     yield LineGauges(id="line-gauges")
                 with Horizontal(id="foot"):
                     yield Static(id="problem", markup=False)
-                    yield Button(Content(f"{self.continue_label} {glyphs().chevron}"), id="continue", compact=True)
+                    yield Button(
+                        Content(f"{self.continue_label} {glyphs().chevron}"), id="continue", compact=True
+                    )
             with Vertical(id="side"):
                 yield Explain()
                 yield SideGauges()
@@ -144,7 +152,9 @@ class StepScreen(Screen[None]):
         if path and self.form.has(path):
             self.form.focus_field(path)
         else:
-            controls = self.query("#main .step-control, #main TextControl, #main ChoiceControl, #main ChecklistControl")
+            controls = self.query(
+                "#main .step-control, #main TextControl, #main ChoiceControl, #main ChecklistControl"
+            )
             if controls:
                 controls.first().focus()
 
@@ -182,7 +192,11 @@ class StepScreen(Screen[None]):
         folded = len({spec.path for spec in self.form.advanced} & changed)
         self.once("folded", folded, lambda: self.form.count_changed(folded))
         now = outlook(wizard)
-        self.once("gauges", now, lambda: (self.query_one(SideGauges).show(now), self.query_one(LineGauges).show(now)))
+        self.once(
+            "gauges",
+            now,
+            lambda: (self.query_one(SideGauges).show(now), self.query_one(LineGauges).show(now)),
+        )
         for path, words in self.notes().items():
             if self.form.has(path):
                 self.once(f"note {path}", words, partial(self.form.row(path).note, words))
@@ -213,13 +227,16 @@ class StepScreen(Screen[None]):
 
     def _explain(self, spec: FieldSpec, value: Any, fact: str) -> None:
         self.query_one(Explain).show(explain.full(spec, value, fact))
-        self._under = (explain.full(spec, value, fact), explain.compact(spec, value, fact), explain.brief(spec, value, fact))
+        levels = (explain.full, explain.compact, explain.brief)
+        self._under = (*(level(spec, value, fact) for level in levels), explain.briefest(spec))
         self.call_after_refresh(self.fit)
 
     def used_rows(self) -> int:
         """Rows that the main column needs."""
         main = self.query_one("#main", VerticalScroll)
-        return max((c.virtual_region.bottom + c.styles.margin.bottom for c in main.children if c.display), default=0)
+        return max(
+            (c.virtual_region.bottom + c.styles.margin.bottom for c in main.children if c.display), default=0
+        )
 
     def fit(self) -> None:
         """The explanation under the form takes the room that the form leaves: all of it, or its first two lines."""
@@ -230,16 +247,18 @@ class StepScreen(Screen[None]):
         pad = box.gutter.height
         room = main.size.height + box.outer_size.height - self.used_rows() - pad - 1
         width = max(10, main.size.width - 2)
-        lines = 0
+        least = 1 if self.size.height < 20 else 2
+        room, lines, content = max(least, room), 0, self._under[-1]
         for content in self._under:
             lines = sum(max(1, len(line.wrap(width))) for line in content.split("\n", allow_blank=True))
             if lines <= room:
                 break
-        least = 1 if self.size.height < 20 else 2
-        height = (lines if lines <= room else least) + pad
+        height = max(least, min(lines, room)) + pad
         if height != box.outer_size.height:
             box.styles.height = height
-        self.once("brief", (self._shown.get("explanation"), self._under.index(content)), lambda: box.update(content))
+        self.once(
+            "brief", (self._shown.get("explanation"), self._under.index(content)), lambda: box.update(content)
+        )
 
     def explain_content(self) -> Content | None:
         """The full explanation of the field in focus, for the help."""
@@ -271,7 +290,9 @@ class StepScreen(Screen[None]):
         if block is not None:
             text = Content.assemble((f"{marks.cross} ", "bold $error"), (literal(block[1]), "$text-error"))
         else:
-            text = Content.assemble((f"Enter continues {marks.middot} {marks.down} next field", "$text-disabled"))
+            text = Content.assemble(
+                (f"Enter continues {marks.middot} {marks.down} next field", "$text-disabled")
+            )
         self.once("problem", block, lambda: self.query_one("#problem", Static).update(text))
 
     # ── Events ──

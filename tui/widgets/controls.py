@@ -50,7 +50,9 @@ class TextControl(Input):
     }
     """
 
-    def __init__(self, value: str, placeholder: str = "", *, numeric: bool = False, id: str | None = None) -> None:
+    def __init__(
+        self, value: str, placeholder: str = "", *, numeric: bool = False, id: str | None = None
+    ) -> None:
         super().__init__(value, placeholder=placeholder, compact=True, select_on_focus=False, id=id)
         self.numeric = numeric
 
@@ -92,7 +94,12 @@ class ChoiceControl(Widget, can_focus=True):
     value: reactive[str] = reactive("")
 
     def __init__(
-        self, choices: Sequence[str], value: str, labels: Mapping[str, str] | None = None, *, id: str | None = None
+        self,
+        choices: Sequence[str],
+        value: str,
+        labels: Mapping[str, str] | None = None,
+        *,
+        id: str | None = None,
     ) -> None:
         """`labels` are what people read in place of the values."""
         super().__init__(id=id)
@@ -125,7 +132,9 @@ class ChoiceControl(Widget, can_focus=True):
         word = clip(self.label(self.value), max(1, width - 4))
         quiet = "" if self.has_focus else "$accent"
         left = (width - 4 - cell_len(word)) if width > 4 else 0
-        return Content.assemble((marks.previous, quiet), " ", word, " " * max(0, left), " ", (marks.next, quiet))
+        return Content.assemble(
+            (marks.previous, quiet), " ", word, " " * max(0, left), " ", (marks.next, quiet)
+        )
 
 
 class RadioControl(ChoiceControl):
