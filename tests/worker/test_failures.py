@@ -86,7 +86,7 @@ def test_a_broken_recipe_still_has_a_beginning_and_an_end(tiny_model: Path, tiny
 
 @pytest.mark.usefixtures("unsloth", "signals")
 def test_a_loss_that_becomes_nan_keeps_the_last_good_checkpoint(tmp_path: Path, tiny_rows: Path) -> None:
-    """Weights near the end of what float can hold, so that a wild learning rate really diverges."""
+    """An adapter weight turns to NaN in the middle of a real run: what divergence leaves behind."""
     model = tiny.make(tmp_path / "model")
     made_of = harness.recipe(
         model,
@@ -106,7 +106,6 @@ def test_a_loss_that_becomes_nan_keeps_the_last_good_checkpoint(tmp_path: Path, 
 
 
 def _poison(run: RunFolder, made_of: Recipe, at_step: int) -> None:
-    """Trains with an adapter weight that turns to infinity before `at_step`: what divergence leaves behind."""
     from transformers import TrainerCallback
 
     from .in_process import Trainer

@@ -68,6 +68,7 @@ def test_a_warm_worker_ends_with_its_parent(tmp_path: Path) -> None:
     assert worker.is_running()
     parent.kill()
     parent.wait()
+    parent.stdout.close()
     harness.until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
 
 
