@@ -33,6 +33,7 @@ class TrainingScreen(StepScreen):
         "name",
     )
     continue_label = "Start training"
+    enter_words = "Enter starts"
 
     def notes(self) -> dict[str, str]:
         plan, recipe = self.wizard.plan(), self.wizard.recipe()
