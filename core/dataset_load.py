@@ -89,8 +89,14 @@ class ConversationReader:
     """Conversations from located rows: the format is settled on the first rows, the rest follows it."""
 
     def __init__(
-        self, rows: Iterator[Located], section: DatasetSection, reading: Reading | None = None
+        self,
+        rows: Iterator[Located],
+        section: DatasetSection,
+        reading: Reading | None = None,
+        give_up: Callable[[], bool] | None = None,
     ) -> None:
+        """`give_up` is asked every 256 rows for as long as none could be used; True ends the reading."""
+        self._give_up = give_up
         self._rows = rows
         self._section = section
         self._reading = reading
@@ -118,6 +124,8 @@ class ConversationReader:
         )
         for located in itertools.chain(held, self._rows):
             self.seen += 1
+            if self._give_up and not self.usable and self.seen % 256 == 0 and self._give_up():
+                return
             if located.problem:
                 self.ledger.add(located.problem, located.number)
                 continue

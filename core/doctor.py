@@ -209,9 +209,14 @@ def demo_check() -> Check:
 
 def llama_cpp_check() -> Check:
     named = os.environ.get("UNSLOTH_LLAMA_CPP_PATH")
-    folder = Path(named).expanduser() if named else paths.cache() / "llama.cpp"
-    if any((folder / inside / "llama-quantize").is_file() for inside in (".", "build/bin", "bin")):
-        return Check("llama.cpp", "ok", f"llama-quantize at {middle(one_line(str(folder), 200), 50)}")
+    folders = [Path(named).expanduser()] if named else []
+    try:
+        folders += sorted((paths.cache() / "llama.cpp").iterdir())  # one folder a version
+    except OSError:
+        pass
+    for folder in folders:
+        if any((folder / inside / "llama-quantize").is_file() for inside in (".", "build/bin", "bin")):
+            return Check("llama.cpp", "ok", f"llama-quantize at {middle(one_line(str(folder), 200), 50)}")
     detail = "not built; F16 and Q8_0 need none, the K-quants have it built once (about 8 minutes)"
     return Check("llama.cpp", "ok", detail)
 

@@ -103,7 +103,7 @@ def build(
     args = arguments(recipe, run.checkpoints, loaded.ready.dtype.rpartition(" ")[2])
     evaluation = prepared.evaluation.rows if prepared.evaluation else None
     reporter = Reporter(recipe, run.checkpoints, writer, control, sampler, evaluation is not None)
-    trainer = SFTTrainer(
+    trainer: Any = SFTTrainer(
         model=loaded.model,
         args=args,
         train_dataset=packed(prepared.train.rows, recipe) if recipe.training.packing else prepared.train.rows,
