@@ -287,7 +287,7 @@ class FinetuiApp(App[int], inherit_bindings=False):
             return launch.new(recipe, Path.cwd(), warm=warm)
 
         def done(run: RunFolder) -> None:
-            self._warm = None
+            self._warm, self._warming = None, False
             self.saved_draft = None
             if self._save_timer is not None:
                 self._save_timer.stop()

@@ -89,6 +89,7 @@ class HomeScreen(Screen[None]):
     def on_mount(self) -> None:
         self._runs: list[Seen] | None = None
         self._placed = False
+        self._placed_at = ""
         self._machine_shown: tuple[str, str] | None = None
         self._first_time: bool | None = None
         self.finetui.changed.subscribe(self, lambda _: self._paint_header())
@@ -120,9 +121,15 @@ class HomeScreen(Screen[None]):
         self.finetui.in_background("runs", work, self._found, lambda _: None)
 
     def _found(self, runs: list[Seen]) -> None:
-        self._runs = runs
-        if self.is_attached:
-            self.paint()
+        first, self._runs = self._runs is None, runs
+        if not self.is_attached:
+            return
+        menu = self.query_one("#menu", Menu)
+        untouched = first and menu.chosen == self._placed_at
+        self.paint()
+        live = next((seen for seen in runs if seen.status.live), None)
+        if untouched and live is not None:  # what goes on already is what one most likely came for
+            menu.highlight("run:" + str(live.run.path))
 
     def paint(self) -> None:
         """Show what there is to choose now."""
@@ -139,6 +146,7 @@ class HomeScreen(Screen[None]):
         if not self._placed:
             self._placed = True
             menu.highlight("demo" if self.finetui.demo or first_time else "draft")
+            self._placed_at = menu.chosen
 
     def items(self) -> list[Item]:
         """The menu, by what there is."""

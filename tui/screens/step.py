@@ -50,6 +50,7 @@ class StepScreen(Screen[None]):
     tagline: ClassVar[str] = ""
     basic: ClassVar[tuple[str, ...]] = ()
     continue_label: ClassVar[str] = "Continue"
+    enter_words: ClassVar[str] = "Enter continues"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+n", "next", "Next", id="step.next", tooltip="Go on to the next step"),
         Binding("enter", "next", "Next", show=False, id="step.enter"),
@@ -291,7 +292,7 @@ class StepScreen(Screen[None]):
             text = Content.assemble((f"{marks.cross} ", "bold $error"), (literal(block[1]), "$text-error"))
         else:
             text = Content.assemble(
-                (f"Enter continues {marks.middot} {marks.down} next field", "$text-disabled")
+                (f"{self.enter_words} {marks.middot} {marks.down} next field", "$text-disabled")
             )
         self.once("problem", block, lambda: self.query_one("#problem", Static).update(text))
 
