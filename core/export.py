@@ -153,7 +153,7 @@ def _tensor_type(quantization: str, part: str, layer: int, layers: int) -> str:
         if part == "o_proj":
             return "Q4_K"
         if part == "down_proj":
-            return "Q5_K" if layer < layers // 16 else "Q4_K" if better else base
+            return "Q5_K" if layer < layers // 16 else "Q4_K"
     return base
 
 

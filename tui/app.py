@@ -62,8 +62,17 @@ class FinetuiApp(App[int], inherit_bindings=False):
     VERTICAL_BREAKPOINTS = VERTICAL_BREAKPOINTS
     COMMAND_PALETTE_BINDING = "ctrl+p"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("question_mark", "help", "Help", key_display="?", id="app.help", tooltip="Explain this, and list the keys"),
-        Binding("f1", "help", "Help", key_display="F1", id="app.help", tooltip="Explain this, and list the keys"),
+        Binding(
+            "question_mark",
+            "help",
+            "Help",
+            key_display="?",
+            id="app.help",
+            tooltip="Explain this, and list the keys",
+        ),
+        Binding(
+            "f1", "help", "Help", key_display="F1", id="app.help", tooltip="Explain this, and list the keys"
+        ),
         Binding("q", "quit", "Quit", id="app.quit", tooltip="Leave finetui; running trainings go on"),
         Binding("ctrl+q", "quit", "Quit", id="app.quit", tooltip="Leave finetui; running trainings go on"),
         Binding("ctrl+c", "help_quit", show=False, system=True),
@@ -91,7 +100,9 @@ class FinetuiApp(App[int], inherit_bindings=False):
     # ── Start and end ──
 
     def on_mount(self) -> None:
-        if os.environ.get("COLORTERM", "") == "" and os.environ.get("TERM", "").endswith(("-16color", "linux", "ansi")):
+        if os.environ.get("COLORTERM", "") == "" and os.environ.get("TERM", "").endswith(
+            ("-16color", "linux", "ansi")
+        ):
             self.theme = ANSI.name
         self._catch_signals()
         self.saved_draft = Draft.load()
@@ -182,7 +193,11 @@ class FinetuiApp(App[int], inherit_bindings=False):
         """Shows `error` as a card."""
         from .modals.card import ErrorCard
 
-        self.push_screen(ErrorCard(error), (lambda _: then()) if then is not None else None)
+        def closed(_: None) -> None:
+            if then is not None:
+                then()
+
+        self.push_screen(ErrorCard(error), closed)
 
     def unexpected(self, error: BaseException) -> FinetuiError:
         """A card for an error that nobody foresaw."""
@@ -249,7 +264,9 @@ class FinetuiApp(App[int], inherit_bindings=False):
         for step in STEPS:
             wrong = wizard.problems(step)
             if wrong:
-                self.notify(wizard.sentence(*wrong[0]), title=STEP_NAMES[step], severity="error", markup=False)
+                self.notify(
+                    wizard.sentence(*wrong[0]), title=STEP_NAMES[step], severity="error", markup=False
+                )
                 wizard.focused[step] = wrong[0][0]
                 self.go(step)
                 return
@@ -335,7 +352,9 @@ class FinetuiApp(App[int], inherit_bindings=False):
         else:
             self._inspect_timers[step] = self.set_timer(INSPECT_AFTER_SECONDS, look)
 
-    def _seen(self, step: str, facts: Any, error: FinetuiError | None, busy: bool = False, keep: bool = False) -> None:
+    def _seen(
+        self, step: str, facts: Any, error: FinetuiError | None, busy: bool = False, keep: bool = False
+    ) -> None:
         wizard = self.wizard
         setattr(wizard, f"{step}_busy", busy)
         setattr(wizard, f"{step}_error", error)
@@ -399,7 +418,10 @@ class FinetuiApp(App[int], inherit_bindings=False):
             return MachineLine(name, used, None if gpu.total_bytes is None else gpu.total_bytes / GIB, "GiB")
         used_bytes = machine.memory_total_bytes - machine.memory_available_bytes
         return MachineLine(
-            f"CPU, {machine.cores} cores", used_bytes / GIB, round(machine.memory_total_bytes / GIB, 1), "GiB RAM"
+            f"CPU, {machine.cores} cores",
+            used_bytes / GIB,
+            round(machine.memory_total_bytes / GIB, 1),
+            "GiB RAM",
         )
 
     # ── The warm worker ──
@@ -439,7 +461,12 @@ class FinetuiApp(App[int], inherit_bindings=False):
         seen: set[str] = set()
         for active in screen.active_bindings.values():
             binding = active.binding
-            if not binding.id or not binding.description or binding.id.split(".")[0] in INNER or binding.action in seen:
+            if (
+                not binding.id
+                or not binding.description
+                or binding.id.split(".")[0] in INNER
+                or binding.action in seen
+            ):
                 continue
             seen.add(binding.action)
             run = partial(self.run_action, binding.action, active.node)
@@ -448,11 +475,17 @@ class FinetuiApp(App[int], inherit_bindings=False):
         if getattr(screen, "step", ""):
             for step in STEPS:
                 if step != getattr(screen, "step", ""):
-                    yield SystemCommand(f"Go to {STEP_NAMES[step]}", "Another step; nothing is lost", partial(self.go, step))
+                    yield SystemCommand(
+                        f"Go to {STEP_NAMES[step]}", "Another step; nothing is lost", partial(self.go, step)
+                    )
             yield SystemCommand("Go home", "Runs, lessons, checks", self.go_home)
         yield SystemCommand("Learn", "What fine-tuning is, in a few pages", self.open_learn)
         yield SystemCommand("Doctor", "Check this machine", self.open_doctor)
-        for theme, words in ((DARK, "Dark colours"), (LIGHT, "Light colours"), (ANSI, "The terminal's own 16 colours")):
+        for theme, words in (
+            (DARK, "Dark colours"),
+            (LIGHT, "Light colours"),
+            (ANSI, "The terminal's own 16 colours"),
+        ):
             yield SystemCommand(words, "Theme", partial(setattr, self, "theme", theme.name))
 
     def open_learn(self) -> None:

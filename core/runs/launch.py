@@ -121,12 +121,16 @@ def resolved(recipe: Recipe, *bases: Path) -> Recipe:
     def absolute(source: str | None) -> str | None:
         if not source or source == "demo":
             return source
-        path = Path(source).expanduser()
-        if path.is_absolute():
-            return str(path)
-        for place in places:
-            if (place / path).exists():
-                return str(Path(os.path.abspath(place / path)))
+        path = Path(source)
+        try:
+            path = path.expanduser()
+            if path.is_absolute():
+                return str(path)
+            for place in places:
+                if (place / path).exists():
+                    return str(Path(os.path.abspath(place / path)))
+        except (OSError, RuntimeError, ValueError):  # too long, `~nobody`, NUL: no path of this machine
+            return source
         looks_local = source.startswith((".", "~")) or path.suffix.lower() in (
             ".jsonl",
             ".json",
@@ -157,9 +161,16 @@ def new(recipe: Recipe, *bases: Path, warm: Warm | None = None) -> RunFolder:
     try:
         recipe_file.save(resolved(recipe, *bases), run.recipe)
         start(run, "train", warm=warm)
-    except BaseException:
+    except BaseException as error:
         if not run.events.exists() and not run.manifest.exists():
             shutil.rmtree(run.path, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise FinetuiError(
+                "The run cannot be written.",
+                f"{run.path}: {error.strerror or error}.",
+                "Free some space, or set FINETUI_HOME to a folder that you can write to.",
+                code="run-folder",
+            ) from error
         raise
     return run
 

@@ -26,6 +26,7 @@ from .child import Check, go_on
 
 Emit = Callable[[Event], None]
 
+_ADAPTER_FILES: Final = (".safetensors", ".json", ".jinja", ".model", ".txt", ".md")
 _WORK_PREFIX: Final = ".work-"
 _SPARE_BYTES: Final = 64 * 1024**2
 _PROGRESS_SECONDS: Final = 0.25
@@ -206,9 +207,10 @@ class _Work:
 
     def _adapter(self) -> Path:
         made = self.folder / "adapter"
-        shutil.copytree(
-            self.run.adapter, made, ignore=shutil.ignore_patterns("*.bin", "*.pt", "*.pth", "*.py")
-        )
+        made.mkdir()
+        for file in sorted(self.run.adapter.iterdir()):
+            if file.is_file() and not file.is_symlink() and file.suffix in _ADAPTER_FILES:
+                shutil.copyfile(file, made / file.name)
         verify.adapter(made)
         return made
 

@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from finetui.tui.app import FinetuiApp
+from textual import events
 from textual.pilot import Pilot
+
+from finetui.tui.app import FinetuiApp
 
 SIZES = ((80, 24), (120, 36))
 PATIENCE_SECONDS = 60.0
@@ -62,13 +64,7 @@ async def press(pilot: Pilot[Any], *keys: str) -> None:
 async def type_over(pilot: Pilot[Any], text: str) -> None:
     """Replaces the text of the focused input."""
     await pilot.press("end", "ctrl+u")
-    for character in text:
-        await pilot.press(_KEYS.get(character, character))
-    await pilot.pause()
-
-
-_KEYS = {
-    " ": "space", "/": "slash", ".": "full_stop", "-": "minus", "_": "underscore", "[": "left_square_bracket",
-    "]": "right_square_bracket", "@": "at", "=": "equals_sign", "(": "left_parenthesis", ")": "right_parenthesis",
-    "'": "apostrophe", ",": "comma", ":": "colon",
-}  # fmt: skip
+    focused = pilot.app.focused
+    assert focused is not None
+    focused.post_message(events.Paste(text))  # as a terminal does; typing a path key by key takes long
+    await until(pilot, lambda: getattr(focused, "value", None) == text, f"for {text!r} in {focused}")

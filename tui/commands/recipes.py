@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -70,13 +71,23 @@ def changed(recipe: Recipe, settings: list[str] | None) -> Recipe:
     return draft.recipe()
 
 
+def given_path(text: str) -> Path:
+    """`text` as a path, `~` included. Raises FinetuiError where it names the home of nobody."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise FinetuiError(
+            f"{text} is not a path here.", f"{error}", "Write the path in full.", code="file-missing"
+        ) from None
+
+
 def read(source: str) -> tuple[Recipe, Path]:
     """The recipe in the file `source` (`-` is standard input), and the folder that its relative paths start from."""
     from ...core import recipe_file
 
     if source == "-":
         return recipe_file.parse(sys.stdin.read(recipe_file.MAX_BYTES + 1), "standard input"), Path.cwd()
-    path = Path(source).expanduser()
+    path = given_path(source)
     return recipe_file.load(path), path.absolute().parent
 
 
@@ -128,8 +139,8 @@ def init(
     if file == "-":
         sys.stdout.write(text)
         return
-    path = Path(file).expanduser()
-    if path.exists() and not force:
+    path = given_path(file)
+    if os.path.exists(path) and not force:
         raise FinetuiError(
             f"{path} is there already.",
             "It was not touched.",

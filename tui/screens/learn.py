@@ -59,7 +59,9 @@ class LearnScreen(Screen[None]):
         page = self._pages[self.at]
         marks = glyphs()
         self.query_one("#page-title", Static).update(
-            Content.assemble((page.title, "bold $accent"), (f"   {self.at + 1} of {len(self._pages)}", "$text-muted"))
+            Content.assemble(
+                (page.title, "bold $accent"), (f"   {self.at + 1} of {len(self._pages)}", "$text-muted")
+            )
         )
         body = page.body if marks.unicode else page.body.encode("ascii", "replace").decode()
         self.query_one("#page-text", Markdown).update(body)

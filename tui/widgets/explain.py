@@ -88,7 +88,14 @@ def brief(spec: FieldSpec, value: Any, facts: str = "") -> Content:
         default += f", you set {literal(value_words(spec.path, value), 60)}"
     tail = f"{facts} {marks.middot} {default}" if facts else default
     help = spec.help[:1].upper() + spec.help[1:]
-    return Content.assemble((spec.title, "bold $accent"), "  ", (help, "$foreground"), (f"  ({tail})", "$text-muted"))
+    return Content.assemble(
+        (spec.title, "bold $accent"), "  ", (help, "$foreground"), (f"  ({tail})", "$text-muted")
+    )
+
+
+def briefest(spec: FieldSpec) -> Content:
+    """A field's help alone."""
+    return Content.assemble((spec.title, "bold $accent"), "  ", spec.help[:1].upper() + spec.help[1:])
 
 
 class Explain(VerticalScroll, can_focus=False):
