@@ -50,7 +50,7 @@ def export(
     called often and may raise to stop; nothing half-made stays.
 
     Emits progress, one `Exported` for each format that is whole, and a warning for each that failed while another
-    did not. Raises FinetuiError where all failed: export-nothing, no-space, gguf-converter, gguf-convert,
+    did not. Raises FinetuiError where all failed: export-nothing, no-space, package-fetch, gguf-convert,
     llama-cpp-no-compiler, llama-cpp-build, merge-not-finite, export-damaged, export-failed.
     """
     if not (run.adapter / "adapter_config.json").is_file():

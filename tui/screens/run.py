@@ -60,13 +60,37 @@ class RunScreen(Screen[None]):
     CSS_PATH = ["run.tcss"]
     AUTO_FOCUS = ""
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("s", "stop", "Stop and save", id="run.stop", tooltip="Save a checkpoint and the adapter, then end; can be resumed"),
+        Binding(
+            "s",
+            "stop",
+            "Stop and save",
+            id="run.stop",
+            tooltip="Save a checkpoint and the adapter, then end; can be resumed",
+        ),
         Binding("e", "export", "Export", id="run.export", tooltip="Write the result in more formats"),
         Binding("r", "resume", "Resume", id="run.resume", tooltip="Go on from the newest checkpoint"),
-        Binding("b", "fix", "Change and retry", id="run.fix", tooltip="Back to the settings, on the step that can mend it"),
-        Binding("y", "copy", "Copy command", id="run.copy", tooltip="The command shown, to the clipboard and to a file"),
+        Binding(
+            "b",
+            "fix",
+            "Change and retry",
+            id="run.fix",
+            tooltip="Back to the settings, on the step that can mend it",
+        ),
+        Binding(
+            "y",
+            "copy",
+            "Copy command",
+            id="run.copy",
+            tooltip="The command shown, to the clipboard and to a file",
+        ),
         Binding("c", "chart", "Chart", id="run.chart", tooltip="Loss, learning rate, gradient norm in turn"),
-        Binding("tab", "tab(1)", "Panes", id="run.tab", tooltip="The next pane: samples, log, machine, recipe, result"),
+        Binding(
+            "tab",
+            "tab(1)",
+            "Panes",
+            id="run.tab",
+            tooltip="The next pane: samples, log, machine, recipe, result",
+        ),
         Binding("shift+tab", "tab(-1)", "Pane before", show=False, id="run.tab-back"),
         Binding("escape", "home", "Home", id="run.home", tooltip="Back to Home; the run goes on"),
         Binding("left", "turn(-1)", "Previous sample", show=False, id="run.previous"),
@@ -75,8 +99,22 @@ class RunScreen(Screen[None]):
         Binding("down", "older(-1)", "Later answer, or scroll down", show=False, id="run.newer"),
         Binding("pageup", "page(-1)", "Scroll up", show=False, id="run.pageup"),
         Binding("pagedown", "page(1)", "Scroll down", show=False, id="run.pagedown"),
-        Binding("v", "ask('evaluate')", "Evaluate now", show=False, id="run.evaluate", tooltip="Check on the held-out rows after this step"),
-        Binding("S", "ask('save')", "Save now", show=False, id="run.save", tooltip="Save a checkpoint after this step"),
+        Binding(
+            "v",
+            "ask('evaluate')",
+            "Evaluate now",
+            show=False,
+            id="run.evaluate",
+            tooltip="Check on the held-out rows after this step",
+        ),
+        Binding(
+            "S",
+            "ask('save')",
+            "Save now",
+            show=False,
+            id="run.save",
+            tooltip="Save a checkpoint after this step",
+        ),
         *(Binding(str(n), f"pane({n})", f"Pane {n}", show=False, id=f"run.pane{n}") for n in range(1, 6)),
     ]
 
@@ -130,15 +168,30 @@ class RunScreen(Screen[None]):
                 yield Static(id="side-machine", markup=False)
                 yield Static(id="side-log", markup=False)
         yield Footer(
-            first=("run.stop", "run.resume", "run.fix", "run.export", "run.copy", "run.home", "run.tab", "run.chart")
+            first=(
+                "run.stop",
+                "run.resume",
+                "run.fix",
+                "run.export",
+                "run.copy",
+                "run.home",
+                "run.tab",
+                "run.chart",
+            )
         )
 
     def on_mount(self) -> None:
-        self.query_one("#loss", LineChart).add_series("train", "$accent", style="smoothed", faint="$accent-muted")
+        self.query_one("#loss", LineChart).add_series(
+            "train", "$accent", style="smoothed", faint="$accent-muted"
+        )
         self.query_one("#loss", LineChart).add_series("evaluation", "$success", style="points")
         self.query_one("#rate", LineChart).add_series("rate", "$accent")
-        self.query_one("#norm", LineChart).add_series("norm", "$accent", style="smoothed", faint="$accent-muted")
-        self.finetui.in_background(f"facts {self.run.id}", lambda: look_up(self.run), self._learn, lambda _: None)
+        self.query_one("#norm", LineChart).add_series(
+            "norm", "$accent", style="smoothed", faint="$accent-muted"
+        )
+        self.finetui.in_background(
+            f"facts {self.run.id}", lambda: look_up(self.run), self._learn, lambda _: None
+        )
         self.feed.start()
         self.set_interval(POLL_SECONDS, self.pump)
         self.paint()
@@ -302,7 +355,9 @@ class RunScreen(Screen[None]):
             rail.set_state(step, "done" if step in ("model", "dataset", "lora") else "todo")
         told = self.story.dataset
         if told is not None:
-            rail.set_summary("dataset", f"{self._choices.summary('dataset')} {glyphs().middot} {told.rows:,} rows")
+            rail.set_summary(
+                "dataset", f"{self._choices.summary('dataset')} {glyphs().middot} {told.rows:,} rows"
+            )
         epochs = recipe.training.epochs
         total = self.status.total_steps if self.status else 0
         words = f"{epochs:g} epoch{'' if epochs == 1 else 's'}"
@@ -315,7 +370,14 @@ class RunScreen(Screen[None]):
     def _state_word(self, status: RunStatus) -> str:
         if not status.live:
             return status.state
-        words = {"train": "training", "evaluate": "evaluating", "sample": "sampling", "save": "saving", "score": "scoring", "export": "exporting"}
+        words = {
+            "train": "training",
+            "evaluate": "evaluating",
+            "sample": "sampling",
+            "save": "saving",
+            "score": "scoring",
+            "export": "exporting",
+        }
         if status.stage == "sample" and not status.step:
             return "starting"
         return words.get(status.stage, "starting" if status.job != "export" else "exporting")
@@ -326,7 +388,9 @@ class RunScreen(Screen[None]):
             line.show(None, "Opening the run")
         elif not status.live:
             share = status.step / status.total_steps if status.total_steps else None
-            word = {"completed": "Completed", "stopped": "Stopped", "failed": "Failed", "crashed": "Crashed"}[status.state]
+            word = {"completed": "Completed", "stopped": "Stopped", "failed": "Failed", "crashed": "Crashed"}[
+                status.state
+            ]
             line.show(1.0 if status.state == "completed" else share, word)
         elif status.stage == "train" and status.total_steps:
             line.show(status.step / status.total_steps, "Training")
@@ -351,7 +415,9 @@ class RunScreen(Screen[None]):
                 self._set("#stages", [Content.assemble(("Opening the run", "$text-muted"))])
             elif live:
                 box = switcher.content_size
-                self._set("#stages", panes.stages(self._way(), self.status, max(20, box.width), max(3, box.height)))
+                self._set(
+                    "#stages", panes.stages(self._way(), self.status, max(20, box.width), max(3, box.height))
+                )
             else:
                 self._set("#stages", [Content.assemble(("It ended before its first step.", "$text-muted"))])
 
@@ -361,7 +427,11 @@ class RunScreen(Screen[None]):
         now = status.stage if status else ""
         if status is not None and status.job == "export":
             return ("start", "load", "export")
-        way = [stage for stage in BEFORE_TRAINING if stage != "baseline" or status is None or status.job != "resume"]
+        way = [
+            stage
+            for stage in BEFORE_TRAINING
+            if stage != "baseline" or status is None or status.job != "resume"
+        ]
         if now == "download":
             way.insert(1, "download")
         if now == "sample" and "baseline" in way:
@@ -409,14 +479,19 @@ class RunScreen(Screen[None]):
         elif not status.live:
             lines += result.summary(story, status, width)
             if status.state == "stopped" and self._can_resume():
-                lines.append(Content.assemble(("r", "bold $accent"), (" resumes from the checkpoint.", "$text-muted")))
+                lines.append(
+                    Content.assemble(("r", "bold $accent"), (" resumes from the checkpoint.", "$text-muted"))
+                )
             lines.append(Content(""))
         if story.score is not None:
             lines += result.score_table(story.score, width)
             lines += result.examples(story.score, width)
         done = ordered(story.exports.values())
         if done:
-            lines += [*([Content("")] if story.score is not None else []), Content.assemble(("Exports", "bold $accent"), ("   e makes more", "$text-muted"))]
+            lines += [
+                *([Content("")] if story.score is not None else []),
+                Content.assemble(("Exports", "bold $accent"), ("   e makes more", "$text-muted")),
+            ]
             lines += result.exports(self.run, done, self._uses(), self.use_at, width)
         elif not status.live and status.trained:
             lines.append(Content.assemble(("e", "bold $accent"), (" exports the result.", "$text-muted")))
@@ -425,21 +500,36 @@ class RunScreen(Screen[None]):
     def _alert(self, width: int) -> list[Content]:
         marks, status, warning = glyphs(), self.status, self.story.warning
         if self._trouble:
-            return [Content.assemble((f"{marks.warn} The run's files cannot be read: {literal(self._trouble, 200)}", "$text-warning")).truncate(width, ellipsis=True)]
+            return [
+                Content.assemble(
+                    (
+                        f"{marks.warn} The run's files cannot be read: {literal(self._trouble, 200)}",
+                        "$text-warning",
+                    )
+                ).truncate(width, ellipsis=True)
+            ]
         if self.said:
             return [Content.assemble((literal(self.said, 400), "$accent")).truncate(width, ellipsis=True)]
         if status is not None and status.live and status.last_ts is not None:
             quiet = time.time() - status.last_ts
             if quiet > QUIET_SECONDS:
                 words = f"No word from the worker for {duration_words(quiet)}; it is alive, and may be at a long step."
-                return [Content.assemble((f"{marks.warn} {words}", "$text-warning")).truncate(width, ellipsis=True)]
+                return [
+                    Content.assemble((f"{marks.warn} {words}", "$text-warning")).truncate(
+                        width, ellipsis=True
+                    )
+                ]
         if status is not None and not status.live and self.size.width < 100 and (ways := self._uses()):
             way = ways[self.use_at % len(ways)]
             start = [(f"{marks.right} y copies: ", "$accent"), (literal(way.command, 600), "$foreground")]
             return [Content.assemble(*start).truncate(width, ellipsis=True)]
         if warning is not None:
             words = " ".join(part for part in (warning.what, warning.why, warning.fix) if part)
-            return [Content.assemble((f"{marks.warn} ", "bold $warning"), (literal(words, 600), "$text-warning")).truncate(width, ellipsis=True)]
+            return [
+                Content.assemble(
+                    (f"{marks.warn} ", "bold $warning"), (literal(words, 600), "$text-warning")
+                ).truncate(width, ellipsis=True)
+            ]
         return []
 
     def on_resize(self, event: textual_events.Resize) -> None:
@@ -469,7 +559,12 @@ class RunScreen(Screen[None]):
 
     def _can_resume(self) -> bool:
         status = self.status
-        return status is not None and not status.live and not status.trained and status.checkpoint_step is not None
+        return (
+            status is not None
+            and not status.live
+            and not status.trained
+            and status.checkpoint_step is not None
+        )
 
     def _uses(self) -> list[result.Use]:
         return result.uses(self.run, self.known.recipe, ordered(self.story.exports.values()))
@@ -510,7 +605,9 @@ class RunScreen(Screen[None]):
             if answer in ("stop", "stop-now"):
                 self.ask("stop" if answer == "stop" else "stop-now")
 
-        question = "Save and stop keeps a checkpoint and the adapter: the run can be resumed, or exported as it is."
+        question = (
+            "Save and stop keeps a checkpoint and the adapter: the run can be resumed, or exported as it is."
+        )
         answers = [("stop", "Save and stop"), ("stop-now", "Stop, save nothing"), ("cancel", "Keep training")]
         self.app.push_screen(ConfirmModal("Stop this run?", question, answers), answered)
 
@@ -541,7 +638,12 @@ class RunScreen(Screen[None]):
             answered("retry")
             return
         question = "The settings of this run replace your draft."
-        self.app.push_screen(ConfirmModal("You have a draft", question, [("cancel", "Keep the draft"), ("retry", "Replace it")]), answered)
+        self.app.push_screen(
+            ConfirmModal(
+                "You have a draft", question, [("cancel", "Keep the draft"), ("retry", "Replace it")]
+            ),
+            answered,
+        )
 
     def action_copy(self) -> None:
         ways = self._uses()
@@ -599,7 +701,9 @@ class RunScreen(Screen[None]):
     def action_older(self, by: int) -> None:
         pane = self.query_one("#pane", VerticalScroll)
         if self.tab == "Samples" and self.story.asked:
-            most = max(sum(1 for step in asked.answers if step > 0) for asked in self.story.asked.values()) - 1
+            most = (
+                max(sum(1 for step in asked.answers if step > 0) for asked in self.story.asked.values()) - 1
+            )
             self.answers_back = max(0, min(max(0, most), self.answers_back + by))
             self.paint()
         else:

@@ -45,8 +45,16 @@ class RunExportScreen(Screen[None]):
     AUTO_FOCUS = "#formats"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "tick", "Tick", id="export.tick", tooltip="Take this format, or leave it out"),
-        Binding("enter", "start", "Export", id="export.start", priority=True, tooltip="Write the ticked formats"),
-        Binding("y", "copy", "Copy command", id="export.copy", tooltip="The command shown, to the clipboard and to a file"),
+        Binding(
+            "enter", "start", "Export", id="export.start", priority=True, tooltip="Write the ticked formats"
+        ),
+        Binding(
+            "y",
+            "copy",
+            "Copy command",
+            id="export.copy",
+            tooltip="The command shown, to the clipboard and to a file",
+        ),
         Binding("left", "turn(-1)", "Previous command", show=False, id="export.previous"),
         Binding("right", "turn(1)", "Next command", show=False, id="export.next"),
         Binding("escape", "back", "Back", id="export.back", tooltip="Back to the run; an export goes on"),
@@ -92,7 +100,9 @@ class RunExportScreen(Screen[None]):
 
     def on_mount(self) -> None:
         if self.known.recipe is None:
-            self.finetui.in_background(f"export facts {self.run.id}", lambda: look_up(self.run), self._learn, lambda _: None)
+            self.finetui.in_background(
+                f"export facts {self.run.id}", lambda: look_up(self.run), self._learn, lambda _: None
+            )
         self._look_at_disk()
         self.feed.start()
         self.set_interval(POLL_SECONDS, self.pump)
@@ -110,7 +120,9 @@ class RunExportScreen(Screen[None]):
             self.free_bytes = free
             self.paint()
 
-        self.finetui.in_background(f"disk {self.run.id}", lambda: disk_free_bytes(self.run.path), seen, lambda _: None)
+        self.finetui.in_background(
+            f"disk {self.run.id}", lambda: disk_free_bytes(self.run.path), seen, lambda _: None
+        )
 
     # ── News ──
 
@@ -162,7 +174,9 @@ class RunExportScreen(Screen[None]):
     def expected_bytes(self, format: ExportFormat) -> int | None:
         """About how large `format` will be."""
         facts, recipe = self.known.facts, self.known.recipe
-        return estimated_bytes(format, facts, recipe.lora) if facts is not None and recipe is not None else None
+        return (
+            estimated_bytes(format, facts, recipe.lora) if facts is not None and recipe is not None else None
+        )
 
     def items(self) -> tuple[Item, ...]:
         """One line for each format."""
@@ -190,9 +204,15 @@ class RunExportScreen(Screen[None]):
         header.show_place((status.name if status else "") or self.run.id[16:], "export")
         header.show_machine(self.finetui.machine_line())
         base = self.base_bytes()
-        head = f"The base model has {bytes_words(base)}." if base else "Choose the forms in which the result leaves."
+        head = (
+            f"The base model has {bytes_words(base)}."
+            if base
+            else "Choose the forms in which the result leaves."
+        )
         self.query_one("#export-head", Static).update(
-            Content.assemble(("Export", "bold $accent"), ("   " + head, "$text-muted")).truncate(max(20, self.size.width - 4), ellipsis=True)
+            Content.assemble(("Export", "bold $accent"), ("   " + head, "$text-muted")).truncate(
+                max(20, self.size.width - 4), ellipsis=True
+            )
         )
         items = self.items()
         menu = self.query_one("#formats", Menu)
@@ -206,7 +226,9 @@ class RunExportScreen(Screen[None]):
         line.set_class(not (self.live or self._asked), "-nothing")
         if self.live and status is not None:
             words = STAGES.get(status.stage, one_line(status.stage, 40))
-            told = status.stage_text or progress_words(status.stage_done, status.stage_total, status.stage_unit)
+            told = status.stage_text or progress_words(
+                status.stage_done, status.stage_total, status.stage_unit
+            )
             done = status.stage_done / status.stage_total if status.stage_total > 0 else None
             text = f"{words}: {one_line(told, 80)}" if told else words
             line.show(done, text, duration_words(status.seconds) if done is None else None)
@@ -225,7 +247,9 @@ class RunExportScreen(Screen[None]):
         free = "" if self.free_bytes is None else f" {marks.middot} {bytes_words(self.free_bytes)} free"
         if self._too_large():
             return Content.assemble((f"{marks.warn} {words}{free}: too little space", "bold $text-warning"))
-        return Content.assemble((words + free, "$foreground"), (f" {marks.middot} Enter exports", "$text-muted"))
+        return Content.assemble(
+            (words + free, "$foreground"), (f" {marks.middot} Enter exports", "$text-muted")
+        )
 
     def _too_large(self) -> bool:
         need = sum(self.expected_bytes(f) or 0 for f in self.ticked)
@@ -252,7 +276,11 @@ class RunExportScreen(Screen[None]):
         alert = self.query_one("#export-alert", Static)
         words = self.said
         warning = self.story.warning
-        if not words and warning is not None and warning.code.startswith(("export", "gguf", "llama", "merge")):
+        if (
+            not words
+            and warning is not None
+            and warning.code.startswith(("export", "gguf", "llama", "merge"))
+        ):
             words = " ".join(part for part in (warning.what, warning.why, warning.fix) if part)
         alert.set_class(not words, "-nothing")
         alert.update(Content.assemble((literal(words, 400), "$accent")))

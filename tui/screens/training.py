@@ -55,7 +55,11 @@ class TrainingScreen(StepScreen):
         plan, recipe = self.wizard.plan(), self.wizard.recipe()
         parts: list[Content] = []
         if trouble is not None:
-            parts.append(Content.assemble((f"{marks.cross} {literal(trouble.what)} ", "bold $text-error"), literal(trouble.why)))
+            parts.append(
+                Content.assemble(
+                    (f"{marks.cross} {literal(trouble.what)} ", "bold $text-error"), literal(trouble.why)
+                )
+            )
             if trouble.fix:
                 parts.append(Content.assemble((f"{marks.right} ", "bold $accent"), literal(trouble.fix)))
         elif plan is not None and recipe is not None:

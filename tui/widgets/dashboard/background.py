@@ -71,7 +71,9 @@ def copy_commands(run: RunFolder, ways: Sequence[Use]) -> str:
 def ordered(exports: Iterable[Exported]) -> list[Exported]:
     """Exports in the order of the formats; unknown formats last."""
     order = list(FORMATS)
-    return sorted(exports, key=lambda e: (order.index(e.format) if e.format in order else len(order), e.format))
+    return sorted(
+        exports, key=lambda e: (order.index(e.format) if e.format in order else len(order), e.format)
+    )
 
 
 def disk_free_bytes(folder: Path) -> int | None:

@@ -71,7 +71,9 @@ class Feed:
             self._status = self._log = None
             return news
 
-    def _put(self, records: list[Record], status: state.RunStatus | None, log: str | None, trouble: str = "") -> None:
+    def _put(
+        self, records: list[Record], status: state.RunStatus | None, log: str | None, trouble: str = ""
+    ) -> None:
         with self._lock:
             self._records.extend(records)
             self._status = status or self._status

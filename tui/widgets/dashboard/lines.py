@@ -33,25 +33,40 @@ def wrapped(text: str, width: int, most: int | None = None) -> list[str]:
 
 
 def hanging(
-    label: str, text: str, width: int, style: str = "$foreground", *, cells: int = 9, most: int | None = None, empty: str = ""
+    label: str,
+    text: str,
+    width: int,
+    style: str = "$foreground",
+    *,
+    cells: int = 9,
+    most: int | None = None,
+    empty: str = "",
 ) -> list[Content]:
     """`text` wrapped beside `label`, which has `cells` cells."""
     lines = wrapped(text, width - cells, most)
     if not lines:
         lines, style = [empty or "(nothing)"], "$text-disabled"
     return [
-        Content.assemble((label if index == 0 else "", "$text-muted"), " " * (cells - (cell_len(label) if index == 0 else 0)), (line, style))
+        Content.assemble(
+            (label if index == 0 else "", "$text-muted"),
+            " " * (cells - (cell_len(label) if index == 0 else 0)),
+            (line, style),
+        )
         for index, line in enumerate(lines)
     ]
 
 
-def side_by_side(left: Sequence[str], right: Sequence[str], width: int, styles: tuple[str, str]) -> list[Content]:
+def side_by_side(
+    left: Sequence[str], right: Sequence[str], width: int, styles: tuple[str, str]
+) -> list[Content]:
     """Two columns of lines that were wrapped to `width` cells each."""
     rows: list[Content] = []
     for index in range(max(len(left), len(right))):
         one = left[index] if index < len(left) else ""
         two = right[index] if index < len(right) else ""
-        rows.append(Content.assemble((one, styles[0]), " " * max(0, width - cell_len(one) + 2), (two, styles[1])))
+        rows.append(
+            Content.assemble((one, styles[0]), " " * max(0, width - cell_len(one) + 2), (two, styles[1]))
+        )
     return rows
 
 

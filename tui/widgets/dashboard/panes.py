@@ -39,7 +39,9 @@ def figures(story: Story, width: int, most: int) -> list[Content]:
     parts.append([("rate ", "$text-muted"), (literal(rate(step.learning_rate)), "$foreground")])
     parts.append([("grad norm ", "$text-muted"), (literal(number(step.grad_norm, 2)), "$foreground")])
     speed = step.tokens_per_second
-    told = marks.dash if speed is None or speed != speed else f"{speed:,.0f}" if speed >= 10 else f"{speed:.1f}"
+    told = (
+        marks.dash if speed is None or speed != speed else f"{speed:,.0f}" if speed >= 10 else f"{speed:.1f}"
+    )
     parts.append([(told, "bold $foreground"), (" tok/s trained", "$text-muted")])
     share = story.share_seen
     if share is not None:
@@ -68,7 +70,10 @@ def machine_line(story: Story, predicted_bytes: int | None, width: int) -> list[
     gpu = _on_gpu(story)
     busy = device.utilization_percent if gpu else device.cpu_percent
     parts: list[list[Run]] = [
-        [("GPU " if gpu else "CPU ", "$text-muted"), (marks.dash if busy is None else f"{busy:.0f} %", "bold $success")],
+        [
+            ("GPU " if gpu else "CPU ", "$text-muted"),
+            (marks.dash if busy is None else f"{busy:.0f} %", "bold $success"),
+        ],
         [
             ("VRAM " if gpu else "RAM ", "$text-muted"),
             (f"run {_gib(story.run_bytes)}", "bold $accent"),
@@ -77,7 +82,11 @@ def machine_line(story: Story, predicted_bytes: int | None, width: int) -> list[
         [(f"predicted {_gib(predicted_bytes)} {marks.middot} peak {_gib(story.peak_bytes)}", "$text-muted")],
     ]
     if gpu:
-        heat = marks.dash if device.temperature_celsius is None else f"{device.temperature_celsius:.0f} {marks.degree}C"
+        heat = (
+            marks.dash
+            if device.temperature_celsius is None
+            else f"{device.temperature_celsius:.0f} {marks.degree}C"
+        )
         parts.append([(heat, "$foreground")])
         power = marks.dash if device.power_watts is None else f"{device.power_watts:.0f} W"
         parts.append([(power, "$foreground")])
@@ -94,8 +103,17 @@ def machine(story: Story, predicted_bytes: int | None, width: int, history_rows:
     name = literal(device.name or device.device, 60).removeprefix("NVIDIA ").removeprefix("GeForce ")
     title = f"GPU {device.device.rpartition(':')[2]} " if gpu else ""
     shown = marks.dash if busy is None else f"{busy:.0f} % busy"
-    lines = [spread([(title, "$text-muted"), (clip(name, max(4, width - 18)), "bold $foreground")], [(shown, "bold $success")], width)]
-    lines += [Content.assemble((row, "$success")) for row in sparkline(list(story.readings), width, 0.0, 100.0, history_rows, marks)]
+    lines = [
+        spread(
+            [(title, "$text-muted"), (clip(name, max(4, width - 18)), "bold $foreground")],
+            [(shown, "bold $success")],
+            width,
+        )
+    ]
+    lines += [
+        Content.assemble((row, "$success"))
+        for row in sparkline(list(story.readings), width, 0.0, 100.0, history_rows, marks)
+    ]
     run, others, total = story.run_bytes, device.others_bytes, device.total_bytes
     load = Load(
         None if run is None else run / GIB,
@@ -105,7 +123,9 @@ def machine(story: Story, predicted_bytes: int | None, width: int, history_rows:
     )
     lines.append(Content(""))
     right = f"{_gib(run)} of {_gib(total)} GiB"
-    lines.append(spread([("GPU memory" if gpu else "Memory", "$text-muted")], [(right, "$foreground")], width))
+    lines.append(
+        spread([("GPU memory" if gpu else "Memory", "$text-muted")], [(right, "$foreground")], width)
+    )
     lines.append(Content.assemble(*bar(load, width, "$accent", marks)))
     free = None if total is None or run is None or others is None else max(0, total - run - others)
     legend = [
@@ -117,10 +137,20 @@ def machine(story: Story, predicted_bytes: int | None, width: int, history_rows:
     ]
     lines += flowing(legend, width, 3, gap=2)
     if gpu:
-        heat = marks.dash if device.temperature_celsius is None else f"{device.temperature_celsius:.0f} {marks.degree}C"
+        heat = (
+            marks.dash
+            if device.temperature_celsius is None
+            else f"{device.temperature_celsius:.0f} {marks.degree}C"
+        )
         power = marks.dash if device.power_watts is None else f"{device.power_watts:.0f}"
         limit = "" if device.power_limit_watts is None else f" of {device.power_limit_watts:.0f}"
-        lines.append(spread([("Heat, power", "$text-muted")], [(f"{heat} {marks.middot} {power}{limit} W", "$foreground")], width))
+        lines.append(
+            spread(
+                [("Heat, power", "$text-muted")],
+                [(f"{heat} {marks.middot} {power}{limit} W", "$foreground")],
+                width,
+            )
+        )
         cpu = marks.dash if device.cpu_percent is None else f"{device.cpu_percent:.0f} %"
         lines.append(spread([("Host CPU", "$text-muted")], [(cpu, "$foreground")], width))
         host = f"{_gib(device.host_used_bytes)} of {_gib(device.host_total_bytes)} GiB"
@@ -153,7 +183,9 @@ def samples(story: Story, prompt_at: int, back: int, width: int) -> list[Content
             second.append((f" {marks.up} {marks.down}", "$accent"))
     lines = flowing([first, second], width, 1)
     lines += hanging("prompt", asked.prompt, width, most=4)
-    lines += hanging("before", asked.answers.get(0, ""), width, "$text-muted", most=4, empty="(not asked before training)")
+    lines += hanging(
+        "before", asked.answers.get(0, ""), width, "$text-muted", most=4, empty="(not asked before training)"
+    )
     if shown is not None:
         lines += hanging("now", asked.answers[shown], width, "$success", most=6, empty="(an empty answer)")
     else:
@@ -194,11 +226,24 @@ def settings(recipe: Recipe | None, width: int, path: str) -> list[Content]:
     same: list[Content] = []
     for spec in declared_fields():
         value = get(recipe, spec.path)
-        told = ", ".join(map(str, value)) if isinstance(value, tuple) else glyphs().dash if value is None else str(value)
+        told = (
+            ", ".join(map(str, value))
+            if isinstance(value, tuple)
+            else glyphs().dash
+            if value is None
+            else str(value)
+        )
         own = value != spec.default
-        line = hanging(spec.title, one_line(told, 600), width, "$foreground" if own else "$text-muted", cells=24, most=4)
+        line = hanging(
+            spec.title, one_line(told, 600), width, "$foreground" if own else "$text-muted", cells=24, most=4
+        )
         (changed if own else same).extend(line)
-    lines = [Content.assemble(("Chosen", "bold $accent"), (f"   {clip_middle(literal(path), max(10, width - 10))}", "$text-disabled"))]
+    lines = [
+        Content.assemble(
+            ("Chosen", "bold $accent"),
+            (f"   {clip_middle(literal(path), max(10, width - 10))}", "$text-disabled"),
+        )
+    ]
     return [*lines, *changed, Content(""), Content.assemble(("Defaults", "bold $text-muted")), *same]
 
 
@@ -218,7 +263,13 @@ def stages(order: Sequence[str], status: RunStatus, width: int, rows: int) -> li
             amount = progress_words(status.stage_done, status.stage_total, status.stage_unit)
             text = one_line(status.stage_text, 120)
             right = "  ".join(part for part in (text, amount, duration_words(status.seconds)) if part)
-            lines.append(spread([(f"{marks.current} {name}", "bold $accent")], [(clip(literal(right), max(8, width // 2)), "$foreground")], width))
+            lines.append(
+                spread(
+                    [(f"{marks.current} {name}", "bold $accent")],
+                    [(clip(literal(right), max(8, width // 2)), "$foreground")],
+                    width,
+                )
+            )
             if status.stage_total > 0:
                 load = Load(status.stage_done, status.stage_total)
                 lines.append(Content.assemble("  ", *bar(load, max(4, width - 2), "$accent", marks)))

@@ -74,7 +74,13 @@ def rate(value: float | None) -> str:
 
 def progress_words(done: float, total: float, unit: str) -> str:
     """`3,200/20,000 rows`; bytes in binary units; empty where nothing is known."""
-    if not math.isfinite(done) or not math.isfinite(total) or done < 0 or total < 0 or (not done and not total):
+    if (
+        not math.isfinite(done)
+        or not math.isfinite(total)
+        or done < 0
+        or total < 0
+        or (not done and not total)
+    ):
         return ""
     if unit == "bytes":
         return f"{bytes_words(done)} of {bytes_words(total)}" if total else bytes_words(done)
@@ -180,10 +186,17 @@ class Story:
             self.device = None
             self.peak_bytes = None
             self.readings.clear()
-            self._say(ts, {"train": "Started", "resume": "Resumed", "export": "Export started"}.get(event.job, "Started"))
+            self._say(
+                ts,
+                {"train": "Started", "resume": "Resumed", "export": "Export started"}.get(
+                    event.job, "Started"
+                ),
+            )
         elif isinstance(event, events.ModelReady):
             self.model = event
-            self._say(ts, f"Model ready: {count_words(event.parameters)} weights on {one_line(event.device, 30)}")
+            self._say(
+                ts, f"Model ready: {count_words(event.parameters)} weights on {one_line(event.device, 30)}"
+            )
         elif isinstance(event, events.DatasetReady):
             self.dataset = event
             self._say(ts, f"Dataset ready: {event.rows:,} rows, {event.evaluation_rows:,} held out")
@@ -194,14 +207,22 @@ class Story:
             self._say(ts, f"Warning: {one_line(event.what, 200)}", "$text-warning")
         elif isinstance(event, events.Scored):
             self.score = event
-            self._say(ts, f"Scored: {event.base.valid} valid before, {event.tuned.valid} after, of {event.rows}")
+            self._say(
+                ts, f"Scored: {event.base.valid} valid before, {event.tuned.valid} after, of {event.rows}"
+            )
         elif isinstance(event, events.Exported):
             self.exports[event.format] = event
-            self._say(ts, f"Exported {one_line(event.format, 30)}: {bytes_words(event.bytes)}", "$text-success")
+            self._say(
+                ts, f"Exported {one_line(event.format, 30)}: {bytes_words(event.bytes)}", "$text-success"
+            )
         elif isinstance(event, events.Ended):
             style = "$text-error" if event.reason == "failed" else "$text-success"
-            words = {"completed": "Completed", "stopped": "Stopped", "failed": "Failed"}.get(event.reason, "Ended")
-            told = f": {one_line(event.what, 200)}" if event.what else f" after {duration_words(event.seconds)}"
+            words = {"completed": "Completed", "stopped": "Stopped", "failed": "Failed"}.get(
+                event.reason, "Ended"
+            )
+            told = (
+                f": {one_line(event.what, 200)}" if event.what else f" after {duration_words(event.seconds)}"
+            )
             self._say(ts, words + told, style)
 
     def _say(self, ts: float, words: str, style: str = "$foreground") -> None:
@@ -234,12 +255,19 @@ class Story:
         held = self.asked.get(event.index)
         if held is None or held.prompt != prompt:
             held = self.asked[event.index] = Asked(prompt, clean(event.reference, SHOWN_CHARACTERS))
-        held.answers = {step: text for step, text in held.answers.items() if step < event.step or event.step == 0}
+        held.answers = {
+            step: text for step, text in held.answers.items() if step < event.step or event.step == 0
+        }
         held.answers[event.step] = answer
         while len(held.answers) > ANSWERS:
             del held.answers[sorted(held.answers)[1]]
         if event.index == 0:
-            self._say(ts, "Answers before training kept" if event.step == 0 else f"Samples written at step {event.step:,}")
+            self._say(
+                ts,
+                "Answers before training kept"
+                if event.step == 0
+                else f"Samples written at step {event.step:,}",
+            )
 
     def _add_device(self, event: events.Device) -> None:
         self.device = event

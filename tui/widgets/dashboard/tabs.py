@@ -51,6 +51,11 @@ class TabLine(Widget):
         for start, words, name in self._places():
             runs.append((" " * (start - at), ""))
             here = name == self.current
-            runs.append((f"{marks.previous}{words}{marks.next}" if here else f" {words} ", "bold $accent" if here else "$text-muted"))
+            runs.append(
+                (
+                    f"{marks.previous}{words}{marks.next}" if here else f" {words} ",
+                    "bold $accent" if here else "$text-muted",
+                )
+            )
             at = start + len(words) + 2
         return Content.assemble(*runs)
