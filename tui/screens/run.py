@@ -16,9 +16,11 @@ from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import ContentSwitcher, Static
 
+from ...core import memory
 from ...core.draft import Draft
 from ...core.recipe import STEPS, Recipe
 from ...core.runs.control import Request
+from ...core.runs.events import Checkpoint, Exported
 from ...core.runs.state import RunStatus
 from ...core.runs.store import RunFolder
 from ...core.text import duration_words, one_line
@@ -136,6 +138,7 @@ class RunScreen(Screen[None]):
         self._trouble = ""
         self._was: str | None = None
         self._soon: Timer | None = None
+        self._predicted: tuple[int, int | None] | None = None
         self._choices: Wizard | None = None
         self._drawn: dict[str, object] = {}
 
@@ -204,6 +207,16 @@ class RunScreen(Screen[None]):
         if self.is_attached:
             self.paint()
 
+    def predicted_bytes(self) -> int | None:
+        """The memory predicted for the training, by the longest row once that is known."""
+        known, told = self.known, self.story.dataset
+        if told is None or not told.longest or known.recipe is None or known.facts is None:
+            return known.predicted_bytes
+        if self._predicted is None or self._predicted[0] != told.longest:
+            estimate = memory.estimate(known.recipe, known.facts, gpu=known.gpu, longest_tokens=told.longest)
+            self._predicted = (told.longest, estimate.total_bytes if estimate else None)
+        return self._predicted[1]
+
     # ── News ──
 
     def pump(self) -> None:
@@ -221,6 +234,8 @@ class RunScreen(Screen[None]):
         checks = len(self.story.curves.evaluations)
         self.story.extend(news.records)
         self._feed_charts(at, checks)
+        if any(isinstance(record.event, (Checkpoint, Exported)) for record in news.records):
+            self.refresh_bindings()
         self.caught_up = not news.more and self.status is not None
         if news.more:
             self._soon = self.set_timer(SOON_SECONDS, self.pump)
@@ -286,9 +301,9 @@ class RunScreen(Screen[None]):
         figures = self.query_one("#run-figures", Static)
         width = max(20, figures.size.width or size.width - 4)
         ended = status is not None and not status.live
-        most = 1 if size.height < 20 or (ended and size.height < 30) else 3 if size.height >= 30 else 2
+        most = 1 if size.height < 20 or (ended and size.height < 30) else 4 if size.height >= 30 else 2
         self._set("#run-figures", panes.figures(story, width, most))
-        self._set("#run-machine", panes.machine_line(story, self.known.predicted_bytes, width))
+        self._set("#run-machine", panes.machine_line(story, self.predicted_bytes(), width))
         self._paint_charts()
         if self.tab not in self.tabs():
             self.tab = "Samples"
@@ -301,7 +316,7 @@ class RunScreen(Screen[None]):
             if done:
                 side = [*self._headed("Exports"), *result.sizes(done, self._uses(), self.use_at, inner)]
             else:
-                side = [*self._headed("Machine"), *panes.machine(story, self.known.predicted_bytes, inner)]
+                side = [*self._headed("Machine"), *panes.machine(story, self.predicted_bytes(), inner)]
             self._set("#side-machine", side)
             rows = max(3, self.query_one("#side-log", Static).content_size.height - 1)
             self._set("#side-log", [*self._headed("Log"), *panes.log(story, inner, rows)])
@@ -393,7 +408,8 @@ class RunScreen(Screen[None]):
             ]
             line.show(1.0 if status.state == "completed" else share, word)
         elif status.stage == "train" and status.total_steps:
-            line.show(status.step / status.total_steps, "Training")
+            at = f" {status.step:,}/{status.total_steps:,}" if self.size.width < 60 else ""  # the header has no room
+            line.show(status.step / status.total_steps, f"Training{at}")
         else:
             words = STAGES.get(status.stage, one_line(status.stage, 40))
             amount = progress_words(status.stage_done, status.stage_total, status.stage_unit)
@@ -452,7 +468,7 @@ class RunScreen(Screen[None]):
             if tail:
                 lines += [Content(""), Content.assemble(("worker.log", "bold $text-muted")), *tail]
         elif self.tab == "Machine":
-            lines = panes.machine(story, self.known.predicted_bytes, min(width, 70))
+            lines = panes.machine(story, self.predicted_bytes(), min(width, 70))
         elif self.tab == "Recipe":
             lines = panes.settings(self.known.recipe, width, str(self.run.recipe))
         else:

@@ -91,6 +91,7 @@ class RunExportScreen(Screen[None]):
         with Vertical(id="export-body"):
             yield Static(id="export-head", markup=False)
             yield Menu(id="formats", title_cells=22)
+            yield Static(id="export-about", markup=False)
             yield Static(id="export-total", markup=False)
             yield ProgressLine(id="export-progress")
             with VerticalScroll(id="export-results", can_focus=False):
@@ -144,6 +145,8 @@ class RunExportScreen(Screen[None]):
             self.set_timer(0.02, self.pump)
         if self.caught_up and not self._chosen:
             self._choose_first()
+        if any(isinstance(record.event, Exported) for record in news.records):
+            self.refresh_bindings()
         if was != self.live:
             self._asked = False
             self.refresh_bindings()
@@ -158,9 +161,12 @@ class RunExportScreen(Screen[None]):
         self._chosen = True
         recipe = self.known.recipe
         wanted = recipe.export.formats if recipe is not None else ()
-        missing = [f for f in (*wanted, "gguf_q8_0") if f not in self.story.exports]
+        missing: list[ExportFormat] = [f for f in (*wanted, "gguf_q8_0") if f not in self.story.exports]
         if missing:
             self.ticked.add(missing[0])
+        order = tuple(FORMATS)
+        at = missing[0] if missing else next((f for f in order if f not in self.story.exports), order[0])
+        self.query_one("#formats", Menu).highlighted = order.index(at)
 
     # ── Painting ──
 
@@ -221,6 +227,7 @@ class RunExportScreen(Screen[None]):
             menu.show(items)
             if menu.highlighted is None:
                 menu.highlighted = 0
+        self._paint_about()
         self.query_one("#export-total", Static).update(self._total())
         line = self.query_one("#export-progress", ProgressLine)
         line.set_class(not (self.live or self._asked), "-nothing")
@@ -235,6 +242,19 @@ class RunExportScreen(Screen[None]):
         elif self._asked:
             line.show(None, "Starting a worker", "")
         self._paint_results(marks.check)
+
+    def _paint_about(self) -> None:
+        """What the format under the cursor is."""
+        at = self.query_one("#formats", Menu).highlighted
+        info = FORMATS[tuple(FORMATS)[at or 0]]
+        more = "; llama.cpp's quantizer makes it, and is fetched once if it is not here" if info.needs_llama_cpp else ""
+        words = f"{info.title}: {info.summary}{more}."
+        self.query_one("#export-about", Static).update(Content.assemble((literal(words), "$text-muted")))
+
+    @on(OptionList.OptionHighlighted, "#formats")
+    def _moved(self, event: OptionList.OptionHighlighted) -> None:
+        event.stop()
+        self._paint_about()
 
     def _total(self) -> Content:
         marks = glyphs()

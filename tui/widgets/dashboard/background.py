@@ -24,6 +24,8 @@ class Known:
     facts: ModelFacts | None = None
     predicted_bytes: int | None = None
     """The memory that was predicted for its training."""
+    gpu: bool = False
+    """Whether this machine has a GPU."""
 
 
 def look_up(run: RunFolder) -> Known:
@@ -38,8 +40,9 @@ def look_up(run: RunFolder) -> Known:
         facts = model.inspect(recipe.model.source, recipe.model.revision)
     except FinetuiError:
         return Known(recipe)
-    estimate = memory.estimate(recipe, facts, gpu=system.snapshot().has_gpu)
-    return Known(recipe, facts, estimate.total_bytes if estimate else None)
+    gpu = system.snapshot().has_gpu
+    estimate = memory.estimate(recipe, facts, gpu=gpu)
+    return Known(recipe, facts, estimate.total_bytes if estimate else None, gpu)
 
 
 def resume(run: RunFolder) -> None:
