@@ -98,6 +98,9 @@ class FinetuiApp(App[int], inherit_bindings=False):
         self._warm: Warm | None = None
         self._warming = False
         self._save_failed = False
+        self.shown_run: RunFolder | None = None
+        """The run that was shown last; leaving asks about it while it is at work."""
+        self.leaving = False
 
     # ── Start and end ──
 
@@ -145,12 +148,10 @@ class FinetuiApp(App[int], inherit_bindings=False):
         self._close_warm()
 
     async def action_quit(self) -> None:
-        """Leave; a screen with a running training may ask first (`ask_quit`)."""
-        ask = getattr(self.screen, "ask_quit", None)
-        if ask is not None:
-            ask()
-        else:
-            self.exit(0)
+        """Leave; while a run that was started or shown here is at work, ask what becomes of it."""
+        from .modals.quit import leave
+
+        leave(self)
 
     # ── Work off the event loop ──
 
@@ -250,15 +251,15 @@ class FinetuiApp(App[int], inherit_bindings=False):
         while len(self.screen_stack) > 2:
             self.pop_screen()
 
-    def begin(self, recipe: Recipe | None = None, draft: Draft | None = None) -> None:
-        """Starts the wizard with `recipe`, or goes on with `draft`."""
+    def begin(self, recipe: Recipe | None = None, draft: Draft | None = None, step: str = "model") -> None:
+        """Starts the wizard at `step` with `recipe`, or goes on with `draft`."""
         self.wizard = Wizard(draft=draft or Draft(recipe), machine=self.wizard.machine)
         self.saved_draft = self.wizard.draft
         self.draft_changed("")
         self.looking.inspect("model", at_once=True)
         self.looking.inspect("dataset", at_once=True)
         self._warm_up()
-        self.go("model")
+        self.go(step)
 
     def start_run(self) -> None:
         """Starts the training of the draft and opens its run."""
@@ -304,6 +305,7 @@ class FinetuiApp(App[int], inherit_bindings=False):
         from .screens import run_screen
 
         screen = run_screen(folder)
+        self.shown_run = screen.run
         if getattr(self.screen, "step", ""):
             self.switch_screen(screen)
         else:

@@ -62,3 +62,11 @@ def adopt_checkpoint(run: RunFolder) -> int | None:
                 shutil.copy2(file, temporary / file.name)
     temporary.rename(run.adapter)
     return checkpoints.step_of(checkpoint)
+
+
+def load(model: Any, folder: Path) -> None:
+    """Puts the weights in `folder` into the adapter that `model` has, which has the same shape."""
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    set_peft_model_state_dict(model, load_file(str(folder / WEIGHTS)))

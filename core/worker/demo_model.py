@@ -217,7 +217,7 @@ def _write_model(gguf: Path, folder: Path) -> None:
     fresh = LlamaForCausalLM(config)
     fresh.load_state_dict(read.state_dict())
     del read
-    fresh = fresh.to(torch.bfloat16)  # pyright: ignore[reportArgumentType]
+    fresh.bfloat16()
     fresh.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=0)
     fresh.save_pretrained(str(folder), safe_serialization=True)
 

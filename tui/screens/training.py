@@ -1,23 +1,17 @@
-"""The training step: the form before a run starts."""
+"""The training step: the form before a run starts, and what the run will do."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, cast
-
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
 from textual.content import Content
-from textual.screen import Screen
 from textual.widgets import Static
 
-from ...core.runs.store import RunFolder
-from ..widgets.footer import Footer
-from ..widgets.header import Header
+from ...core import training
+from ...core.errors import FinetuiError
+from ...core.export import FORMATS
+from ..theme import glyphs
 from ..widgets.text import literal
 from .step import StepScreen
-
-if TYPE_CHECKING:
-    from ..app import FinetuiApp
 
 
 class TrainingScreen(StepScreen):
@@ -35,6 +29,9 @@ class TrainingScreen(StepScreen):
     continue_label = "Start training"
     enter_words = "Enter starts"
 
+    def compose_after(self) -> ComposeResult:
+        yield Static(id="plan", markup=False)
+
     def notes(self) -> dict[str, str]:
         plan, recipe = self.wizard.plan(), self.wizard.recipe()
         notes: dict[str, str] = {}
@@ -44,24 +41,36 @@ class TrainingScreen(StepScreen):
             notes["training.gradient_accumulation_steps"] = f"effective batch {recipe.effective_batch_size}"
         return notes
 
+    def trouble(self) -> FinetuiError | None:
+        """What this machine cannot do of the recipe, besides what the step itself has."""
+        found = super().trouble()
+        recipe, machine = self.wizard.recipe(), self.wizard.machine
+        if found is not None or recipe is None or machine is None:
+            return found
+        problems = training.problems(recipe, machine)
+        return problems[0][1] if problems else None
+
+    def refresh_facts(self) -> None:
+        marks, trouble = glyphs(), self.trouble()
+        plan, recipe = self.wizard.plan(), self.wizard.recipe()
+        parts: list[Content] = []
+        if trouble is not None:
+            parts.append(Content.assemble((f"{marks.cross} {literal(trouble.what)} ", "bold $text-error"), literal(trouble.why)))
+            if trouble.fix:
+                parts.append(Content.assemble((f"{marks.right} ", "bold $accent"), literal(trouble.fix)))
+        elif plan is not None and recipe is not None:
+            parts.append(Content.assemble((literal(plan.words), "bold $foreground")))
+            every, save = recipe.training.evaluate_every_steps, recipe.training.save_every_steps
+            doing = []
+            if every:
+                doing.append(f"checks on held-out rows every {every:,} steps")
+            if save:
+                doing.append(f"saves every {save:,}")
+            formats = ", ".join(FORMATS[f].title for f in recipe.export.formats)
+            doing.append(f"then exports {formats}" if formats else "then ends")
+            words = f" {marks.middot} ".join(doing)
+            parts.append(Content.assemble((literal(words[0].upper() + words[1:] + "."), "$text-muted")))
+        self.query_one("#plan", Static).update(Content("\n").join(parts))
+
     def proceed(self) -> None:
         self.finetui.start_run()
-
-
-class RunScreen(Screen[None]):
-    """Follows one run."""
-
-    step = "training"
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "home", "Home", id="run.home")]
-
-    def __init__(self, run: RunFolder) -> None:
-        super().__init__()
-        self.run = run
-
-    def compose(self) -> ComposeResult:
-        yield Header()
-        yield Static(Content(f"Run {literal(self.run.id)}"), id="run-state", markup=False)
-        yield Footer()
-
-    def action_home(self) -> None:
-        cast("FinetuiApp", self.app).go_home()

@@ -1,0 +1,92 @@
+"""What the dashboard does off the event loop: looks a run's recipe and model up, resumes it, writes commands down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ....core import atomic, recipe_file
+from ....core.errors import FinetuiError
+from ....core.export import FORMATS
+from ....core.model_facts import ModelFacts
+from ....core.recipe import Recipe
+from ....core.runs.events import Exported
+from ....core.runs.store import RunFolder
+from .result import Use, commands_text
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a run besides its events. None is not known."""
+
+    recipe: Recipe | None = None
+    facts: ModelFacts | None = None
+    predicted_bytes: int | None = None
+    """The memory that was predicted for its training."""
+
+
+def look_up(run: RunFolder) -> Known:
+    """Reads the recipe and looks at the base model; what cannot be had stays unknown. Blocking."""
+    from ....core import memory, model, system
+
+    try:
+        recipe = recipe_file.load(run.recipe)
+    except FinetuiError:
+        return Known()
+    try:
+        facts = model.inspect(recipe.model.source, recipe.model.revision)
+    except FinetuiError:
+        return Known(recipe)
+    estimate = memory.estimate(recipe, facts, gpu=system.snapshot().has_gpu)
+    return Known(recipe, facts, estimate.total_bytes if estimate else None)
+
+
+def resume(run: RunFolder) -> None:
+    """Goes on with the run. Raises FinetuiError. Blocking."""
+    from ....core.runs import launch
+
+    launch.check_resumable(run)
+    launch.start(run, "resume")
+
+
+def export(run: RunFolder, formats: Sequence[str]) -> None:
+    """Starts the export of `formats`. Raises FinetuiError. Blocking."""
+    from ....core.runs import launch
+
+    launch.start(run, "export", formats)
+
+
+def copy_commands(run: RunFolder, ways: Sequence[Use]) -> str:
+    """Writes the commands to a file in the run's folder. Returns what to say, with its path. Blocking."""
+    target = run.exports / "commands.sh"
+    try:
+        target.parent.mkdir(mode=0o700, exist_ok=True)
+        atomic.write_text(target, commands_text(run, ways))
+    except OSError as error:
+        return f"Copied to the clipboard; {target} could not be written: {error.strerror or error}."
+    return f"Copied to the clipboard where the terminal allows it; also in {target}"
+
+
+def ordered(exports: Iterable[Exported]) -> list[Exported]:
+    """Exports in the order of the formats; unknown formats last."""
+    order = list(FORMATS)
+    return sorted(exports, key=lambda e: (order.index(e.format) if e.format in order else len(order), e.format))
+
+
+def disk_free_bytes(folder: Path) -> int | None:
+    """Free space where `folder` stands. Blocking."""
+    from ....core import system
+
+    return system.disk_free_bytes(folder)
+
+
+def step_to_fix(code: str) -> str:
+    """The step of the wizard whose settings can mend a failure of this code."""
+    if code.startswith(("dataset", "recipe")):
+        return "dataset"
+    if code.startswith(("model", "hub", "demo", "precision", "tokenizer", "no-chat")):
+        return "model"
+    if code.startswith(("export", "gguf", "merge", "llama-cpp")):
+        return "export"
+    return "training"

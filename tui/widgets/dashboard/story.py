@@ -1,0 +1,267 @@
+"""What a run has told so far, folded from its records: curves, samples, readings, and its log in words."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from ....core.runs import events
+from ....core.text import bytes_words, clean, count_words, duration_words, one_line
+from ..series import Smoothed
+
+LOG_LINES = 400
+READINGS = 240
+PROMPTS = 32
+"""Prompts that are kept; a run asks a handful."""
+ANSWERS = 200
+"""Answers kept for each prompt: the first, and the newest."""
+SHOWN_CHARACTERS = 2000
+
+STAGES = {
+    "start": "Importing Unsloth",
+    "download": "Downloading the model",
+    "load": "Loading the model",
+    "dataset": "Reading the dataset",
+    "tokenize": "Turning rows into tokens",
+    "baseline": "Asking the model before training",
+    "train": "Training",
+    "evaluate": "Checking on held-out rows",
+    "sample": "Writing samples",
+    "save": "Saving",
+    "score": "Scoring base against tuned",
+    "export": "Exporting",
+}
+"""What each stage is called while it lasts."""
+
+MEANINGS = {
+    "start": "The libraries are read from disk: 10 to 40 seconds, longer the first time.",
+    "download": "Once only; the next run finds it in the cache.",
+    "load": "Weights go into memory, and the adapter is laid over them.",
+    "dataset": "Rows become conversations in the model's own format.",
+    "tokenize": "Each row is cut into the pieces that the model reads.",
+    "baseline": "Its answers before training are kept, to compare with later.",
+    "train": "The first step takes the longest. The curve begins with it.",
+    "evaluate": "Rows that it never trains on show whether it learns or memorises.",
+    "sample": "The model answers a few held-out prompts.",
+    "save": "The adapter is written to disk.",
+    "score": "Held-out rows, answered by both under the same instructions.",
+    "export": "The result is written in the formats that you chose.",
+}
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A figure, an em dash for one that is missing, `NaN` and `inf` as such."""
+    if value is None:
+        return "—"
+    if math.isnan(value):
+        return "NaN"
+    return f"{value:.{digits}f}" if math.isfinite(value) else str(value)
+
+
+def rate(value: float | None) -> str:
+    """A learning rate, such as `2e-4` or `1.25e-4`."""
+    if value is None or not math.isfinite(value):
+        return "—"
+    if value == 0:
+        return "0"
+    mantissa, _, exponent = f"{value:.2e}".partition("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def progress_words(done: float, total: float, unit: str) -> str:
+    """`3,200/20,000 rows`; bytes in binary units; empty where nothing is known."""
+    if not math.isfinite(done) or not math.isfinite(total) or done < 0 or total < 0 or (not done and not total):
+        return ""
+    if unit == "bytes":
+        return f"{bytes_words(done)} of {bytes_words(total)}" if total else bytes_words(done)
+    words = f"{done:,.0f}/{total:,.0f}" if total else f"{done:,.0f}"
+    return f"{words} {one_line(unit, 20)}".rstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line of the log in words. `style` is a theme variable."""
+
+    ts: float
+    words: str
+    style: str = "$foreground"
+
+
+@dataclass
+class Asked:
+    """One held-out prompt and the model's answers by step; step 0 is before training."""
+
+    prompt: str
+    reference: str
+    answers: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass
+class Curves:
+    """The steps, thirty-two bytes each; a resume that goes back cuts off what it does again."""
+
+    steps: array[float] = field(default_factory=lambda: array("d"))
+    losses: array[float] = field(default_factory=lambda: array("d"))
+    rates: array[float] = field(default_factory=lambda: array("d"))
+    norms: array[float] = field(default_factory=lambda: array("d"))
+    evaluations: list[tuple[float, float]] = field(default_factory=list)
+
+    def add(self, event: events.Step) -> bool:
+        """Takes a step. True where it rewrote history, so that what was drawn is no longer true."""
+        back = bool(self.steps) and event.step <= self.steps[-1]
+        if back:
+            at = bisect_left(self.steps, event.step)
+            for column in (self.steps, self.losses, self.rates, self.norms):
+                del column[at:]
+            self.evaluations = [point for point in self.evaluations if point[0] < event.step]
+        self.steps.append(event.step)
+        self.losses.append(event.loss)
+        self.rates.append(event.learning_rate)
+        self.norms.append(math.nan if event.grad_norm is None else event.grad_norm)
+        return back
+
+
+@dataclass
+class Story:
+    """Everything that the dashboard shows of a run, but its state. Bounded, save for the curves."""
+
+    curves: Curves = field(default_factory=Curves)
+    step: events.Step | None = None
+    smoothed_loss: float | None = None
+    evaluation: events.Evaluation | None = None
+    best: events.Evaluation | None = None
+    first_evaluation: events.Evaluation | None = None
+    model: events.ModelReady | None = None
+    dataset: events.DatasetReady | None = None
+    device: events.Device | None = None
+    peak_bytes: int | None = None
+    """The most that the run held, as torch counts on a GPU, as the system counts on a CPU."""
+    readings: deque[float | None] = field(default_factory=lambda: deque(maxlen=READINGS))
+    asked: dict[int, Asked] = field(default_factory=dict)
+    log: deque[LogLine] = field(default_factory=lambda: deque(maxlen=LOG_LINES))
+    warning: events.Warned | None = None
+    score: events.Scored | None = None
+    exports: dict[str, events.Exported] = field(default_factory=dict)
+    rewritten: bool = False
+    """Set when a step rewrote history; the reader clears it once the charts are drawn anew."""
+    _smoothing: Smoothed = field(default_factory=Smoothed)
+    _stage: str = ""
+
+    def extend(self, records: Iterable[events.Record]) -> None:
+        """Takes records in, in their order."""
+        for record in records:
+            self.add(record)
+
+    def add(self, record: events.Record) -> None:
+        """Takes one record in."""
+        event, ts = record.event, record.ts
+        if isinstance(event, events.Step):
+            self._add_step(event, ts)
+        elif isinstance(event, events.Device):
+            self._add_device(event)
+        elif isinstance(event, events.Progress):
+            if event.stage != self._stage:
+                self._stage = event.stage
+                if event.stage not in ("train", "sample", "evaluate"):
+                    words = STAGES.get(event.stage, one_line(event.stage, 40))
+                    told = one_line(event.text, 120)
+                    more = f": {told}" if told and told.lower() != words.lower() else ""
+                    self._say(ts, words + more, "$text-muted")
+        elif isinstance(event, events.Evaluation):
+            self._add_evaluation(event, ts)
+        elif isinstance(event, events.Sample):
+            self._add_sample(event, ts)
+        elif isinstance(event, events.Started):
+            self._stage = ""
+            self.device = None
+            self.peak_bytes = None
+            self.readings.clear()
+            self._say(ts, {"train": "Started", "resume": "Resumed", "export": "Export started"}.get(event.job, "Started"))
+        elif isinstance(event, events.ModelReady):
+            self.model = event
+            self._say(ts, f"Model ready: {count_words(event.parameters)} weights on {one_line(event.device, 30)}")
+        elif isinstance(event, events.DatasetReady):
+            self.dataset = event
+            self._say(ts, f"Dataset ready: {event.rows:,} rows, {event.evaluation_rows:,} held out")
+        elif isinstance(event, events.Checkpoint):
+            self._say(ts, f"Checkpoint {event.step:,} saved")
+        elif isinstance(event, events.Warned):
+            self.warning = event
+            self._say(ts, f"Warning: {one_line(event.what, 200)}", "$text-warning")
+        elif isinstance(event, events.Scored):
+            self.score = event
+            self._say(ts, f"Scored: {event.base.valid} valid before, {event.tuned.valid} after, of {event.rows}")
+        elif isinstance(event, events.Exported):
+            self.exports[event.format] = event
+            self._say(ts, f"Exported {one_line(event.format, 30)}: {bytes_words(event.bytes)}", "$text-success")
+        elif isinstance(event, events.Ended):
+            style = "$text-error" if event.reason == "failed" else "$text-success"
+            words = {"completed": "Completed", "stopped": "Stopped", "failed": "Failed"}.get(event.reason, "Ended")
+            told = f": {one_line(event.what, 200)}" if event.what else f" after {duration_words(event.seconds)}"
+            self._say(ts, words + told, style)
+
+    def _say(self, ts: float, words: str, style: str = "$foreground") -> None:
+        self.log.append(LogLine(ts, words, style))
+
+    def _add_step(self, event: events.Step, ts: float) -> None:
+        if self.curves.add(event):
+            self.rewritten = True
+            self._smoothing = Smoothed()
+            for loss in self.curves.losses[-201:-1]:
+                self._smoothing.add(loss)
+        if not math.isfinite(event.loss) and (self.step is None or math.isfinite(self.step.loss)):
+            self._say(ts, f"The loss of step {event.step:,} is {number(event.loss)}", "$text-error")
+        self.step = event
+        average = self._smoothing.add(event.loss)
+        self.smoothed_loss = average if math.isfinite(average) else self.smoothed_loss
+
+    def _add_evaluation(self, event: events.Evaluation, ts: float) -> None:
+        self.evaluation = event
+        self.curves.evaluations.append((float(event.step), event.loss))
+        self.first_evaluation = self.first_evaluation or event
+        if math.isfinite(event.loss) and (self.best is None or event.loss < self.best.loss):
+            self.best = event
+        self._say(ts, f"Evaluation {number(event.loss)} at step {event.step:,}")
+
+    def _add_sample(self, event: events.Sample, ts: float) -> None:
+        if event.index not in self.asked and len(self.asked) >= PROMPTS:
+            return
+        prompt, answer = clean(event.prompt, SHOWN_CHARACTERS), clean(event.answer, SHOWN_CHARACTERS)
+        held = self.asked.get(event.index)
+        if held is None or held.prompt != prompt:
+            held = self.asked[event.index] = Asked(prompt, clean(event.reference, SHOWN_CHARACTERS))
+        held.answers = {step: text for step, text in held.answers.items() if step < event.step or event.step == 0}
+        held.answers[event.step] = answer
+        while len(held.answers) > ANSWERS:
+            del held.answers[sorted(held.answers)[1]]
+        if event.index == 0:
+            self._say(ts, "Answers before training kept" if event.step == 0 else f"Samples written at step {event.step:,}")
+
+    def _add_device(self, event: events.Device) -> None:
+        self.device = event
+        on_gpu = event.device.startswith("cuda")
+        self.readings.append(event.utilization_percent if on_gpu else event.cpu_percent)
+        held = event.peak_reserved_bytes if on_gpu else event.run_bytes
+        if held is not None:
+            self.peak_bytes = max(held, self.peak_bytes or 0)
+
+    @property
+    def share_seen(self) -> float | None:
+        """How much of the data was trained on so far: 1.0 is every row once."""
+        return None if self.step is None else max(0.0, self.step.epoch)
+
+    @property
+    def run_bytes(self) -> int | None:
+        """What the run holds now: as the driver or the system sees it, else as torch counts."""
+        device = self.device
+        if device is None:
+            return None
+        return device.run_bytes if device.run_bytes is not None else device.reserved_bytes
+
+    def prompts(self) -> Sequence[int]:
+        """The indices of the prompts, in order."""
+        return sorted(self.asked)
