@@ -24,7 +24,8 @@ from textual.timer import Timer
 from ..core import paths
 from ..core.draft import Draft
 from ..core.errors import FinetuiError
-from ..core.recipe import STEPS, DatasetSection, Recipe, fields
+from ..core.recipe import STEPS, Recipe
+from .looking import Looking
 from .theme import (
     ANSI,
     DARK,
@@ -39,15 +40,12 @@ from .wizard import STEP_NAMES, Wizard
 if TYPE_CHECKING:
     from ..core.runs.store import RunFolder
     from ..core.runs.warm import Warm
-    from .widgets.header import MachineLine
 
 T = TypeVar("T")
 INNER = ("choice", "checklist", "rail", "form")
 """Bindings of single widgets, whose ids start so, are no commands of the palette."""
-GIB = 1024**3
 SNAPSHOT_SECONDS = 2.0
 SAVE_AFTER_SECONDS = 0.4
-INSPECT_AFTER_SECONDS = 0.5
 RESTORE = b"\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[<u\x1b[?1049l\x1b[?25h"
 """Mouse and paste modes off, the usual screen back, the cursor shown."""
 
@@ -80,19 +78,23 @@ class FinetuiApp(App[int], inherit_bindings=False):
 
     def __init__(self, *, demo: bool = False, attach: Path | None = None, ascii: bool = False) -> None:
         """`demo`: Home offers the demo first. `attach`: a run folder to open at once. `ascii`: nothing but ASCII."""
-        choose_glyphs(True if ascii else None)
+        marks = choose_glyphs(True if ascii else None)
         super().__init__()
+        if not marks.unicode:
+            from .ascii import AsciiFilter
+
+            self._filters.append(AsciiFilter())
         register_themes(self)
         self.demo = demo
         self.attach = attach
         self.wizard = Wizard()
+        self.looking = Looking(self)
         self.saved_draft: Draft | None = None
         self.changed: Signal[None] = Signal(self, "changed")
         """Published when the draft, the facts or the machine changed."""
         self.log_path = paths.data() / "finetui.log"
         self._tickets: dict[str, int] = {}
         self._save_timer: Timer | None = None
-        self._inspect_timers: dict[str, Timer] = {}
         self._warm: Warm | None = None
         self._warming = False
         self._save_failed = False
@@ -114,8 +116,8 @@ class FinetuiApp(App[int], inherit_bindings=False):
         self.push_screen(HomeScreen())
         if self.attach is not None:
             self.open_run(self.attach)
-        self._look_at_machine()
-        self.set_interval(SNAPSHOT_SECONDS, self._look_at_machine)
+        self.looking.machine()
+        self.set_interval(SNAPSHOT_SECONDS, self.looking.machine)
 
     def _catch_signals(self) -> None:
         """On SIGTERM and SIGHUP the terminal is given back before the process goes. Runs are not touched."""
@@ -254,8 +256,8 @@ class FinetuiApp(App[int], inherit_bindings=False):
         self.wizard = Wizard(draft=draft or Draft(recipe), machine=self.wizard.machine)
         self.saved_draft = self.wizard.draft
         self.draft_changed("")
-        self.inspect("model", at_once=True)
-        self.inspect("dataset", at_once=True)
+        self.looking.inspect("model", at_once=True)
+        self.looking.inspect("dataset", at_once=True)
         self._warm_up()
         self.go(step)
 
@@ -316,9 +318,9 @@ class FinetuiApp(App[int], inherit_bindings=False):
         if self._save_timer is None:
             self._save_timer = self.set_timer(SAVE_AFTER_SECONDS, self._save_draft)
         if path in ("model.source", "model.revision"):
-            self.inspect("model")
+            self.looking.inspect("model")
         elif path.startswith("dataset."):
-            self.inspect("dataset")
+            self.looking.inspect("dataset")
         self.changed.publish(None)
 
     def _save_draft(self) -> None:
@@ -338,93 +340,6 @@ class FinetuiApp(App[int], inherit_bindings=False):
             self._save_timer = None
             with contextlib.suppress(FinetuiError):
                 self.wizard.draft.save()
-
-    # ── What is known ──
-
-    def inspect(self, step: str, at_once: bool = False) -> None:
-        """Looks at the model or the dataset that the draft names, after a moment without another change."""
-        timer = self._inspect_timers.pop(step, None)
-        if timer is not None:
-            timer.stop()
-        self.forget(step)
-        look = self._inspect_model if step == "model" else self._inspect_dataset
-        self._seen(step, None, None, busy=not self.wizard.problems(step), keep=True)
-        if at_once:
-            look()
-        else:
-            self._inspect_timers[step] = self.set_timer(INSPECT_AFTER_SECONDS, look)
-
-    def _seen(
-        self, step: str, facts: Any, error: FinetuiError | None, busy: bool = False, keep: bool = False
-    ) -> None:
-        wizard = self.wizard
-        setattr(wizard, f"{step}_busy", busy)
-        setattr(wizard, f"{step}_error", error)
-        if not keep or not busy:
-            setattr(wizard, f"{step}_facts", facts)
-        self.changed.publish(None)
-
-    def _inspect_model(self) -> None:
-        from ..core import model
-
-        draft = self.wizard.draft
-        if self.wizard.problem("model.source") or self.wizard.problem("model.revision"):
-            self._seen("model", None, None)
-            return
-        source, revision = str(draft["model.source"]).strip(), draft["model.revision"]
-        self.in_background(
-            "model",
-            lambda: model.inspect(source, revision),
-            lambda facts: self._seen("model", facts, None),
-            lambda error: self._seen("model", None, error),
-        )
-
-    def _inspect_dataset(self) -> None:
-        from ..core import dataset
-
-        values = {spec.path.split(".")[1]: self.wizard.draft[spec.path] for spec in fields("dataset")}
-        try:
-            section = DatasetSection.model_validate(values)
-        except ValueError:
-            self._seen("dataset", None, None)
-            return
-        self.in_background(
-            "dataset",
-            lambda: dataset.inspect(section),
-            lambda facts: self._seen("dataset", facts, None),
-            lambda error: self._seen("dataset", None, error),
-        )
-
-    def _look_at_machine(self) -> None:
-        from ..core import system
-
-        def seen(machine: Any) -> None:
-            self.wizard.machine = machine
-            self.changed.publish(None)
-
-        self.in_background("machine", system.snapshot, seen, lambda _: None)
-
-    def machine_line(self) -> MachineLine | None:
-        """The machine for the header."""
-        from .widgets.header import MachineLine
-
-        machine = self.wizard.machine
-        if machine is None:
-            return None
-        if machine.gpus:
-            gpu = max(machine.gpus, key=lambda g: g.free_bytes or 0)
-            name = gpu.name.removeprefix("NVIDIA ").removeprefix("GeForce ")
-            if len(machine.gpus) > 1:
-                name = f"{len(machine.gpus)} × {name}"
-            used = None if gpu.used_bytes is None else gpu.used_bytes / GIB
-            return MachineLine(name, used, None if gpu.total_bytes is None else gpu.total_bytes / GIB, "GiB")
-        used_bytes = machine.memory_total_bytes - machine.memory_available_bytes
-        return MachineLine(
-            f"CPU, {machine.cores} cores",
-            used_bytes / GIB,
-            round(machine.memory_total_bytes / GIB, 1),
-            "GiB RAM",
-        )
 
     # ── The warm worker ──
 

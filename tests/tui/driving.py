@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,6 +13,8 @@ from textual import events
 from textual.pilot import Pilot
 
 from finetui.tui.app import FinetuiApp
+
+os.environ.update(TERM="xterm-256color", LC_ALL="C.UTF-8")  # the alphabet follows them; a test names its own
 
 SIZES = ((80, 24), (120, 36))
 PATIENCE_SECONDS = 60.0

@@ -386,3 +386,15 @@ async def test_the_mouse_works() -> None:
         await pilot.click(checklist, offset=(0, 0))
         await pilot.pause()
         assert "q_proj" not in app.wizard.draft["lora.target_modules"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_ascii_sends_nothing_else(step: str) -> None:
+    async with wizard((120, 36), ascii=True) as (app, pilot):
+        app.begin(Recipe())
+        await at_step(app, pilot, "model")
+        app.go(step)
+        await at_step(app, pilot, step)
+        await until(pilot, lambda: app.wizard.dataset_facts is not None and "Memory" in seen(app))
+        assert [line for line in seen(app).splitlines() if not line.isascii()] == []
+        assert NAMES[step] in seen(app)

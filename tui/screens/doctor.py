@@ -47,7 +47,7 @@ class DoctorScreen(Screen[None]):
     def on_mount(self) -> None:
         header = self.query_one(Header)
         header.show_place("Doctor")
-        header.show_machine(self.finetui.machine_line())
+        header.show_machine(self.finetui.looking.machine_line())
         self._checks: tuple[Check, ...] = ()
         self._busy = False
         self._look(online=False)

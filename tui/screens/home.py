@@ -102,7 +102,7 @@ class HomeScreen(Screen[None]):
         self._look()
 
     def _paint_header(self) -> None:
-        machine = self.finetui.machine_line()
+        machine = self.finetui.looking.machine_line()
         shown = (machine.name, f"{machine.used_gb or 0:.1f}") if machine is not None else None
         if shown != self._machine_shown:
             self._machine_shown = shown
@@ -156,7 +156,7 @@ class HomeScreen(Screen[None]):
         demo = Item(
             "demo",
             "Try the demo",
-            "a small model, 300 customer messages, about 3 minutes",
+            "a small model learns in about 3 minutes",
             "d",
             marks.current,
             "$accent",
@@ -181,7 +181,7 @@ class HomeScreen(Screen[None]):
             Item(
                 "learn",
                 "Learn",
-                "what fine-tuning is, what it costs, how to read a curve",
+                "what fine-tuning is, how to read a curve",
                 "l",
                 marks.current,
                 "$text-muted",
@@ -191,7 +191,7 @@ class HomeScreen(Screen[None]):
             Item(
                 "doctor",
                 "Doctor",
-                "checks this machine and says what can run here",
+                "checks what this machine can run",
                 "c",
                 marks.current,
                 "$text-muted",

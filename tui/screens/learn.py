@@ -50,7 +50,7 @@ class LearnScreen(Screen[None]):
 
     def on_mount(self) -> None:
         header = self.query_one(Header)
-        header.show_machine(cast("FinetuiApp", self.app).machine_line())
+        header.show_machine(cast("FinetuiApp", self.app).looking.machine_line())
         self.show(0)
 
     def show(self, at: int) -> None:

@@ -176,7 +176,11 @@ class StepScreen(Screen[None]):
     def paint(self) -> None:
         """Show the present state everywhere around the form."""
         wizard = self.wizard
-        header, rail, machine = self.query_one(Header), self.query_one(StepRail), self.finetui.machine_line()
+        header, rail, machine = (
+            self.query_one(Header),
+            self.query_one(StepRail),
+            self.finetui.looking.machine_line(),
+        )
         place = f"step {STEPS.index(self.step) + 1} of {len(STEPS)}"
         self.once("place", wizard.draft.name, lambda: header.show_place(wizard.draft.name, place))
         shown = (machine.name, f"{machine.used_gb or 0:.1f}") if machine is not None else None
