@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field
 
 import psutil
+
 from finetui.core import recipe_file
 from finetui.core.demo.recipe import demo_recipe
 from finetui.core.recipe import Recipe
@@ -56,7 +57,9 @@ class Recording:
             file.write(line)
         return self
 
-    def started(self, pid: int | None = None, job: str = "train", create_time: float | None = None) -> Recording:
+    def started(
+        self, pid: int | None = None, job: str = "train", create_time: float | None = None
+    ) -> Recording:
         """A worker's signature: that of `pid`, or of a process that has gone."""
         alive = pid is not None
         made = create_time if create_time is not None else psutil.Process(pid).create_time() if alive else 1.0
@@ -109,7 +112,18 @@ class Recording:
 def step(n: int, total: int, loss: float | None = None) -> events.Step:
     """A step of a run that learns."""
     value = loss if loss is not None else 0.33 + 2.2 * math.exp(-n / 14) + 0.12 * math.sin(n * 2.3)
-    return events.Step(n, total, n * 1.75 / 74, value, 1e-3 * (1 - n / max(1, total)), 0.6 + 0.2 * math.sin(n), n * 720, n * 270, 251.5, 1.1)
+    return events.Step(
+        n,
+        total,
+        n * 1.75 / 74,
+        value,
+        1e-3 * (1 - n / max(1, total)),
+        0.6 + 0.2 * math.sin(n),
+        n * 720,
+        n * 270,
+        251.5,
+        1.1,
+    )
 
 
 def device(n: int) -> events.Device:
@@ -132,7 +146,8 @@ def gpu(n: int) -> events.Device:
 def samples(n: int) -> tuple[events.Sample, ...]:
     """The three prompts, answered."""
     return tuple(
-        events.Sample(n, i, prompt, BASE if n == 0 else ANSWERS[i], ANSWERS[i]) for i, prompt in enumerate(PROMPTS)
+        events.Sample(n, i, prompt, BASE if n == 0 else ANSWERS[i], ANSWERS[i])
+        for i, prompt in enumerate(PROMPTS)
     )
 
 
@@ -147,4 +162,6 @@ def new(recipe: Recipe | None = None) -> Recording:
 def sleeper() -> subprocess.Popen[bytes]:
     """A process that lives until its parent ends it, to stand for a worker."""
     code = "import sys; sys.stdin.read()"
-    return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, start_new_session=True, env=dict(os.environ))
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, start_new_session=True, env=dict(os.environ)
+    )
