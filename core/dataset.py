@@ -199,8 +199,10 @@ class _Look:
 
 def _rows_in_time(source: Source, section: DatasetSection) -> _Look:
     reading = Reading()
-    reader = ConversationReader(located_rows(source, section.split, reading), section, reading)
-    return _Look(reader, reading, time.monotonic() + LOOK_SECONDS)
+    until = time.monotonic() + LOOK_SECONDS
+    rows = located_rows(source, section.split, reading)
+    reader = ConversationReader(rows, section, reading, lambda: time.monotonic() > until)
+    return _Look(reader, reading, until)
 
 
 def _examined(look: _Look, section: DatasetSection, source: Source) -> DatasetFacts:

@@ -118,7 +118,7 @@ def detect(rows: Sequence[Mapping[str, Any]]) -> Detection:
     columns = _column_names(sample)
     votes: dict[Format, list[str]] = {}
     for row in sample:
-        guess = _guess(row)
+        guess = _guess(_lower(row))
         if guess is not None:
             votes.setdefault(guess[0], []).append(guess[1])
     if not votes:
@@ -134,16 +134,17 @@ def conversation(row: Mapping[str, Any], format: Format, section: DatasetSection
     a short reason (`no assistant turn`, `empty answer`, …) where the row cannot be used; such rows are dropped and
     counted under that reason.
     """
+    by_name = _lower(row)
     if format in ("messages", "sharegpt"):
-        said = _listed(row)
+        said = _listed(by_name)
     elif format == "alpaca":
-        said = _alpaca(row)
+        said = _alpaca(by_name)
     else:
-        said = _pair(row)
+        said = _pair(by_name)
     if not said:
         raise ValueError("no messages")
     if said[0][0] != "system":
-        own = _text(_cell(row, _SYSTEM), "system prompt")
+        own = _text(_cell(by_name, _SYSTEM), "system prompt")
         system = own if own.strip() else (section.system_prompt or "")
         if system.strip():
             said.insert(0, ("system", system))
@@ -162,7 +163,7 @@ def _check(said: list[tuple[Role, str]]) -> None:
     if first == "assistant":
         raise ValueError("starts with an answer, no question before it")
     for role, text in said:
-        if not _UNWRITABLE.sub("", text).strip():
+        if not text.strip(" \0\n\t").strip():
             if role == "assistant":
                 raise ValueError("empty answer")
             if role == "user":
@@ -170,17 +171,18 @@ def _check(said: list[tuple[Role, str]]) -> None:
 
 
 def _writable(text: str) -> str:
+    if text.isascii() and "\0" not in text:
+        return text
     return _UNWRITABLE.sub(lambda match: "" if match[0] == "\0" else "\ufffd", text)
 
 
-def _guess(row: Mapping[str, Any]) -> tuple[Format, str] | None:
+def _guess(by_name: Mapping[str, Any]) -> tuple[Format, str] | None:
     """The format of one row and the reason, or None."""
-    name, messages = _message_list(row)
+    name, messages = _message_list(by_name)
     if messages is not None:
         if any("role" in m for m in messages):
             return "messages", f"column {one_line(name, 40)} is a list of role and content"
         return "sharegpt", f"column {one_line(name, 40)} is a list of from and value"
-    by_name = _lower(row)
     if _cell_name(by_name, _INSTRUCTION) and _cell_name(by_name, _OUTPUT):
         return "alpaca", f"columns {_cell_name(by_name, _INSTRUCTION)} and {_cell_name(by_name, _OUTPUT)}"
     for question, answer in _PAIRS:
@@ -227,8 +229,7 @@ def _cell_name(by_name: Mapping[str, Any], names: Sequence[str]) -> str | None:
     return next((name for name in names if name in by_name), None)
 
 
-def _cell(row: Mapping[str, Any], names: Sequence[str]) -> Any:
-    by_name = _lower(row)
+def _cell(by_name: Mapping[str, Any], names: Sequence[str]) -> Any:
     return next((by_name[name] for name in names if name in by_name), None)
 
 
@@ -270,9 +271,8 @@ def _as_messages(value: Any) -> list[Mapping[str, Any]] | None:
     return messages if messages and len(messages) == len(value) else None
 
 
-def _message_list(row: Mapping[str, Any]) -> tuple[str, list[Mapping[str, Any]] | None]:
+def _message_list(by_name: Mapping[str, Any]) -> tuple[str, list[Mapping[str, Any]] | None]:
     """The column that holds a list of messages, and the list."""
-    by_name = _lower(row)
     for name in _LIST_COLUMNS:
         if name in by_name:
             messages = _as_messages(by_name[name])
@@ -304,10 +304,9 @@ def _parts(parts: Sequence[Any]) -> str:
     return "\n".join(texts)
 
 
-def _listed(row: Mapping[str, Any]) -> list[tuple[Role, str]]:
-    _, messages = _message_list(row)
+def _listed(by_name: Mapping[str, Any]) -> list[tuple[Role, str]]:
+    _, messages = _message_list(by_name)
     if messages is None:
-        by_name = _lower(row)
         name = _cell_name(by_name, _LIST_COLUMNS)
         if name is None:
             raise ValueError("no messages column")
@@ -317,19 +316,17 @@ def _listed(row: Mapping[str, Any]) -> list[tuple[Role, str]]:
     return [_said(message) for message in messages]
 
 
-def _alpaca(row: Mapping[str, Any]) -> list[tuple[Role, str]]:
-    by_name = _lower(row)
+def _alpaca(by_name: Mapping[str, Any]) -> list[tuple[Role, str]]:
     if _cell_name(by_name, _INSTRUCTION) is None:
         raise ValueError("no instruction column")
     if _cell_name(by_name, _OUTPUT) is None:
         raise ValueError("no output column")
-    parts = (_text(_cell(row, _INSTRUCTION), "instruction"), _text(_cell(row, _CONTEXT), "input"))
+    parts = (_text(_cell(by_name, _INSTRUCTION), "instruction"), _text(_cell(by_name, _CONTEXT), "input"))
     question = "\n\n".join(part for part in parts if part.strip())
-    return [("user", question), ("assistant", _text(_cell(row, _OUTPUT), "output"))]
+    return [("user", question), ("assistant", _text(_cell(by_name, _OUTPUT), "output"))]
 
 
-def _pair(row: Mapping[str, Any]) -> list[tuple[Role, str]]:
-    by_name = _lower(row)
+def _pair(by_name: Mapping[str, Any]) -> list[tuple[Role, str]]:
     pair = next((p for p in _PAIRS if p[0] in by_name and p[1] in by_name), None)
     if pair is None:
         raise ValueError("no prompt and completion columns")

@@ -180,8 +180,14 @@ def _json_list(source: Source, text: TextIO) -> Iterator[Located]:
                     source.path, f"Element {number} is nested too deeply.", "Write one flat object a row."
                 ) from error
             except ValueError as error:
-                if ended or len(buffer) - at > MAX_ROW_CHARACTERS:
+                if ended or not _is_cut_off(error, buffer):
                     raise _not_json(source, error, lines_before, number) from error
+                if len(buffer) - at > MAX_ROW_CHARACTERS:
+                    raise broken(
+                        source.path,
+                        f"Element {number} of the list is longer than 10 MB, or a quote in it is never closed.",
+                        "Shorten or correct it; JSONL (one row a line) lets such rows be left out.",
+                    ) from error
                 chunk *= 2  # a long element is tried again a few times only
                 refill()
                 continue
@@ -189,5 +195,15 @@ def _json_list(source: Source, text: TextIO) -> Iterator[Located]:
                 refill()  # a number may go on in the next chunk
                 continue
             break
-        at, expect_comma, chunk = end, True, _CHUNK
+        length, at, expect_comma, chunk = end - at, end, True, _CHUNK
+        if length > MAX_ROW_CHARACTERS:
+            yield Located(number, {}, "longer than 10 MB")
+            continue
         yield Located(number, value) if isinstance(value, dict) else Located(number, {}, "not a JSON object")
+
+
+def _is_cut_off(error: ValueError, buffer: str) -> bool:
+    """Whether the parser may only have run out of text: it failed at the very end, or inside a string."""
+    if not isinstance(error, json.JSONDecodeError):
+        return False
+    return error.pos >= len(buffer) - 16 or error.msg.startswith("Unterminated")

@@ -20,6 +20,8 @@ Conversation = tuple[Turn, ...]
 
 _DETECT_ROWS = 50
 _DETECT_BYTES = 8 * 1024 * 1024
+_GIVE_UP_ROWS = 100_000
+"""Rows in a file without a single readable one, after which it is refused."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,14 @@ class ConversationReader:
     """Conversations from located rows: the format is settled on the first rows, the rest follows it."""
 
     def __init__(
-        self, rows: Iterator[Located], section: DatasetSection, reading: Reading | None = None
+        self,
+        rows: Iterator[Located],
+        section: DatasetSection,
+        reading: Reading | None = None,
+        give_up: Callable[[], bool] | None = None,
     ) -> None:
+        """`give_up` is asked every 256 rows for as long as none could be used; True ends the reading."""
+        self._give_up = give_up
         self._rows = rows
         self._section = section
         self._reading = reading
@@ -99,19 +107,25 @@ class ConversationReader:
 
     def __iter__(self) -> Iterator[Conversation]:
         held: list[Located] = []
+        readable = 0
         for located in self._rows:
             held.append(located)
-            if len(held) >= _DETECT_ROWS or self._read_bytes() > _DETECT_BYTES:
+            readable += not located.problem
+            enough = len(held) >= _DETECT_ROWS or self._read_bytes() > _DETECT_BYTES
+            if (enough and readable) or len(held) >= _GIVE_UP_ROWS:
                 break
-        readable = [located.row for located in held if not located.problem]
         if not held:
             detect([])
-        found = detect(readable) if self._section.format == "auto" and readable else None
+        found = None
+        if self._section.format == "auto" and readable:
+            found = detect([located.row for located in held if not located.problem])
         self.detection = found or Detection(
             "messages" if self._section.format == "auto" else self._section.format, "as the recipe says"
         )
         for located in itertools.chain(held, self._rows):
             self.seen += 1
+            if self._give_up and not self.usable and self.seen % 256 == 0 and self._give_up():
+                return
             if located.problem:
                 self.ledger.add(located.problem, located.number)
                 continue

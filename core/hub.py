@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 from collections.abc import Iterator
@@ -66,6 +67,22 @@ def cached_snapshot(repository: str, noun: Noun, revision: str | None = None) ->
         folder = root / "snapshots" / commit
         return folder if "/" not in commit and folder.is_dir() else None
     except (OSError, ValueError):
+        return None
+
+
+def status() -> int | None:
+    """The HTTP status with which the hub answers a small question, or None where nothing answers. No token is sent."""
+    import urllib.error
+    import urllib.request
+
+    request = urllib.request.Request(endpoint() + "/api/models?limit=1", headers={"User-Agent": "finetui"})
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as reply:
+            return reply.status
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code
+    except (OSError, ValueError, http.client.HTTPException):
         return None
 
 

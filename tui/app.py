@@ -24,7 +24,8 @@ from textual.timer import Timer
 from ..core import paths
 from ..core.draft import Draft
 from ..core.errors import FinetuiError
-from ..core.recipe import STEPS, DatasetSection, Recipe, fields
+from ..core.recipe import STEPS, Recipe
+from .looking import Looking
 from .theme import (
     ANSI,
     DARK,
@@ -39,15 +40,12 @@ from .wizard import STEP_NAMES, Wizard
 if TYPE_CHECKING:
     from ..core.runs.store import RunFolder
     from ..core.runs.warm import Warm
-    from .widgets.header import MachineLine
 
 T = TypeVar("T")
 INNER = ("choice", "checklist", "rail", "form")
 """Bindings of single widgets, whose ids start so, are no commands of the palette."""
-GIB = 1024**3
 SNAPSHOT_SECONDS = 2.0
 SAVE_AFTER_SECONDS = 0.4
-INSPECT_AFTER_SECONDS = 0.5
 RESTORE = b"\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[<u\x1b[?1049l\x1b[?25h"
 """Mouse and paste modes off, the usual screen back, the cursor shown."""
 
@@ -62,8 +60,17 @@ class FinetuiApp(App[int], inherit_bindings=False):
     VERTICAL_BREAKPOINTS = VERTICAL_BREAKPOINTS
     COMMAND_PALETTE_BINDING = "ctrl+p"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("question_mark", "help", "Help", key_display="?", id="app.help", tooltip="Explain this, and list the keys"),
-        Binding("f1", "help", "Help", key_display="F1", id="app.help", tooltip="Explain this, and list the keys"),
+        Binding(
+            "question_mark",
+            "help",
+            "Help",
+            key_display="?",
+            id="app.help",
+            tooltip="Explain this, and list the keys",
+        ),
+        Binding(
+            "f1", "help", "Help", key_display="F1", id="app.help", tooltip="Explain this, and list the keys"
+        ),
         Binding("q", "quit", "Quit", id="app.quit", tooltip="Leave finetui; running trainings go on"),
         Binding("ctrl+q", "quit", "Quit", id="app.quit", tooltip="Leave finetui; running trainings go on"),
         Binding("ctrl+c", "help_quit", show=False, system=True),
@@ -71,19 +78,23 @@ class FinetuiApp(App[int], inherit_bindings=False):
 
     def __init__(self, *, demo: bool = False, attach: Path | None = None, ascii: bool = False) -> None:
         """`demo`: Home offers the demo first. `attach`: a run folder to open at once. `ascii`: nothing but ASCII."""
-        choose_glyphs(True if ascii else None)
+        marks = choose_glyphs(True if ascii else None)
         super().__init__()
+        if not marks.unicode:
+            from .ascii import AsciiFilter
+
+            self._filters.append(AsciiFilter())
         register_themes(self)
         self.demo = demo
         self.attach = attach
         self.wizard = Wizard()
+        self.looking = Looking(self)
         self.saved_draft: Draft | None = None
         self.changed: Signal[None] = Signal(self, "changed")
         """Published when the draft, the facts or the machine changed."""
         self.log_path = paths.data() / "finetui.log"
         self._tickets: dict[str, int] = {}
         self._save_timer: Timer | None = None
-        self._inspect_timers: dict[str, Timer] = {}
         self._warm: Warm | None = None
         self._warming = False
         self._save_failed = False
@@ -94,7 +105,9 @@ class FinetuiApp(App[int], inherit_bindings=False):
     # ── Start and end ──
 
     def on_mount(self) -> None:
-        if os.environ.get("COLORTERM", "") == "" and os.environ.get("TERM", "").endswith(("-16color", "linux", "ansi")):
+        if os.environ.get("COLORTERM", "") == "" and os.environ.get("TERM", "").endswith(
+            ("-16color", "linux", "ansi")
+        ):
             self.theme = ANSI.name
         self._catch_signals()
         self.saved_draft = Draft.load()
@@ -103,8 +116,8 @@ class FinetuiApp(App[int], inherit_bindings=False):
         self.push_screen(HomeScreen())
         if self.attach is not None:
             self.open_run(self.attach)
-        self._look_at_machine()
-        self.set_interval(SNAPSHOT_SECONDS, self._look_at_machine)
+        self.looking.machine()
+        self.set_interval(SNAPSHOT_SECONDS, self.looking.machine)
 
     def _catch_signals(self) -> None:
         """On SIGTERM and SIGHUP the terminal is given back before the process goes. Runs are not touched."""
@@ -183,7 +196,11 @@ class FinetuiApp(App[int], inherit_bindings=False):
         """Shows `error` as a card."""
         from .modals.card import ErrorCard
 
-        self.push_screen(ErrorCard(error), (lambda _: then()) if then is not None else None)
+        def closed(_: None) -> None:
+            if then is not None:
+                then()
+
+        self.push_screen(ErrorCard(error), closed)
 
     def unexpected(self, error: BaseException) -> FinetuiError:
         """A card for an error that nobody foresaw."""
@@ -239,8 +256,8 @@ class FinetuiApp(App[int], inherit_bindings=False):
         self.wizard = Wizard(draft=draft or Draft(recipe), machine=self.wizard.machine)
         self.saved_draft = self.wizard.draft
         self.draft_changed("")
-        self.inspect("model", at_once=True)
-        self.inspect("dataset", at_once=True)
+        self.looking.inspect("model", at_once=True)
+        self.looking.inspect("dataset", at_once=True)
         self._warm_up()
         self.go(step)
 
@@ -250,7 +267,9 @@ class FinetuiApp(App[int], inherit_bindings=False):
         for step in STEPS:
             wrong = wizard.problems(step)
             if wrong:
-                self.notify(wizard.sentence(*wrong[0]), title=STEP_NAMES[step], severity="error", markup=False)
+                self.notify(
+                    wizard.sentence(*wrong[0]), title=STEP_NAMES[step], severity="error", markup=False
+                )
                 wizard.focused[step] = wrong[0][0]
                 self.go(step)
                 return
@@ -270,7 +289,7 @@ class FinetuiApp(App[int], inherit_bindings=False):
             return launch.new(recipe, Path.cwd(), warm=warm)
 
         def done(run: RunFolder) -> None:
-            self._warm = None
+            self._warm, self._warming = None, False
             self.saved_draft = None
             if self._save_timer is not None:
                 self._save_timer.stop()
@@ -299,9 +318,9 @@ class FinetuiApp(App[int], inherit_bindings=False):
         if self._save_timer is None:
             self._save_timer = self.set_timer(SAVE_AFTER_SECONDS, self._save_draft)
         if path in ("model.source", "model.revision"):
-            self.inspect("model")
+            self.looking.inspect("model")
         elif path.startswith("dataset."):
-            self.inspect("dataset")
+            self.looking.inspect("dataset")
         self.changed.publish(None)
 
     def _save_draft(self) -> None:
@@ -321,88 +340,6 @@ class FinetuiApp(App[int], inherit_bindings=False):
             self._save_timer = None
             with contextlib.suppress(FinetuiError):
                 self.wizard.draft.save()
-
-    # ── What is known ──
-
-    def inspect(self, step: str, at_once: bool = False) -> None:
-        """Looks at the model or the dataset that the draft names, after a moment without another change."""
-        timer = self._inspect_timers.pop(step, None)
-        if timer is not None:
-            timer.stop()
-        self.forget(step)
-        look = self._inspect_model if step == "model" else self._inspect_dataset
-        self._seen(step, None, None, busy=not self.wizard.problems(step), keep=True)
-        if at_once:
-            look()
-        else:
-            self._inspect_timers[step] = self.set_timer(INSPECT_AFTER_SECONDS, look)
-
-    def _seen(self, step: str, facts: Any, error: FinetuiError | None, busy: bool = False, keep: bool = False) -> None:
-        wizard = self.wizard
-        setattr(wizard, f"{step}_busy", busy)
-        setattr(wizard, f"{step}_error", error)
-        if not keep or not busy:
-            setattr(wizard, f"{step}_facts", facts)
-        self.changed.publish(None)
-
-    def _inspect_model(self) -> None:
-        from ..core import model
-
-        draft = self.wizard.draft
-        if self.wizard.problem("model.source") or self.wizard.problem("model.revision"):
-            self._seen("model", None, None)
-            return
-        source, revision = str(draft["model.source"]).strip(), draft["model.revision"]
-        self.in_background(
-            "model",
-            lambda: model.inspect(source, revision),
-            lambda facts: self._seen("model", facts, None),
-            lambda error: self._seen("model", None, error),
-        )
-
-    def _inspect_dataset(self) -> None:
-        from ..core import dataset
-
-        values = {spec.path.split(".")[1]: self.wizard.draft[spec.path] for spec in fields("dataset")}
-        try:
-            section = DatasetSection.model_validate(values)
-        except ValueError:
-            self._seen("dataset", None, None)
-            return
-        self.in_background(
-            "dataset",
-            lambda: dataset.inspect(section),
-            lambda facts: self._seen("dataset", facts, None),
-            lambda error: self._seen("dataset", None, error),
-        )
-
-    def _look_at_machine(self) -> None:
-        from ..core import system
-
-        def seen(machine: Any) -> None:
-            self.wizard.machine = machine
-            self.changed.publish(None)
-
-        self.in_background("machine", system.snapshot, seen, lambda _: None)
-
-    def machine_line(self) -> MachineLine | None:
-        """The machine for the header."""
-        from .widgets.header import MachineLine
-
-        machine = self.wizard.machine
-        if machine is None:
-            return None
-        if machine.gpus:
-            gpu = max(machine.gpus, key=lambda g: g.free_bytes or 0)
-            name = gpu.name.removeprefix("NVIDIA ").removeprefix("GeForce ")
-            if len(machine.gpus) > 1:
-                name = f"{len(machine.gpus)} × {name}"
-            used = None if gpu.used_bytes is None else gpu.used_bytes / GIB
-            return MachineLine(name, used, None if gpu.total_bytes is None else gpu.total_bytes / GIB, "GiB")
-        used_bytes = machine.memory_total_bytes - machine.memory_available_bytes
-        return MachineLine(
-            f"CPU, {machine.cores} cores", used_bytes / GIB, round(machine.memory_total_bytes / GIB, 1), "GiB RAM"
-        )
 
     # ── The warm worker ──
 
@@ -441,7 +378,12 @@ class FinetuiApp(App[int], inherit_bindings=False):
         seen: set[str] = set()
         for active in screen.active_bindings.values():
             binding = active.binding
-            if not binding.id or not binding.description or binding.id.split(".")[0] in INNER or binding.action in seen:
+            if (
+                not binding.id
+                or not binding.description
+                or binding.id.split(".")[0] in INNER
+                or binding.action in seen
+            ):
                 continue
             seen.add(binding.action)
             run = partial(self.run_action, binding.action, active.node)
@@ -450,11 +392,17 @@ class FinetuiApp(App[int], inherit_bindings=False):
         if getattr(screen, "step", ""):
             for step in STEPS:
                 if step != getattr(screen, "step", ""):
-                    yield SystemCommand(f"Go to {STEP_NAMES[step]}", "Another step; nothing is lost", partial(self.go, step))
+                    yield SystemCommand(
+                        f"Go to {STEP_NAMES[step]}", "Another step; nothing is lost", partial(self.go, step)
+                    )
             yield SystemCommand("Go home", "Runs, lessons, checks", self.go_home)
         yield SystemCommand("Learn", "What fine-tuning is, in a few pages", self.open_learn)
         yield SystemCommand("Doctor", "Check this machine", self.open_doctor)
-        for theme, words in ((DARK, "Dark colours"), (LIGHT, "Light colours"), (ANSI, "The terminal's own 16 colours")):
+        for theme, words in (
+            (DARK, "Dark colours"),
+            (LIGHT, "Light colours"),
+            (ANSI, "The terminal's own 16 colours"),
+        ):
             yield SystemCommand(words, "Theme", partial(setattr, self, "theme", theme.name))
 
     def open_learn(self) -> None:

@@ -9,9 +9,10 @@ from pydantic import ValidationError
 
 from ..core.draft import Draft
 from ..core.errors import FinetuiError
-from ..core.recipe import DEMO, STEPS, FieldSpec, Recipe
-from ..core.recipe import field as declared
-from ..core.recipe import fields as declared_fields
+from ..core.fields import FieldSpec
+from ..core.fields import field as declared
+from ..core.fields import fields as declared_fields
+from ..core.recipe import DEMO, STEPS, Recipe
 
 if TYPE_CHECKING:
     from ..core.dataset import DatasetFacts
@@ -20,7 +21,13 @@ if TYPE_CHECKING:
     from ..core.system import Machine
     from ..core.training import Plan
 
-STEP_NAMES = {"model": "Model", "dataset": "Dataset", "lora": "LoRA", "training": "Training", "export": "Export"}
+STEP_NAMES = {
+    "model": "Model",
+    "dataset": "Dataset",
+    "lora": "LoRA",
+    "training": "Training",
+    "export": "Export",
+}
 
 NAME = FieldSpec(
     path="name",
@@ -125,10 +132,16 @@ class Wizard:
         if step == "model":
             if self.model_facts is not None:
                 return self.model_facts.title
-            return "SmolLM2-135M-Instruct" if d["model.source"] == DEMO else str(d["model.source"]).rpartition("/")[2]
+            return (
+                "SmolLM2-135M-Instruct"
+                if d["model.source"] == DEMO
+                else str(d["model.source"]).rpartition("/")[2]
+            )
         if step == "dataset":
             facts = self.dataset_facts
-            title = facts.title if facts else "demo" if d["dataset.source"] == DEMO else str(d["dataset.source"])
+            title = (
+                facts.title if facts else "demo" if d["dataset.source"] == DEMO else str(d["dataset.source"])
+            )
             title = title.rpartition("/")[2]
             rows = training_rows(facts) if facts else None
             return f"{title} · {rows:,}" if rows else title
@@ -140,9 +153,13 @@ class Wizard:
             plan = self.plan()
             epochs = d["training.epochs"]
             steps = f" · {plan.steps:,} steps" if plan else ""
-            return f"{epochs:g} epoch{'' if epochs == 1 else 's'}{steps}" if isinstance(epochs, (int, float)) else ""
+            return (
+                f"{epochs:g} epoch{'' if epochs == 1 else 's'}{steps}"
+                if isinstance(epochs, (int, float))
+                else ""
+            )
         words = {"adapter": "adapter", "merged": "merged"}
-        formats = [words.get(f, f.removeprefix("gguf_").upper()) for f in d["export.formats"]]
+        formats = [words.get(str(f)) or str(f).removeprefix("gguf_").upper() for f in d["export.formats"]]
         return ", ".join(formats)
 
     # Estimates. All are cheap; None is not known.

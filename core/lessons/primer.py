@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from importlib import resources
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,8 @@ class Page:
 
 def pages() -> tuple[Page, ...]:
     """The pages in order: each second-level heading of primer.md begins one."""
-    text = resources.files(__package__).joinpath("primer.md").read_text("utf-8")
+    text = Path(__file__).with_name("primer.md").read_text("utf-8")
     parts = re.split(r"^## (.+)$", text, flags=re.MULTILINE)
-    return tuple(Page(title.strip(), body.strip()) for title, body in zip(parts[1::2], parts[2::2], strict=True))
+    return tuple(
+        Page(title.strip(), body.strip()) for title, body in zip(parts[1::2], parts[2::2], strict=True)
+    )

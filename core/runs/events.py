@@ -132,7 +132,7 @@ class Evaluation(Event):
 class Device(Event):
     """A reading of the machine, taken by the worker. None is a reading that is missing, never 0.
 
-    GPU memory in bytes: `run_bytes` this process as the driver sees it, `others_bytes` other processes, `reserved_bytes`
+    Memory in bytes: `used_bytes` all that is in use; `run_bytes` this process as the driver sees it, `others_bytes` other processes, `reserved_bytes`
     and `peak_reserved_bytes` as torch counts. On a CPU the run's bytes are its resident memory.
     """
 
@@ -140,6 +140,7 @@ class Device(Event):
     device: str
     name: str = ""
     total_bytes: int | None = None
+    used_bytes: int | None = None
     run_bytes: int | None = None
     others_bytes: int | None = None
     reserved_bytes: int | None = None

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 
 from . import events, state
 from .store import RunFolder
 
 THIN_BYTES = 8 * 1024 * 1024
-"""An events file beyond this is caught up with thinned: dense kinds by every n-th line, the rest whole."""
+"""An events file beyond this is caught up with thinned: of the dense kinds one here and there, the rest whole."""
 TAIL_BYTES = 1024 * 1024
 """The end of the file that is always read whole."""
-CHUNK_BYTES = 8 * 1024 * 1024
+CHUNK_BYTES = 4 * 1024 * 1024
 DENSE_RECORDS = 4000
-"""About how many records of each dense kind are kept of what lies before the tail."""
-LINE_BYTES = 220
-"""About the length of a step's line, for choosing how much to leave out."""
+"""At most about so many records of each dense kind are kept of what lies before the tail."""
 
-_DENSE = (b"step", b"device", b"progress", b"sample")
+_DENSE = (b'"kind":"step"', b'"kind":"device"', b'"kind":"progress"', b'"kind":"sample"')
+_RARE = re.compile(rb'"kind":"(?!(?:step|device|progress|sample)")')
+"""Inside a text the quotes are escaped, so that this is found nowhere else."""
 
 
 @dataclass
@@ -36,8 +37,8 @@ class Follower:
     def poll(self) -> list[events.Record]:
         """The records that are new since the last call, oldest first.
 
-        The first call catches up. Of a very long run it leaves out most steps and readings (every n-th is kept, and the
-        last stretch whole), so that a million steps open in about a second and in bounded memory.
+        The first call catches up. Of a very long run it leaves out most steps and readings (the last stretch is whole),
+        so that a million steps open in about a second and in bounded memory.
         """
         self._pull()
         records, self._held = self._held, []
@@ -47,10 +48,8 @@ class Follower:
     def status(self) -> state.RunStatus:
         """The run now, from the records that were polled."""
         seen = state.derive(self.reducer, self.run)
-        if (
-            seen.state == "crashed"
-        ):  # its last word may have come in between; what is read here waits for `poll`
-            self._pull()
+        if seen.state == "crashed":
+            self._pull()  # its last word may have come in between; what is read here waits for `poll`
             seen = state.derive(self.reducer, self.run)
         return seen
 
@@ -76,43 +75,33 @@ class Follower:
                 size = os.fstat(file.fileno()).st_size
                 if size <= THIN_BYTES:
                     return
-                thinner = _Thinner(stride=max(1, size // LINE_BYTES // DENSE_RECORDS))
+                stride = size // DENSE_RECORDS
                 rest = b""
                 while file.tell() < size - TAIL_BYTES:
                     chunk = file.read(min(CHUNK_BYTES, size - TAIL_BYTES - file.tell()))
                     if not chunk:
                         break
-                    lines = (rest + chunk).split(b"\n")
-                    rest = lines.pop()
+                    whole, newline, rest = (rest + chunk).rpartition(b"\n")
                     if len(rest) > events.MAX_LINE_BYTES:
                         rest = rest[: events.MAX_LINE_BYTES + 1]
-                    self._take(thinner.keep(lines))
+                    self._take(_thinned(whole + newline, stride))
                 self._reader.offset = file.tell()
                 self._reader._rest = rest
         except FileNotFoundError:
             return
 
 
-@dataclass
-class _Thinner:
-    """Decodes every line of the rare kinds and every `stride`-th of the dense ones."""
-
-    stride: int
-    counts: dict[bytes, int] = field(default_factory=dict)
-
-    def keep(self, lines: list[bytes]) -> list[events.Record]:
-        counts, stride = self.counts, self.stride
-        kept: list[events.Record] = []
-        for line in lines:
-            at = line.find(b'"kind":"', 0, 96)
-            if at >= 0:
-                kind = line[at + 8 : line.find(b'"', at + 8)]
-                if kind in _DENSE:
-                    count = counts.get(kind, 0)
-                    counts[kind] = count + 1
-                    if count % stride:
-                        continue
-            record = events.decode(line) if line else None
-            if record is not None:
-                kept.append(record)
-        return kept
+def _thinned(chunk: bytes, stride: int) -> list[events.Record]:
+    """The records of whole lines that are worth keeping: all of the rare kinds, and of each dense kind one every
+    `stride` bytes and the last."""
+    places = {chunk.rfind(b"\n", 0, found.start()) + 1 for found in _RARE.finditer(chunk)}
+    for kind in _DENSE:
+        at = chunk.find(kind)
+        while at >= 0:
+            places.add(chunk.rfind(b"\n", 0, at) + 1)
+            at = chunk.find(kind, at + stride)
+        last = chunk.rfind(kind)
+        if last >= 0:
+            places.add(chunk.rfind(b"\n", 0, last) + 1)
+    lines = (chunk[place : chunk.index(b"\n", place)] for place in sorted(places))
+    return [record for record in map(events.decode, lines) if record is not None]

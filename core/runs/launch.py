@@ -46,6 +46,7 @@ def worker_environment() -> dict[str, str]:
         HF_HUB_DISABLE_TELEMETRY="1",
         HF_HUB_DISABLE_PROGRESS_BARS="1",
         DO_NOT_TRACK="1",
+        OMP_WAIT_POLICY="PASSIVE",
         WANDB_MODE="disabled",
         TOKENIZERS_PARALLELISM="true",
         PYTHONUNBUFFERED="1",
@@ -121,12 +122,16 @@ def resolved(recipe: Recipe, *bases: Path) -> Recipe:
     def absolute(source: str | None) -> str | None:
         if not source or source == "demo":
             return source
-        path = Path(source).expanduser()
-        if path.is_absolute():
-            return str(path)
-        for place in places:
-            if (place / path).exists():
-                return str(Path(os.path.abspath(place / path)))
+        path = Path(source)
+        try:
+            path = path.expanduser()
+            if path.is_absolute():
+                return str(path)
+            for place in places:
+                if (place / path).exists():
+                    return str(Path(os.path.abspath(place / path)))
+        except (OSError, RuntimeError, ValueError):  # too long, `~nobody`, NUL: no path of this machine
+            return source
         looks_local = source.startswith((".", "~")) or path.suffix.lower() in (
             ".jsonl",
             ".json",
@@ -157,9 +162,16 @@ def new(recipe: Recipe, *bases: Path, warm: Warm | None = None) -> RunFolder:
     try:
         recipe_file.save(resolved(recipe, *bases), run.recipe)
         start(run, "train", warm=warm)
-    except BaseException:
+    except BaseException as error:
         if not run.events.exists() and not run.manifest.exists():
             shutil.rmtree(run.path, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise FinetuiError(
+                "The run cannot be written.",
+                f"{run.path}: {error.strerror or error}.",
+                "Free some space, or set FINETUI_HOME to a folder that you can write to.",
+                code="run-folder",
+            ) from error
         raise
     return run
 

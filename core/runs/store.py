@@ -99,9 +99,10 @@ def find(text: str) -> RunFolder:
 
     Raises FinetuiError with the nearest ids where there is none or more than one.
     """
-    path = Path(text).expanduser()
-    if (path / "recipe.yaml").is_file():
-        return RunFolder(path.absolute())
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # too long, `~nobody`, NUL: no path, then
+        path = Path(text).expanduser()
+        if (path / "recipe.yaml").is_file():
+            return RunFolder(path.absolute())
     runs = all_runs()
     if text == "last" and runs:
         return runs[0]
@@ -114,7 +115,9 @@ def find(text: str) -> RunFolder:
         return partial[0]
     some = ", ".join(r.id for r in (partial or runs)[:3])
     raise FinetuiError(
-        f"There is no run called {text!r}." if not partial else f"{text!r} could be several runs.",
+        f"There is no run called {text[:100]!r}."
+        if not partial
+        else f"{text[:100]!r} could be several runs.",
         f"Runs here: {some}." if some else "No run has been started yet.",
         "finetui runs lists them all.",
         code="run-not-found",

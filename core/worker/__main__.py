@@ -66,7 +66,7 @@ def work(name: str, run: RunFolder, formats: Sequence[str], asked_at: float) -> 
             job.train(resume=name == "resume")
     except Stopped:
         stopped = True
-    except BaseException as error:  # noqa: BLE001  the process's edge: whatever it was, the run's end is told
+    except BaseException as error:  # the process's edge: whatever it was, the run's end is told
         failed = failures.card(error, run.log, job.recipe)
         logs.write_traceback(error)
     seconds = time.monotonic() - began

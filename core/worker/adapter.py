@@ -37,34 +37,36 @@ def save(model: Any, tokenizer: Any, recipe: Recipe, run: RunFolder) -> Path:
     return run.adapter
 
 
-def find(run: RunFolder) -> Path:
-    """Where the run's adapter lies: RUN/adapter, or the newest whole checkpoint of a run that was cut short.
+def adopt_checkpoint(run: RunFolder) -> int | None:
+    """Gives a run that was cut short the adapter of its newest whole checkpoint. Returns that one's step; None where
+    the run has saved its adapter itself.
 
-    Raises FinetuiError (adapter-missing).
+    Raises FinetuiError (adapter-missing) where there is neither.
     """
     if (run.adapter / WEIGHTS).is_file():
-        return run.adapter
+        return None
     checkpoint, _damaged = checkpoints.choose(run.checkpoints)
-    if checkpoint is not None:
-        return checkpoint
-    raise FinetuiError(
-        "There is nothing to export yet.",
-        "This run has saved no adapter and no checkpoint.",
-        "Resume it, or start it again.",
-        code="adapter-missing",
-    )
+    if checkpoint is None:
+        raise FinetuiError(
+            "There is nothing to export yet.",
+            "This run has saved no adapter and no checkpoint.",
+            "Resume it, or start it again.",
+            code="adapter-missing",
+        )
+    temporary = run.path / ".adapter.new"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(mode=0o700)
+    for file in checkpoint.iterdir():
+        if file.is_file() and file.suffix in (".json", ".jinja", ".safetensors", ".model"):
+            if file.name not in (checkpoints.SEAL, checkpoints.COUNTS, "trainer_state.json"):
+                shutil.copy2(file, temporary / file.name)
+    temporary.rename(run.adapter)
+    return checkpoints.step_of(checkpoint)
 
 
 def load(model: Any, folder: Path) -> None:
-    """Puts the weights in `folder` into the adapter that `model` has."""
+    """Puts the weights in `folder` into the adapter that `model` has, which has the same shape."""
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    outcome = set_peft_model_state_dict(model, load_file(str(folder / WEIGHTS)))
-    if outcome is not None and getattr(outcome, "unexpected_keys", None):
-        raise FinetuiError(
-            "The saved adapter does not fit this model.",
-            "Its layers are others than the recipe names.",
-            "Was recipe.yaml changed after the run?",
-            code="adapter-mismatch",
-        )
+    set_peft_model_state_dict(model, load_file(str(folder / WEIGHTS)))

@@ -22,8 +22,6 @@ NAN_STEPS = 3
 """So many steps running without a finite loss end the run: the weights do not come back from NaN."""
 
 ZERO_STEPS = 5
-COUNTS = "finetui-counts.json"
-"""In each checkpoint: the tokens seen so far, so that a resumed run goes on counting."""
 
 Outcome = Literal["completed", "stop", "stop-now", "nan", "zero"]
 
@@ -168,11 +166,11 @@ class Reporter(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         checkpoint = self._folder / f"checkpoint-{state.global_step}"
         counts = {"tokens": self.counter.tokens, "trained_tokens": self.counter.trained}
-        atomic.write_text(checkpoint / COUNTS, json.dumps(counts))
+        atomic.write_text(checkpoint / checkpoints.COUNTS, json.dumps(counts))
         checkpoints.seal(checkpoint)
         self._writer.emit(Checkpoint(state.global_step, f"{self._folder.name}/{checkpoint.name}"))
 
     def go_on_from(self, checkpoint: Path) -> None:
         """Takes up the counts where `checkpoint` left them."""
-        counts = json.loads((checkpoint / COUNTS).read_bytes())
+        counts = json.loads((checkpoint / checkpoints.COUNTS).read_bytes())
         self.counter.tokens, self.counter.trained = int(counts["tokens"]), int(counts["trained_tokens"])

@@ -12,6 +12,9 @@ from .. import atomic
 SEAL = "finetui-seal.json"
 """Written last: a checkpoint without it was never finished."""
 
+COUNTS = "finetui-counts.json"
+"""In each checkpoint: the tokens seen so far, so that a resumed run goes on counting."""
+
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:

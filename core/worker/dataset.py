@@ -60,7 +60,7 @@ def load(recipe: Recipe, writer: EventWriter, check: Callable[[], None]) -> Load
         return dataset_step.load(section, recipe.training.seed, progress)
     from datasets import load_dataset
 
-    table = load_dataset(section.source, section.config, split=section.split)
+    table: Any = load_dataset(section.source, section.config, split=section.split)
     return dataset_step.from_rows(table, section, recipe.training.seed, progress=progress)
 
 

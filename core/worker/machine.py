@@ -67,7 +67,7 @@ class Monitor:
         if torch.cuda.is_available():
             try:
                 self._gpu = _Gpu()
-            except Exception as error:  # noqa: BLE001  NVML may be absent in a container; torch's own counts remain
+            except Exception as error:  # NVML may be absent in a container; torch's own counts remain
                 print(f"finetui: no NVML here: {error}")
         psutil.cpu_percent()
         self._process.cpu_percent()
@@ -78,7 +78,7 @@ class Monitor:
         while True:
             try:
                 self._writer.emit(self.read())
-            except Exception as error:  # noqa: BLE001  a thread's edge: readings may fail, the run may not
+            except Exception as error:  # a thread's edge: readings may fail, the run may not
                 print(f"finetui: a reading of the machine failed: {error}")
             if self._stop.wait(SECONDS):
                 return
@@ -102,6 +102,7 @@ class Monitor:
                 "cpu",
                 name="CPU",
                 total_bytes=int(memory.total),
+                used_bytes=int(memory.total - memory.available),
                 run_bytes=int(resident),
                 others_bytes=max(0, int(memory.total - memory.available) - int(resident)),
                 **host,
@@ -136,6 +137,7 @@ class Monitor:
             f"cuda:{index}",
             name=gpu.name,
             total_bytes=int(memory.total) if memory else None,
+            used_bytes=used,
             run_bytes=run,
             others_bytes=max(0, used - run) if used is not None and run is not None else None,
             reserved_bytes=reserved,

@@ -45,13 +45,23 @@ def peek(section: DatasetSection) -> DatasetFacts:
 
 
 def _peek_hub(section: DatasetSection) -> DatasetFacts:
+    unreachable = not hub.is_offline() and hub.status() is None
+    if unreachable:
+        os.environ["HF_HUB_OFFLINE"] = (
+            "1"  # the libraries, imported from here on, would try for half a minute
+        )
     try:
         stream = open_stream(section)
         rows, whole = _first_rows(stream)
     except FinetuiError:
         raise
     except Exception as error:
-        raise _card(error, section) from error
+        card = _card(error, section)
+        if unreachable and card.code == "hub-offline":
+            card = hub.offline_card(
+                section.source, "dataset", f"No answer from {one_line(hub.endpoint(), 100)}."
+            )
+        raise card from error
     reader = ConversationReader((Located(number, row) for number, row in enumerate(rows, 1)), section)
     conversations = list(reader)
     detection = reader.require_usable(section.source)

@@ -27,9 +27,10 @@ def main(arguments: list[str]) -> int:
     folder, backend = Path(arguments[0]), Path(arguments[1])
     source, target, file_type, threads = arguments[2], arguments[3], int(arguments[4]), int(arguments[5])
     try:
-        for name in ("libgomp.so.1", "libggml-base.so.0", "libggml.so.0"):
+        for name in ("libgomp.so.1", "libggml-base.so.0"):
             if (folder / name).exists():
-                ggml = ctypes.CDLL(str(folder / name), mode=ctypes.RTLD_GLOBAL)
+                ctypes.CDLL(str(folder / name), mode=ctypes.RTLD_GLOBAL)
+        ggml = ctypes.CDLL(str(folder / "libggml.so.0"), mode=ctypes.RTLD_GLOBAL)
         llama = ctypes.CDLL(str(folder / "libllama.so.0"))
         ggml.ggml_backend_load.restype = ctypes.c_void_p
         ggml.ggml_backend_load.argtypes = [ctypes.c_char_p]
@@ -38,7 +39,7 @@ def main(arguments: list[str]) -> int:
         quantize.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.POINTER(_Parameters)]
         quantize.restype = ctypes.c_uint32
         loaded = ggml.ggml_backend_load(str(backend).encode())
-    except (OSError, AttributeError, NameError) as error:
+    except (OSError, AttributeError) as error:
         print(f"llama.cpp's library does not load: {error}", file=sys.stderr)
         return 2
     if not loaded:

@@ -46,14 +46,15 @@ def prompts(chat: Chat, conversations: Sequence[Sequence[Turn]], count: int) -> 
 @contextlib.contextmanager
 def answering(model: Any) -> Iterator[None]:
     """The model set to generate, and set back to train as it was (its checkpointing included)."""
-    from unsloth import FastLanguageModel
+    import unsloth
 
+    switch: Any = unsloth.FastLanguageModel
     training = model.training
-    FastLanguageModel.for_inference(model)
+    switch.for_inference(model)
     try:
         yield
     finally:
-        FastLanguageModel.for_training(model)
+        switch.for_training(model)
         model.train(training)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from .. import training as training_step
 from ..recipe import Recipe
 from ..runs.store import RunFolder
-from . import checkpoints, failures
+from . import adapter, checkpoints, failures
 from .callbacks import Outcome, Reporter
 from .control import Control
 from .dataset import Prepared
@@ -103,7 +103,7 @@ def build(
     args = arguments(recipe, run.checkpoints, loaded.ready.dtype.rpartition(" ")[2])
     evaluation = prepared.evaluation.rows if prepared.evaluation else None
     reporter = Reporter(recipe, run.checkpoints, writer, control, sampler, evaluation is not None)
-    trainer = SFTTrainer(
+    trainer: Any = SFTTrainer(
         model=loaded.model,
         args=args,
         train_dataset=packed(prepared.train.rows, recipe) if recipe.training.packing else prepared.train.rows,
@@ -121,6 +121,10 @@ def build(
 def train(trainer: Any, reporter: Reporter, recipe: Recipe, resume_from: Path | None) -> Result:
     """Runs the loop to its end. Raises FinetuiError (loss-nan, loss-zero) and what the libraries raise."""
     if resume_from is not None:
+        planned = training_step.plan(recipe, len(trainer.train_dataset)).steps
+        if checkpoints.step_of(resume_from) >= planned:  # the trainer would take a step too many
+            adapter.load(trainer.model, resume_from)
+            return Result("completed", checkpoints.step_of(resume_from))
         reporter.go_on_from(resume_from)
     trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     step = int(trainer.state.global_step)

@@ -89,4 +89,4 @@ trainer = SFTTrainer(
     ),
 )
 trainer.train()
-print(json.dumps({"seconds": [b - a for a, b in zip(times, times[1:])], "losses": losses}))
+print(json.dumps({"seconds": [b - a for a, b in zip(times, times[1:], strict=False)], "losses": losses}))

@@ -52,7 +52,10 @@ def _bare(model: Path, recipe: Path) -> tuple[list[float], list[float]]:
     script = Path(__file__).with_name("bare_unsloth.py")
     environment = {**os.environ, **worker_environment()}
     done = subprocess.run(
-        [sys.executable, str(script), str(model), str(train_path()), str(recipe)], check=True, stdout=subprocess.PIPE, env=environment
+        [sys.executable, str(script), str(model), str(train_path()), str(recipe)],
+        check=True,
+        stdout=subprocess.PIPE,
+        env=environment,
     )
     last = json.loads(done.stdout.splitlines()[-1])
     return last["seconds"], last["losses"]

@@ -214,6 +214,12 @@ def test_bad_rows_are_dropped_and_counted_never_silent(tmp_path: Path) -> None:
     assert len(loaded.train) == 3 and loaded.dropped == facts.dropped and loaded.dropped_rows == 4
 
 
+def test_unreadable_rows_at_the_start_do_not_decide_the_format(tmp_path: Path) -> None:
+    facts = look(written(tmp_path, "a.jsonl", "1\n" * 300 + lines(PAIR)))
+    assert facts.detection.format == "prompt_completion"
+    assert (facts.rows, facts.dropped_rows) == (1, 300)
+
+
 def test_text_that_no_tokenizer_takes_is_replaced(tmp_path: Path) -> None:
     content = '{"prompt": "a\\u0000b \\ud800", "completion": "\\ud83d\\ude00 \x00c"}\n'
     assert texts(look(written(tmp_path, "a.jsonl", content))) == [
@@ -230,6 +236,7 @@ def test_a_large_file_is_not_read_whole(tmp_path: Path) -> None:
         stream.write(row * 200_000)
         stream.truncate(2 * 1024**3)
     facts = look(str(file))
+    file.unlink()
     assert not facts.rows_exact
     assert facts.rows is not None and facts.rows > 1_000_000
     assert len(facts.first) == 20
@@ -242,6 +249,23 @@ def test_long_elements_of_a_list_and_long_lists(tmp_path: Path) -> None:
     )
     assert len(loaded.train) == 3004
     assert [c[1].text for c in loaded.train[:4]] == ["0", "1", "2", "3"]
+
+
+def test_one_broken_element_of_a_long_list_is_named(tmp_path: Path) -> None:
+    rows = [json.dumps(PAIR)] * 5000
+    rows[3000] = '{"prompt": "a" "completion": "b"}'
+    source = written(tmp_path, "a.json", "[" + ",\n".join(rows) + "]")
+    card = refused(source)
+    assert card.code == "dataset-broken" and "Line 3001, element 3001" in card.why
+    written(tmp_path, "a.json", json.dumps([{"prompt": "a" * (11 * 1024 * 1024), "completion": "b"}, PAIR]))
+    facts = look(source)
+    assert facts.rows == 1 and facts.dropped[0].reason == "longer than 10 MB"
+
+
+def test_a_large_object_is_looked_at_in_a_process_of_its_own(tmp_path: Path) -> None:
+    rows = [{"prompt": "q" * 900, "completion": "a"}] * 10_000
+    facts = look(written(tmp_path, "a.json", json.dumps({"data": rows})))
+    assert facts.rows == 10_000 and facts.file_kind == "JSON"
 
 
 # Formats
@@ -349,7 +373,7 @@ _values = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(rows=st.lists(st.dictionaries(_names | st.integers(), _values, max_size=6), max_size=4))
 def test_rows_of_any_shape_raise_only_what_is_promised(rows: list[dict[Any, Any]]) -> None:
     try:

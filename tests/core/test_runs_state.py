@@ -216,6 +216,15 @@ def test_a_new_worker_that_has_not_spoken_yet_is_starting(
     assert state.status(run).state == "crashed"
 
 
+def test_a_second_worker_that_was_turned_away_does_not_hide_the_first(
+    run: store.RunFolder, sleeper: subprocess.Popen[bytes]
+) -> None:
+    write(run, signed(sleeper), Progress("train"), step(4))
+    manifest.write(run, manifest.Manifest("resume", 2**22 + 1, 1.0, HOST, time.time() + 1))
+    seen = state.status(run)
+    assert (seen.state, seen.job, seen.pid) == ("running", "train", sleeper.pid)
+
+
 def test_an_export_after_training(run: store.RunFolder, sleeper: subprocess.Popen[bytes]) -> None:
     write(run, gone(), step(10), Ended("train", "completed", 3.0))
     write(run, signed(sleeper, "export"), Progress("export", 1, 2))

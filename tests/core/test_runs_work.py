@@ -48,7 +48,7 @@ def process() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     yield start
     for child in started:
         child.kill()
-        child.wait()
+        child.communicate()
 
 
 def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:

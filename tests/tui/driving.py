@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from finetui.tui.app import FinetuiApp
+from textual import events
 from textual.pilot import Pilot
+
+from finetui.tui.app import FinetuiApp
+
+os.environ.update(TERM="xterm-256color", LC_ALL="C.UTF-8")  # the alphabet follows them; a test names its own
 
 SIZES = ((80, 24), (120, 36))
 PATIENCE_SECONDS = 60.0
@@ -34,7 +39,9 @@ async def until(pilot: Pilot[Any], check: Callable[[], object], what: str = "") 
 
 
 @asynccontextmanager
-async def wizard(size: tuple[int, int] = (80, 24), **options: Any) -> AsyncIterator[tuple[FinetuiApp, Pilot[Any]]]:
+async def wizard(
+    size: tuple[int, int] = (80, 24), **options: Any
+) -> AsyncIterator[tuple[FinetuiApp, Pilot[Any]]]:
     """The application at `size`, Home shown."""
     app = FinetuiApp(**options)
     async with app.run_test(size=size) as pilot:
@@ -44,7 +51,9 @@ async def wizard(size: tuple[int, int] = (80, 24), **options: Any) -> AsyncItera
 
 async def at_step(app: FinetuiApp, pilot: Pilot[Any], step: str) -> None:
     """Waits until `step` is shown and a control has the focus."""
-    await until(pilot, lambda: getattr(app.screen, "step", "") == step and app.focused is not None, f"for {step}")
+    await until(
+        pilot, lambda: getattr(app.screen, "step", "") == step and app.focused is not None, f"for {step}"
+    )
     await pilot.pause()
 
 
@@ -58,13 +67,7 @@ async def press(pilot: Pilot[Any], *keys: str) -> None:
 async def type_over(pilot: Pilot[Any], text: str) -> None:
     """Replaces the text of the focused input."""
     await pilot.press("end", "ctrl+u")
-    for character in text:
-        await pilot.press(_KEYS.get(character, character))
-    await pilot.pause()
-
-
-_KEYS = {
-    " ": "space", "/": "slash", ".": "full_stop", "-": "minus", "_": "underscore", "[": "left_square_bracket",
-    "]": "right_square_bracket", "@": "at", "=": "equals_sign", "(": "left_parenthesis", ")": "right_parenthesis",
-    "'": "apostrophe", ",": "comma", ":": "colon",
-}  # fmt: skip
+    focused = pilot.app.focused
+    assert focused is not None
+    focused.post_message(events.Paste(text))  # as a terminal does; typing a path key by key takes long
+    await until(pilot, lambda: getattr(focused, "value", None) == text, f"for {text!r} in {focused}")

@@ -187,6 +187,16 @@ BAD: list[tuple[tuple[str, ...], int, str, str]] = [
         "empty.jsonl",
     ),
     (("demo", "--plain", "--set", "training.epochs=many"), exits.RECIPE, "recipe", "many"),
+    (("train", "~nobody-at-all/r.yaml"), exits.NOT_FOUND, "file-missing", "nobody-at-all"),
+    (("train", "x" * 5000), exits.NOT_FOUND, "recipe-missing", "too long"),
+    (
+        ("train", "ok.yaml", "--set", "model.source=~nobody-at-all/m"),
+        exits.NOT_FOUND,
+        "model-missing",
+        "nobody-at-all",
+    ),
+    (("attach", "x" * 5000), exits.NOT_FOUND, "run-not-found", "xxx"),
+    (("attach", "~nobody-at-all"), exits.NOT_FOUND, "run-not-found", "nobody-at-all"),
     (("attach", "nobody"), exits.NOT_FOUND, "run-not-found", "nobody"),
     (("stop", "nobody"), exits.NOT_FOUND, "run-not-found", "nobody"),
     (("stop", "try"), exits.REFUSED, "run-not-running", "completed"),
@@ -229,6 +239,25 @@ def test_bad_input_is_a_card_and_an_exit_code(
         assert told["code"] == name and hint in " ".join(told.values())
 
 
+def test_a_disk_that_takes_nothing_is_a_card_and_leaves_no_run(cli: Cli) -> None:
+    (cli.home / "ok.yaml").write_text("name: ok\n")
+    code = (
+        "import resource, signal, sys\nfrom finetui.tui.__main__ import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))\nsys.exit(main(sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "train", "ok.yaml", "--json"],
+        capture_output=True,
+        text=True,
+        env=cli.environment(),
+        cwd=cli.home,
+        timeout=240,
+    )
+    assert done.returncode == exits.REFUSED, done
+    assert json.loads(done.stdout)["error"]["code"] == "run-folder"
+    assert list((cli.home / "data" / "runs").iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "words", [("bogus",), ("--bogus",), ("train",), ("stop",), ("export", "try"), ("runs", "x")], ids=" ".join
 )
@@ -247,7 +276,7 @@ def test_init_check_and_fields(cli: Cli) -> None:
     assert cli("recipe", "init", "--demo", "--force").code == 0
     assert json.loads(cli("recipe", "schema").out)["type"] == "object"
     listed = json.loads(cli("recipe", "fields", "--json").out)
-    from finetui.core.recipe import fields
+    from finetui.core.fields import fields
 
     assert [f["path"] for f in listed] == [spec.path for spec in fields()]
     assert "lora.rank=16" in cli("recipe", "fields", "lora").out

@@ -38,7 +38,7 @@ def told(*happened: Event | float, width: int = 100, end: RunStatus | None = Non
     plain = Plain(lines.append, width)
     ts = 1000.0
     for seq, item in enumerate(happened, 1):
-        if isinstance(item, float):
+        if isinstance(item, (int, float)):
             ts += item
         else:
             plain.add(Record(seq, ts, item))

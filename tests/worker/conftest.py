@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from . import exporting, tiny
+from . import tiny
+
+if TYPE_CHECKING:
+    from . import exporting
 
 
 @pytest.fixture(scope="session")
@@ -38,4 +42,6 @@ def unsloth() -> None:
 @pytest.fixture(scope="session")
 def tuned(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> exporting.Tuned:
     """A finished run of the tiny model, whose adapter changes what it says. Exports may be added to it."""
+    from . import exporting  # brings transformers and peft, which must not be there before Unsloth
+
     return exporting.make_run(tmp_path_factory.mktemp("tuned-run"), tiny_model)

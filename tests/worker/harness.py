@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import atexit
 import subprocess
 import sys
 import time
@@ -72,16 +72,18 @@ def make_run(made_of: Recipe) -> RunFolder:
 
 def start(job: str, run: RunFolder, *rest: str) -> subprocess.Popen[bytes]:
     with run.log.open("ab") as log:
-        return subprocess.Popen(
+        worker = subprocess.Popen(
             [sys.executable, "-m", "finetui.core.worker", job, str(run.path), *rest],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             cwd=run.path,
-            env=os.environ
-            | {"OMP_NUM_THREADS": "1"},  # two threads that wait for each other crawl on a busy machine
             start_new_session=True,
         )
+    atexit.register(
+        worker.kill
+    )  # a test that failed half-way leaves nothing at work; a dead one is not touched
+    return worker
 
 
 def finish(worker: subprocess.Popen[bytes], run: RunFolder) -> int:

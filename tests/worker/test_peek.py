@@ -76,9 +76,11 @@ def test_what_cannot_be_had_gets_a_card(server: Hub) -> None:
 
 def test_no_network(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    assert refused(source="me/set").code == "hub-offline"
+    card = refused(source="me/set")
+    assert card.code == "hub-offline" and "127.0.0.1:9" in card.why
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert refused(source="me/set").code == "hub-offline"
+    card = refused(source="me/set")
+    assert card.code == "hub-offline" and "HF_HUB_OFFLINE" in card.why
 
 
 def test_a_look_that_takes_too_long_is_ended(server: Hub) -> None:

@@ -68,6 +68,7 @@ def test_a_warm_worker_ends_with_its_parent(tmp_path: Path) -> None:
     assert worker.is_running()
     parent.kill()
     parent.wait()
+    parent.stdout.close()
     harness.until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
 
 
@@ -82,11 +83,11 @@ def test_a_second_worker_is_refused_and_requests_are_served(tiny_model: Path, ti
     assert "another worker" in run.log.read_text()
     assert len(harness.events(run, Started)) == 1 and not harness.events(run, Ended)
 
-    for name, kind in (("save", Checkpoint), ("evaluate", Evaluation), ("sample", Sample)):
+    for name, kind in (("save", Checkpoint), ("sample", Sample), ("evaluate", Evaluation)):
         before = len(harness.events(run, kind))
         (run.control / name).touch()
         harness.until(lambda kind=kind, before=before: len(harness.events(run, kind)) > before, first)
-    assert not list(run.control.iterdir())
+    harness.until(lambda: not list(run.control.iterdir()), first)
     steps = [step.step for step in harness.events(run, Step)]
     assert steps == list(range(1, len(steps) + 1))
     first.send_signal(signal.SIGTERM)

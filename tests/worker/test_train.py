@@ -138,3 +138,14 @@ def test_an_export_job_loads_what_was_learned(run: RunFolder) -> None:
     assert harness.finish(harness.start("export", run, "adapter"), run) == 0
     assert (harness.ended(run).job, harness.ended(run).reason) == ("export", "completed")
     assert harness.events(run, kinds.Exported)[-1].format == "adapter"
+
+
+def test_resuming_a_run_that_had_finished_only_finishes_again(run: RunFolder) -> None:
+    """As after a stop in the middle of the exports."""
+    before = len(harness.events(run, kinds.Step))
+    learned = (run.adapter / "adapter_model.safetensors").read_bytes()
+    assert harness.finish(harness.start("resume", run), run) == 0
+    assert (harness.ended(run).job, harness.ended(run).reason) == ("resume", "completed")
+    assert len(harness.events(run, kinds.Step)) == before
+    assert harness.codes(run) == []
+    assert (run.adapter / "adapter_model.safetensors").read_bytes() == learned

@@ -44,12 +44,12 @@ def prepare() -> None:
 
 def line(words: str = "", stream: TextIO | None = None) -> None:
     """Writes `words` and a newline, at once. Escapes and control characters are taken out."""
-    stream = stream or sys.stdout
+    target = sys.stdout if stream is None else stream
     safe = text.clean(words)
     if ascii_only:
         safe = safe.translate(_ASCII).encode("ascii", "replace").decode("ascii")
-    stream.write(safe + "\n")
-    stream.flush()
+    target.write(safe + "\n")
+    target.flush()
 
 
 def data(value: Any, indent: int | None = None) -> None:

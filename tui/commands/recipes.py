@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -44,7 +45,7 @@ def changed(recipe: Recipe, settings: list[str] | None) -> Recipe:
 
     from ...core.draft import Draft
     from ...core.errors import RecipeError
-    from ...core.recipe import fields
+    from ...core.fields import fields
 
     draft = Draft(recipe)
     known = ("name", *(spec.path for spec in fields()))
@@ -70,20 +71,30 @@ def changed(recipe: Recipe, settings: list[str] | None) -> Recipe:
     return draft.recipe()
 
 
+def given_path(text: str) -> Path:
+    """`text` as a path, `~` included. Raises FinetuiError where it names the home of nobody."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise FinetuiError(
+            f"{text} is not a path here.", f"{error}", "Write the path in full.", code="file-missing"
+        ) from None
+
+
 def read(source: str) -> tuple[Recipe, Path]:
     """The recipe in the file `source` (`-` is standard input), and the folder that its relative paths start from."""
     from ...core import recipe_file
 
     if source == "-":
         return recipe_file.parse(sys.stdin.read(recipe_file.MAX_BYTES + 1), "standard input"), Path.cwd()
-    path = Path(source).expanduser()
+    path = given_path(source)
     return recipe_file.load(path), path.absolute().parent
 
 
 def commented(recipe: Recipe) -> str:
     """`recipe` as YAML with each field's help above it. Reads back as the same recipe."""
     from ...core import recipe_file
-    from ...core.recipe import field
+    from ...core.fields import field
 
     rows: list[str] = []
     section = ""
@@ -128,8 +139,8 @@ def init(
     if file == "-":
         sys.stdout.write(text)
         return
-    path = Path(file).expanduser()
-    if path.exists() and not force:
+    path = given_path(file)
+    if os.path.exists(path) and not force:
         raise FinetuiError(
             f"{path} is there already.",
             "It was not touched.",
@@ -187,7 +198,8 @@ def list_fields(
     """List every field: its default, what it takes, what it does."""
     import textwrap
 
-    from ...core.recipe import SECTIONS, FieldSpec, fields
+    from ...core.fields import FieldSpec, fields
+    from ...core.recipe import SECTIONS
 
     if section is not None and section not in SECTIONS:
         raise usage(

@@ -33,7 +33,9 @@ class ConfirmModal(ModalScreen[str]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="modal-box"):
-            yield Static(Content.assemble((self._title, "bold $accent"), "\n\n", self._question), markup=False)
+            yield Static(
+                Content.assemble((self._title, "bold $accent"), "\n\n", self._question), markup=False
+            )
             with Horizontal(classes="modal-buttons"):
                 for key, words in self._answers:
                     yield Button(Content(words), id=f"answer-{key}", compact=True)

@@ -33,7 +33,9 @@ def key_rows(screen: Screen[Any]) -> dict[str, list[tuple[str, str]]]:
         key = screen.app.get_key_display(binding)
         if key not in keys:
             keys.append(key)
-    return {group: [(" ".join(keys), words) for keys, words in rows.values()] for group, rows in found.items()}
+    return {
+        group: [(" ".join(keys), words) for keys, words in rows.values()] for group, rows in found.items()
+    }
 
 
 class HelpModal(ModalScreen[None]):
@@ -59,10 +61,17 @@ class HelpModal(ModalScreen[None]):
         for group in sorted(self._keys, key=lambda name: (name == "Everywhere", name)):
             rows = [Content.assemble((group, "bold $accent"))]
             for keys, words in self._keys[group]:
-                rows.append(Content.assemble((literal(keys).ljust(12) + " ", "bold"), (literal(words), "$text-muted")))
+                rows.append(
+                    Content.assemble((literal(keys).ljust(12) + " ", "bold"), (literal(words), "$text-muted"))
+                )
             parts.append(Content("\n").join(rows))
         parts.append(
-            Content.assemble(("Every action is also in the palette (Ctrl+P). The mouse works too. Esc closes.", "$text-muted"))
+            Content.assemble(
+                (
+                    "Every action is also in the palette (Ctrl+P). The mouse works too. Esc closes.",
+                    "$text-muted",
+                )
+            )
         )
         with Vertical(classes="modal-box"), VerticalScroll(classes="modal-scroll"):
             yield Static(Content("\n\n").join(parts), markup=False)

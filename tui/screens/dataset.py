@@ -34,7 +34,9 @@ class DatasetScreen(SourceStepScreen):
     def kinds(self) -> tuple[SourceKind, ...]:
         return (
             SourceKind("demo", "Demo", words="customer messages into JSON", value=DEMO),
-            SourceKind("file", "File", placeholder="type a file's path, or press F2 to browse", browse="file"),
+            SourceKind(
+                "file", "File", placeholder="type a file's path, or press F2 to browse", browse="file"
+            ),
             SourceKind("hub", "Hub", placeholder="type an id such as mlabonne/FineTome-100k"),
         )
 
@@ -75,7 +77,11 @@ class DatasetScreen(SourceStepScreen):
         return notes
 
     def refresh_facts(self) -> None:
-        wizard, box, preview = self.wizard, self.query_one("#facts", Facts), self.query_one("#preview", RowPreview)
+        wizard, box, preview = (
+            self.wizard,
+            self.query_one("#facts", Facts),
+            self.query_one("#preview", RowPreview),
+        )
         facts = wizard.dataset_facts
         if wizard.problem("dataset.source"):
             box.show_nothing()

@@ -47,7 +47,7 @@ class DoctorScreen(Screen[None]):
     def on_mount(self) -> None:
         header = self.query_one(Header)
         header.show_place("Doctor")
-        header.show_machine(self.finetui.machine_line())
+        header.show_machine(self.finetui.looking.machine_line())
         self._checks: tuple[Check, ...] = ()
         self._busy = False
         self._look(online=False)
@@ -73,24 +73,34 @@ class DoctorScreen(Screen[None]):
 
     def _paint(self) -> None:
         marks = glyphs()
-        look = {"ok": (marks.check, "$success"), "warn": (marks.warn, "$warning"), "bad": (marks.cross, "$error")}
+        look = {
+            "ok": (marks.check, "$success"),
+            "warn": (marks.warn, "$warning"),
+            "bad": (marks.cross, "$error"),
+        }
         width = max(20, self.query_one("#doctor").content_size.width - 1)
         names = max((len(check.name) for check in self._checks), default=10) + 2 if width >= 60 else 0
         bad = sum(check.status == "bad" for check in self._checks)
         warn = sum(check.status == "warn" for check in self._checks)
         if not self._checks or self._busy:
-            verdict = Content.assemble((f"{marks.todo} Looking at this machine {marks.ellipsis}", "$text-muted"))
+            verdict = Content.assemble(
+                (f"{marks.todo} Looking at this machine {marks.ellipsis}", "$text-muted")
+            )
         elif bad:
             verdict = Content.assemble((f"{marks.cross} {bad} to mend before training", "bold $text-error"))
         elif warn:
-            verdict = Content.assemble((f"{marks.check} Ready to train", "bold $success"), f", with {warn} to look at")
+            verdict = Content.assemble(
+                (f"{marks.check} Ready to train", "bold $success"), f", with {warn} to look at"
+            )
         else:
             verdict = Content.assemble((f"{marks.check} Ready to train", "bold $success"))
         lines = [verdict, Content("")]
         for check in self._checks:
             mark, style = look[check.status]
             name = literal(check.name, 40)
-            head = Content.assemble((f"{mark} ", f"bold {style}"), (name.ljust(names), "bold" if not names else ""))
+            head = Content.assemble(
+                (f"{mark} ", f"bold {style}"), (name.ljust(names), "bold" if not names else "")
+            )
             texts = [(check.detail, "$text-muted" if check.status == "ok" else "$foreground")]
             if check.fix and check.status != "ok":
                 texts.append((f"{marks.right} {check.fix}", "$accent"))

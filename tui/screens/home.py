@@ -89,6 +89,9 @@ class HomeScreen(Screen[None]):
     def on_mount(self) -> None:
         self._runs: list[Seen] | None = None
         self._placed = False
+        self._placed_at = ""
+        self._machine_shown: tuple[str, str] | None = None
+        self._first_time: bool | None = None
         self.finetui.changed.subscribe(self, lambda _: self._paint_header())
         self.paint()
         self._look()
@@ -99,9 +102,11 @@ class HomeScreen(Screen[None]):
         self._look()
 
     def _paint_header(self) -> None:
-        header = self.query_one(Header)
-        header.show_place("", "")
-        header.show_machine(self.finetui.machine_line())
+        machine = self.finetui.looking.machine_line()
+        shown = (machine.name, f"{machine.used_gb or 0:.1f}") if machine is not None else None
+        if shown != self._machine_shown:
+            self._machine_shown = shown
+            self.query_one(Header).show_machine(machine)
 
     def _look(self) -> None:
         """Reads the runs' states in a thread."""
@@ -116,30 +121,46 @@ class HomeScreen(Screen[None]):
         self.finetui.in_background("runs", work, self._found, lambda _: None)
 
     def _found(self, runs: list[Seen]) -> None:
-        self._runs = runs
-        if self.is_attached:
-            self.paint()
+        first, self._runs = self._runs is None, runs
+        if not self.is_attached:
+            return
+        menu = self.query_one("#menu", Menu)
+        untouched = first and menu.chosen == self._placed_at
+        self.paint()
+        live = next((seen for seen in runs if seen.status.live), None)
+        if untouched and live is not None:  # what goes on already is what one most likely came for
+            menu.highlight("run:" + str(live.run.path))
 
     def paint(self) -> None:
         """Show what there is to choose now."""
         self._paint_header()
         first_time = not self._runs and self.finetui.saved_draft is None
-        lines = [Content(WELCOME)]
-        if first_time:
-            lines.append(Content.assemble((FIRST_TIME, "$text-muted")))
-        self.query_one("#welcome", Static).update(Content("\n\n").join(lines))
+        if first_time != self._first_time:
+            self._first_time = first_time
+            lines = [Content(WELCOME)]
+            if first_time:
+                lines.append(Content.assemble((FIRST_TIME, "$text-muted")))
+            self.query_one("#welcome", Static).update(Content("\n\n").join(lines))
         menu = self.query_one("#menu", Menu)
         menu.show(self.items())
         if not self._placed:
             self._placed = True
             menu.highlight("demo" if self.finetui.demo or first_time else "draft")
+            self._placed_at = menu.chosen
 
     def items(self) -> list[Item]:
         """The menu, by what there is."""
         marks = glyphs()
         draft, runs = self.finetui.saved_draft, self._runs or []
         items: list[Item] = []
-        demo = Item("demo", "Try the demo", "a small model, 300 customer messages, about 3 minutes", "d", marks.current, "$accent")
+        demo = Item(
+            "demo",
+            "Try the demo",
+            "a small model learns in about 3 minutes",
+            "d",
+            marks.current,
+            "$accent",
+        )
         if self.finetui.demo or (draft is None and not runs):
             items.append(demo)
         if draft is not None:
@@ -156,8 +177,26 @@ class HomeScreen(Screen[None]):
                 items += [Item("", ""), Item("", heading)]
                 items += [self._run_item(seen) for seen in some]
         items.append(Item("", ""))
-        items.append(Item("learn", "Learn", "what fine-tuning is, what it costs, how to read a curve", "l", marks.current, "$text-muted"))
-        items.append(Item("doctor", "Doctor", "checks this machine and says what can run here", "c", marks.current, "$text-muted"))
+        items.append(
+            Item(
+                "learn",
+                "Learn",
+                "what fine-tuning is, how to read a curve",
+                "l",
+                marks.current,
+                "$text-muted",
+            )
+        )
+        items.append(
+            Item(
+                "doctor",
+                "Doctor",
+                "checks what this machine can run",
+                "c",
+                marks.current,
+                "$text-muted",
+            )
+        )
         return items
 
     def _run_item(self, seen: Seen) -> Item:

@@ -50,7 +50,7 @@ class LearnScreen(Screen[None]):
 
     def on_mount(self) -> None:
         header = self.query_one(Header)
-        header.show_machine(cast("FinetuiApp", self.app).machine_line())
+        header.show_machine(cast("FinetuiApp", self.app).looking.machine_line())
         self.show(0)
 
     def show(self, at: int) -> None:
@@ -59,7 +59,9 @@ class LearnScreen(Screen[None]):
         page = self._pages[self.at]
         marks = glyphs()
         self.query_one("#page-title", Static).update(
-            Content.assemble((page.title, "bold $accent"), (f"   {self.at + 1} of {len(self._pages)}", "$text-muted"))
+            Content.assemble(
+                (page.title, "bold $accent"), (f"   {self.at + 1} of {len(self._pages)}", "$text-muted")
+            )
         )
         body = page.body if marks.unicode else page.body.encode("ascii", "replace").decode()
         self.query_one("#page-text", Markdown).update(body)

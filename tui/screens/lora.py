@@ -26,7 +26,11 @@ class LoraScreen(StepScreen):
         notes = {"lora.alpha": f"scale {lora.scale(section):.3g}"}
         weights = lora.adapter_weights(facts, section) if facts else None
         if weights:
-            share = f" ({weights / facts.parameters:.1%})".replace("%", " %") if facts and facts.parameters else ""
+            share = (
+                f" ({weights / facts.parameters:.1%})".replace("%", " %")
+                if facts and facts.parameters
+                else ""
+            )
             notes["lora.rank"] = f"{count_words(weights)} weights{share}"
         return notes
 

@@ -29,7 +29,9 @@ class ModelScreen(SourceStepScreen):
         return (
             SourceKind("demo", "Demo", words="SmolLM2 135M, comes with finetui", value=DEMO),
             SourceKind("suggested", "Suggested", choices=ids, labels=titles),
-            SourceKind("folder", "Folder", placeholder="type a folder's path, or press F2 to browse", browse="folder"),
+            SourceKind(
+                "folder", "Folder", placeholder="type a folder's path, or press F2 to browse", browse="folder"
+            ),
             SourceKind("hub", "Hub", placeholder="type an id such as Qwen/Qwen3-0.6B"),
         )
 
@@ -65,7 +67,11 @@ class ModelScreen(SourceStepScreen):
             ]
             size = bytes_words(facts.weights_bytes) if facts.weights_bytes else ""
             if facts.kind == "hub":
-                more = f"{size}, already downloaded" if facts.cached else f"{size or 'its weights'} will be downloaded"
+                more = (
+                    f"{size}, already downloaded"
+                    if facts.cached
+                    else f"{size or 'its weights'} will be downloaded"
+                )
             else:
                 more = f"{size}, nothing to download" if size else ""
             box.show_found(facts.title, [figure for figure in figures if figure], [more], self._warning())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual import events, on
@@ -15,9 +16,10 @@ from textual.widget import Widget
 from textual.widgets import Button, Input, Static
 
 from ...core.errors import FinetuiError
-from ...core.recipe import STEPS, FieldSpec
-from ...core.recipe import field as declared
-from ...core.recipe import fields as declared_fields
+from ...core.fields import FieldSpec
+from ...core.fields import field as declared
+from ...core.fields import fields as declared_fields
+from ...core.recipe import STEPS
 from ..theme import glyphs
 from ..widgets import explain
 from ..widgets.explain import Explain
@@ -25,6 +27,7 @@ from ..widgets.footer import Footer
 from ..widgets.form import FieldRow, Fold, Form
 from ..widgets.gauges import LineGauges, SideGauges, outlook
 from ..widgets.header import Header
+from ..widgets.rail import State as RailState
 from ..widgets.rail import StepRail
 from ..widgets.text import literal
 from ..wizard import NAME, STEP_NAMES, Wizard, following, preceding
@@ -48,6 +51,7 @@ class StepScreen(Screen[None]):
     tagline: ClassVar[str] = ""
     basic: ClassVar[tuple[str, ...]] = ()
     continue_label: ClassVar[str] = "Continue"
+    enter_words: ClassVar[str] = "Enter continues"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+n", "next", "Next", id="step.next", tooltip="Go on to the next step"),
         Binding("enter", "next", "Next", show=False, id="step.enter"),
@@ -56,8 +60,12 @@ class StepScreen(Screen[None]):
         Binding("up", "move(-1)", "Previous field", show=False, id="step.up"),
         Binding("pagedown", "page(1)", "Scroll down", show=False, id="step.pagedown"),
         Binding("pageup", "page(-1)", "Scroll up", show=False, id="step.pageup"),
-        Binding("ctrl+t", "advanced", "Advanced", id="step.advanced", tooltip="Open or close the advanced fields"),
-        Binding("ctrl+r", "reset", "Default", id="step.reset", tooltip="Give the focused field its default value"),
+        Binding(
+            "ctrl+t", "advanced", "Advanced", id="step.advanced", tooltip="Open or close the advanced fields"
+        ),
+        Binding(
+            "ctrl+r", "reset", "Default", id="step.reset", tooltip="Give the focused field its default value"
+        ),
     ]
 
     @property
@@ -82,7 +90,9 @@ class StepScreen(Screen[None]):
     def specs(self) -> tuple[list[FieldSpec], list[FieldSpec]]:
         """The fields of the form: in sight, and folded away."""
         basic = [NAME if path == "name" else declared(path) for path in self.basic]
-        return basic, [spec for spec in declared_fields(self.step) if spec.path not in self.basic + self.hidden]
+        return basic, [
+            spec for spec in declared_fields(self.step) if spec.path not in self.basic + self.hidden
+        ]
 
     hidden: ClassVar[tuple[str, ...]] = ()
     """Paths of this step that the form leaves to other widgets."""
@@ -119,7 +129,9 @@ class StepScreen(Screen[None]):
                     yield LineGauges(id="line-gauges")
                 with Horizontal(id="foot"):
                     yield Static(id="problem", markup=False)
-                    yield Button(Content(f"{self.continue_label} {glyphs().chevron}"), id="continue", compact=True)
+                    yield Button(
+                        Content(f"{self.continue_label} {glyphs().chevron}"), id="continue", compact=True
+                    )
             with Vertical(id="side"):
                 yield Explain()
                 yield SideGauges()
@@ -129,6 +141,7 @@ class StepScreen(Screen[None]):
         self.wizard.visited.add(self.step)
         self._explained: str = ""
         self._under: tuple[Content, ...] = ()
+        self._shown: dict[str, object] = {}
         self.finetui.changed.subscribe(self, self._changed)
         for spec in (*self.form.basic, *self.form.advanced):
             self.form.row(spec.path).error(self.wizard.problem(spec.path))
@@ -141,7 +154,9 @@ class StepScreen(Screen[None]):
         if path and self.form.has(path):
             self.form.focus_field(path)
         else:
-            controls = self.query("#main .step-control, #main TextControl, #main ChoiceControl, #main ChecklistControl")
+            controls = self.query(
+                "#main .step-control, #main TextControl, #main ChoiceControl, #main ChecklistControl"
+            )
             if controls:
                 controls.first().focus()
 
@@ -153,35 +168,52 @@ class StepScreen(Screen[None]):
         if self.is_current or self.is_attached:
             self.paint()
 
+    def once(self, place: str, now: object, show: Callable[[], object]) -> None:
+        """Calls `show` only when `now` differs from what `place` shows already: over SSH, nothing is sent twice."""
+        if self._shown.get(place, self) != now:
+            self._shown[place] = now
+            show()
+
     def paint(self) -> None:
         """Show the present state everywhere around the form."""
         wizard = self.wizard
-        header = self.query_one(Header)
-        header.show_place(wizard.draft.name, f"step {STEPS.index(self.step) + 1} of {len(STEPS)}")
-        header.show_machine(self.finetui.machine_line())
-        rail = self.query_one(StepRail)
+        header, rail, machine = (
+            self.query_one(Header),
+            self.query_one(StepRail),
+            self.finetui.looking.machine_line(),
+        )
+        place = f"step {STEPS.index(self.step) + 1} of {len(STEPS)}"
+        self.once("place", wizard.draft.name, lambda: header.show_place(wizard.draft.name, place))
+        shown = (machine.name, f"{machine.used_gb or 0:.1f}") if machine is not None else None
+        self.once("machine", shown, lambda: header.show_machine(machine))
         for step in STEPS:
-            rail.set_summary(step, wizard.summary(step))
+            summary = wizard.summary(step)
             trouble = bool(wizard.problems(step)) or wizard.trouble(step) is not None
             done = step in wizard.visited and STEPS.index(step) < STEPS.index(self.step)
-            rail.set_state(step, "trouble" if trouble else "done" if done else "todo")
-        changed = len(wizard.changed(self.step))
-        note = f"{changed} changed" if changed else ""
-        title = [(STEP_NAMES[self.step], "bold $accent"), ("   ", ""), (self.tagline, "$text-muted")]
-        self.query_one("#step-title", Static).update(
-            Content.assemble(*title, (f" {glyphs().middot} {note}" if note and self.size.width >= 60 else "", "$text-muted"))
-        )
-        folded = {spec.path for spec in self.form.advanced}
-        self.form.count_changed(len(folded & set(wizard.changed(self.step))))
+            state: RailState = "trouble" if trouble else "done" if done else "todo"
+            self.once(f"summary {step}", summary, partial(rail.set_summary, step, summary))
+            self.once(f"state {step}", state, partial(rail.set_state, step, state))
+        changed = set(wizard.changed(self.step))
+        self.once("title", len(changed), lambda: self._paint_title(len(changed)))
+        folded = len({spec.path for spec in self.form.advanced} & changed)
+        self.once("folded", folded, lambda: self.form.count_changed(folded))
         now = outlook(wizard)
-        self.query_one(SideGauges).show(now)
-        self.query_one(LineGauges).show(now)
+        self.once(
+            "gauges",
+            now,
+            lambda: (self.query_one(SideGauges).show(now), self.query_one(LineGauges).show(now)),
+        )
         for path, words in self.notes().items():
             if self.form.has(path):
-                self.form.row(path).note(words)
+                self.once(f"note {path}", words, partial(self.form.row(path).note, words))
         self.refresh_facts()
         self._paint_problem()
         self._paint_explanation()
+
+    def _paint_title(self, changed: int) -> None:
+        note = f" {glyphs().middot} {changed} changed" if changed else ""
+        title = [(STEP_NAMES[self.step], "bold $accent"), ("   ", ""), (self.tagline + note, "$text-muted")]
+        self.query_one("#step-title", Static).update(Content.assemble(*title))
 
     def notes(self) -> dict[str, str]:
         """What values mean here, by field path; shown beside the control."""
@@ -197,14 +229,20 @@ class StepScreen(Screen[None]):
             return
         spec = NAME if path == "name" else declared(path)
         value, fact = self.wizard.value(path), self.fact(path)
+        self.once("explanation", (path, value, fact), lambda: self._explain(spec, value, fact))
+
+    def _explain(self, spec: FieldSpec, value: Any, fact: str) -> None:
         self.query_one(Explain).show(explain.full(spec, value, fact))
-        self._under = (explain.full(spec, value, fact), explain.compact(spec, value, fact), explain.brief(spec, value, fact))
+        levels = (explain.full, explain.compact, explain.brief)
+        self._under = (*(level(spec, value, fact) for level in levels), explain.briefest(spec))
         self.call_after_refresh(self.fit)
 
     def used_rows(self) -> int:
         """Rows that the main column needs."""
         main = self.query_one("#main", VerticalScroll)
-        return max((c.virtual_region.bottom + c.styles.margin.bottom for c in main.children if c.display), default=0)
+        return max(
+            (c.virtual_region.bottom + c.styles.margin.bottom for c in main.children if c.display), default=0
+        )
 
     def fit(self) -> None:
         """The explanation under the form takes the room that the form leaves: all of it, or its first two lines."""
@@ -215,14 +253,18 @@ class StepScreen(Screen[None]):
         pad = box.gutter.height
         room = main.size.height + box.outer_size.height - self.used_rows() - pad - 1
         width = max(10, main.size.width - 2)
-        lines = 0
+        least = 1 if self.size.height < 20 else 2
+        room, lines, content = max(least, room), 0, self._under[-1]
         for content in self._under:
             lines = sum(max(1, len(line.wrap(width))) for line in content.split("\n", allow_blank=True))
             if lines <= room:
                 break
-        least = 1 if self.size.height < 20 else 2
-        box.styles.height = (lines if lines <= room else least) + pad
-        box.update(content)
+        height = max(least, min(lines, room)) + pad
+        if height != box.outer_size.height:
+            box.styles.height = height
+        self.once(
+            "brief", (self._shown.get("explanation"), self._under.index(content)), lambda: box.update(content)
+        )
 
     def explain_content(self) -> Content | None:
         """The full explanation of the field in focus, for the help."""
@@ -254,8 +296,10 @@ class StepScreen(Screen[None]):
         if block is not None:
             text = Content.assemble((f"{marks.cross} ", "bold $error"), (literal(block[1]), "$text-error"))
         else:
-            text = Content.assemble((f"Enter continues {marks.middot} {marks.down} next field", "$text-disabled"))
-        self.query_one("#problem", Static).update(text)
+            text = Content.assemble(
+                (f"{self.enter_words} {marks.middot} {marks.down} next field", "$text-disabled")
+            )
+        self.once("problem", block, lambda: self.query_one("#problem", Static).update(text))
 
     # ── Events ──
 

@@ -27,6 +27,7 @@ class TrainingScreen(StepScreen):
         "name",
     )
     continue_label = "Start training"
+    enter_words = "Enter starts"
 
     def compose_after(self) -> ComposeResult:
         yield Static(id="plan", markup=False)

@@ -50,7 +50,9 @@ class TextControl(Input):
     }
     """
 
-    def __init__(self, value: str, placeholder: str = "", *, numeric: bool = False, id: str | None = None) -> None:
+    def __init__(
+        self, value: str, placeholder: str = "", *, numeric: bool = False, id: str | None = None
+    ) -> None:
         super().__init__(value, placeholder=placeholder, compact=True, select_on_focus=False, id=id)
         self.numeric = numeric
 
@@ -59,6 +61,11 @@ class TextControl(Input):
         if self.numeric and character == "?":
             return False
         return super().check_consume_key(key, character)
+
+    async def on_key(self, event: events.Key) -> None:
+        if self.numeric and event.character == "?":
+            event.prevent_default().stop()
+            await self.run_action("app.help")
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
@@ -87,7 +94,12 @@ class ChoiceControl(Widget, can_focus=True):
     value: reactive[str] = reactive("")
 
     def __init__(
-        self, choices: Sequence[str], value: str, labels: Mapping[str, str] | None = None, *, id: str | None = None
+        self,
+        choices: Sequence[str],
+        value: str,
+        labels: Mapping[str, str] | None = None,
+        *,
+        id: str | None = None,
     ) -> None:
         """`labels` are what people read in place of the values."""
         super().__init__(id=id)
@@ -120,7 +132,9 @@ class ChoiceControl(Widget, can_focus=True):
         word = clip(self.label(self.value), max(1, width - 4))
         quiet = "" if self.has_focus else "$accent"
         left = (width - 4 - cell_len(word)) if width > 4 else 0
-        return Content.assemble((marks.previous, quiet), " ", word, " " * max(0, left), " ", (marks.next, quiet))
+        return Content.assemble(
+            (marks.previous, quiet), " ", word, " " * max(0, left), " ", (marks.next, quiet)
+        )
 
 
 class RadioControl(ChoiceControl):

@@ -10,7 +10,7 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from ...core.recipe import FieldSpec
+from ...core.fields import FieldSpec
 from ..theme import glyphs
 from .form import value_words
 from .text import literal
@@ -88,7 +88,14 @@ def brief(spec: FieldSpec, value: Any, facts: str = "") -> Content:
         default += f", you set {literal(value_words(spec.path, value), 60)}"
     tail = f"{facts} {marks.middot} {default}" if facts else default
     help = spec.help[:1].upper() + spec.help[1:]
-    return Content.assemble((spec.title, "bold $accent"), "  ", (help, "$foreground"), (f"  ({tail})", "$text-muted"))
+    return Content.assemble(
+        (spec.title, "bold $accent"), "  ", (help, "$foreground"), (f"  ({tail})", "$text-muted")
+    )
+
+
+def briefest(spec: FieldSpec) -> Content:
+    """A field's help alone."""
+    return Content.assemble((spec.title, "bold $accent"), "  ", spec.help[:1].upper() + spec.help[1:])
 
 
 class Explain(VerticalScroll, can_focus=False):

@@ -33,7 +33,9 @@ class Facts(Static):
         super().__init__(id=id, markup=False)
         self._lines: list[_Line] = []
 
-    def show_found(self, title: str, figures: Sequence[str], more: Sequence[str] = (), warning: str = "") -> None:
+    def show_found(
+        self, title: str, figures: Sequence[str], more: Sequence[str] = (), warning: str = ""
+    ) -> None:
         """`title` with a tick, figures beside it, further lines under it."""
         marks = glyphs()
         head = Content.assemble((literal(title, 120), "bold"))
@@ -43,9 +45,13 @@ class Facts(Static):
             lines = [_Line(marks.check, "bold $success", Content.assemble(head, "   ", rest))]
         else:
             lines = [_Line(marks.check, "bold $success", head), _Line(" ", "", rest)]
-        lines += [_Line(" ", "", Content.assemble((literal(line, 300), "$text-muted"))) for line in more if line]
+        lines += [
+            _Line(" ", "", Content.assemble((literal(line, 300), "$text-muted"))) for line in more if line
+        ]
         if warning:
-            lines.append(_Line(marks.warn, "bold $warning", Content.assemble((literal(warning, 400), "$text-warning"))))
+            lines.append(
+                _Line(marks.warn, "bold $warning", Content.assemble((literal(warning, 400), "$text-warning")))
+            )
         self._show(lines)
 
     def show_busy(self, words: str) -> None:
@@ -55,7 +61,9 @@ class Facts(Static):
     def show_error(self, error: FinetuiError) -> None:
         """What, why, fix: a card without a frame."""
         marks = glyphs()
-        lines = [_Line(marks.cross, "bold $error", Content.assemble((clean(error.what, 600), "bold $text-error")))]
+        lines = [
+            _Line(marks.cross, "bold $error", Content.assemble((clean(error.what, 600), "bold $text-error")))
+        ]
         if error.why:
             lines.append(_Line(" ", "", Content(clean(error.why, 2000))))
         if error.fix:
@@ -82,7 +90,15 @@ class Facts(Static):
         rows: list[Content] = []
         for line in self._lines:
             indent = len(line.mark) + 1
-            wrapped = [w for part in line.text.split("\n", allow_blank=True) for w in part.wrap(self._width) or [Content("")]]
+            wrapped = [
+                w
+                for part in line.text.split("\n", allow_blank=True)
+                for w in part.wrap(self._width) or [Content("")]
+            ]
             for index, row in enumerate(wrapped):
-                rows.append(Content.assemble((line.mark, line.mark_style), " ", row) if index == 0 else Content.assemble(" " * indent, row))
+                rows.append(
+                    Content.assemble((line.mark, line.mark_style), " ", row)
+                    if index == 0
+                    else Content.assemble(" " * indent, row)
+                )
         self.update(Content("\n").join(rows))

@@ -15,14 +15,18 @@ from textual.reactive import reactive
 from textual.widget import Widget
 from textual.widgets import Static
 
-from ...core.recipe import FieldSpec
+from ...core.fields import FieldSpec
 from ..theme import glyphs
 from .controls import ChecklistControl, ChoiceControl, Edited, TextControl
 from .text import clip, literal
 
 LABELS: dict[str, dict[str, str]] = {
     "model.precision": {"16bit": "16-bit", "4bit": "4-bit (QLoRA)"},
-    "dataset.format": {"auto": "found by itself", "prompt_completion": "prompt, completion", "sharegpt": "ShareGPT"},
+    "dataset.format": {
+        "auto": "found by itself",
+        "prompt_completion": "prompt, completion",
+        "sharegpt": "ShareGPT",
+    },
     "dataset.train_on": {"answers": "answers only", "everything": "everything"},
     "lora.target_modules": {
         "q_proj": "q",
@@ -154,6 +158,9 @@ class FieldRow(Horizontal):
         self._paint()
 
     def error(self, sentence: str | None) -> None:
+        """Mark the row as wrong, with a sentence beside it; None takes the mark away."""
+        if sentence == self._error:
+            return
         self._error = sentence
         self.set_class(bool(sentence), "-wrong")
         control = self.query("TextControl")
@@ -164,9 +171,11 @@ class FieldRow(Horizontal):
     def _paint(self) -> None:
         for static in self.query(".field-note").results(Static):
             if self._error:
-                static.update(Content.assemble((f"{glyphs().cross} {self._error}", "$text-error")))
+                static.update(
+                    Content.assemble((f"{glyphs().cross} {self._error}", "$text-error")), layout=False
+                )
             else:
-                static.update(Content(self._note))
+                static.update(Content(self._note), layout=False)
 
 
 class Fold(Widget, can_focus=True):
@@ -209,8 +218,14 @@ class Fold(Widget, can_focus=True):
         head = f"{marks.below if self.opened else marks.current} Advanced ({len(self._names)}){changed}"
         rest = "" if self.opened else ": " + ", ".join(self._names)
         width = self.content_size.width
-        style = ("bold reverse" if self.app.native_ansi_color else "bold $background on $accent") if self.has_focus else "$foreground"
-        return Content.assemble((clip(head, width), style), (clip(rest, max(0, width - len(head))), "$text-muted"))
+        style = (
+            ("bold reverse" if self.app.native_ansi_color else "bold $background on $accent")
+            if self.has_focus
+            else "$foreground"
+        )
+        return Content.assemble(
+            (clip(head, width), style), (clip(rest, max(0, width - len(head))), "$text-muted")
+        )
 
 
 class Form(Vertical):
@@ -232,7 +247,11 @@ class Form(Vertical):
             self.path = path
 
     def __init__(
-        self, basic: Sequence[FieldSpec], advanced: Sequence[FieldSpec], values: Mapping[str, Any], opened: bool = False
+        self,
+        basic: Sequence[FieldSpec],
+        advanced: Sequence[FieldSpec],
+        values: Mapping[str, Any],
+        opened: bool = False,
     ) -> None:
         super().__init__(classes="form")
         self.basic = tuple(basic)

@@ -58,8 +58,8 @@ def outlook(wizard: Wizard) -> Outlook:
             fit = "ok" if need < 0.85 * free else "tight" if need < 1.05 * free else "over"
             memory = f"~{need / GIB:.1f} of {total:.{0 if total >= 100 else 1}f} GiB"
             load = Load(need / GIB, total, others=max(0.0, (machine.total_bytes - free) / GIB))
-            parts = sorted(estimate.parts, key=lambda part: -part.bytes)[:2]
-            caption = " · ".join(f"{part.name} {part.bytes / GIB:.1f}" for part in parts) + " · rough estimate"
+            largest = max(estimate.parts, key=lambda part: part.bytes)
+            caption = f"rough estimate · {largest.name} {largest.bytes / GIB:.1f}"
     span, plan = wizard.seconds(), wizard.plan()
     time, time_load, time_caption = None, Load(None, None), ""
     if plan is not None:
@@ -81,7 +81,9 @@ class SideGauges(Vertical):
 
     def show(self, now: Outlook) -> None:
         """Show new estimates."""
-        self.query_one("#memory", Gauge).show(now.memory, now.memory_load, fit=now.fit, caption=now.memory_caption)
+        self.query_one("#memory", Gauge).show(
+            now.memory, now.memory_load, fit=now.fit, caption=now.memory_caption
+        )
         self.query_one("#time", Gauge).show(now.time, now.time_load, caption=now.time_caption)
 
 
@@ -111,7 +113,12 @@ class LineGauges(Widget):
         room = width - run_length(memory) - run_length(time) - 3
         if room >= 9:
             style = "$error" if now.fit == "over" else "$accent"
-            memory = [memory[0], *bar(now.memory_load, min(16, room - 1), style, marks), (" ", ""), *memory[1:]]
+            memory = [
+                memory[0],
+                *bar(now.memory_load, min(16, room - 1), style, marks),
+                (" ", ""),
+                *memory[1:],
+            ]
         gap = width - run_length(memory) - run_length(time)
         if gap < 2:
             return Content.assemble(*memory).truncate(width)

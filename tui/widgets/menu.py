@@ -90,7 +90,9 @@ class Menu(OptionList):
         used = cell_len(mark) + 1 + cell_len(title)
         if width >= 56:
             gap = max(2, self.title_cells + 2 - cell_len(title))
-            words = clip(literal(item.words), max(0, width - used - gap - (cell_len(right) + 2 if right else 0)))
+            words = clip(
+                literal(item.words), max(0, width - used - gap - (cell_len(right) + 2 if right else 0))
+            )
             runs += [" " * gap, words]
             used += gap + cell_len(words)
         if right and used + 2 + cell_len(right) <= width:

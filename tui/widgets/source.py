@@ -49,14 +49,23 @@ class SourcePicker(Vertical):
             self.value = value
 
     def __init__(
-        self, title: str, kinds: Sequence[SourceKind], kind: str, values: Mapping[str, str], *, id: str | None = None
+        self,
+        title: str,
+        kinds: Sequence[SourceKind],
+        kind: str,
+        values: Mapping[str, str],
+        *,
+        id: str | None = None,
     ) -> None:
         """`values` are the texts by kind; `kind` is the one chosen now."""
         super().__init__(id=id, classes="source")
         self._title = title
         self.kinds = {one.key: one for one in kinds}
         self.kind = kind
-        self.values: dict[str, str] = {**{one.key: one.value or (one.choices[0] if one.choices else "") for one in kinds}, **values}
+        self.values: dict[str, str] = {
+            **{one.key: one.value or (one.choices[0] if one.choices else "") for one in kinds},
+            **values,
+        }
 
     def compose(self) -> ComposeResult:
         titles = {key: one.title for key, one in self.kinds.items()}
@@ -137,7 +146,10 @@ class SourcePicker(Vertical):
             from textual_fspicker import FileOpen, Filters
 
             filters = Filters(
-                ("Data", lambda p: p.suffix.lower() in (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz")),
+                (
+                    "Data",
+                    lambda p: p.suffix.lower() in (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz"),
+                ),
                 ("All", lambda _: True),
             )
             self.app.push_screen(FileOpen(start, title="A file of rows", filters=filters), chosen)

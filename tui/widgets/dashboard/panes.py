@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from textual.content import Content
 
+from ....core.fields import fields as declared_fields
 from ....core.recipe import Recipe
-from ....core.recipe import fields as declared_fields
 from ....core.runs.state import RunStatus
 from ....core.text import bytes_words, count_words, duration_words, one_line
 from ...theme import glyphs
@@ -222,7 +222,7 @@ def settings(recipe: Recipe | None, width: int, path: str) -> list[Content]:
     """The recipe: what differs from the defaults first, then the rest."""
     if recipe is None:
         return [Content.assemble(("The recipe cannot be read.", "$text-muted"))]
-    from ....core.recipe import get
+    from ....core.fields import get
 
     changed: list[Content] = []
     same: list[Content] = []

@@ -1,0 +1,60 @@
+"""Model and dataset from a hub: downloaded, trained, and named in the adapter as the recipe names them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from finetui.core.runs.events import DatasetReady, Progress, read_all
+
+from ..hub_server import Hub, running
+from . import harness
+
+TOKEN = "hf_canaryCanaryCanary"
+
+
+@pytest.fixture
+def hub(tiny_model: Path, tiny_rows: Path) -> Iterator[Hub]:
+    with running() as hub:
+        files = {p.name: p.read_bytes() for p in tiny_model.iterdir()}
+        hub.add("models", "somebody/tiny", files | {"pytorch_model.bin": b"a pickle", "modeling.py": b"boom"})
+        hub.add("models", "somebody/secret", files, gated=True)
+        hub.add("datasets", "somebody/rows", {"train.jsonl": tiny_rows.read_bytes()})
+        yield hub
+
+
+def train(hub: Hub, home: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> harness.RunFolder:
+    for name, value in {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_TOKEN": TOKEN}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("HF_HUB_OFFLINE", "UNSLOTH_OFFLINE", "HF_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    run = harness.make_run(harness.recipe(Path(model), Path("somebody/rows"), max_steps=2))
+    harness.finish(harness.start("train", run), run)
+    return run
+
+
+def test_a_run_from_the_hub(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = train(hub, tmp_path, "somebody/tiny", monkeypatch)
+    assert harness.ended(run).reason == "completed", harness.ended(run)
+    (data,) = harness.events(run, DatasetReady)
+    assert (data.rows, data.evaluation_rows) == (36, 4)
+    config = json.loads((run.adapter / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "somebody/tiny"
+    fetched = {path.rsplit("/", 1)[-1] for _method, path, _token in hub.requests}
+    assert "model.safetensors" in fetched and not {"pytorch_model.bin", "modeling.py"} & fetched
+    stages = {r.event.stage for r in read_all(run.events) if isinstance(r.event, Progress)}
+    assert "download" in stages
+    for folder, _folders, names in os.walk(run.path):
+        for name in names:
+            assert TOKEN.encode() not in Path(folder, name).read_bytes(), name
+
+
+def test_a_gated_model_is_refused_with_what_to_do(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = train(hub, tmp_path, "somebody/secret", monkeypatch)
+    assert (harness.ended(run).reason, harness.ended(run).code) == ("failed", "hub-gated")
