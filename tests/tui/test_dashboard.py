@@ -459,4 +459,4 @@ async def test_export_opens_over_the_finished_run() -> None:
         await press(pilot, "e")
         assert isinstance(app.screen, RunExportScreen)
         await press(pilot, "escape")
-        assert isinstance(app.screen, RunScreen)
+        await until(pilot, lambda: isinstance(app.screen, RunScreen), "for the run again")

@@ -292,7 +292,7 @@ class RunScreen(Screen[None]):
 
     def paint(self) -> None:
         """Shows the present state everywhere; what did not change is not sent again."""
-        if not self.is_attached or not self.is_mounted:
+        if not self.is_attached or not self.query(Header):  # an answer may come while it closes
             return
         self._paint_header()
         self._paint_rail()

@@ -203,7 +203,7 @@ class RunExportScreen(Screen[None]):
 
     def paint(self) -> None:
         """Shows the present state."""
-        if not self.is_attached or not self.is_mounted:
+        if not self.is_attached or not self.query(Header):  # an answer may come while it closes
             return
         marks, status = glyphs(), self.status
         header = self.query_one(Header)
