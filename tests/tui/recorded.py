@@ -129,18 +129,41 @@ def step(n: int, total: int, loss: float | None = None) -> events.Step:
 def device(n: int) -> events.Device:
     """A reading of a machine without a GPU."""
     run = int((1.2 + 0.5 * min(1, n / 20)) * GIB)
+    others = int(2.3 * GIB)
     return events.Device(
-        "cpu", "CPU", int(23.5 * GIB), run, int(2.3 * GIB), host_used_bytes=run + int(2.3 * GIB), host_total_bytes=int(23.5 * GIB),
-        cpu_percent=88 + 10 * math.sin(n / 3), disk_free_bytes=51 * GIB,
-    )  # fmt: skip
+        "cpu",
+        name="CPU",
+        total_bytes=int(23.5 * GIB),
+        used_bytes=run + others,
+        run_bytes=run,
+        others_bytes=others,
+        host_used_bytes=run + others,
+        host_total_bytes=int(23.5 * GIB),
+        cpu_percent=88 + 10 * math.sin(n / 3),
+        disk_free_bytes=51 * GIB,
+    )
 
 
 def gpu(n: int) -> events.Device:
     """A reading of one with a GPU."""
     return events.Device(
-        "cuda:0", "NVIDIA GeForce RTX 4090", 24 * GIB, int(7.4 * GIB), int(3.1 * GIB), int(7.0 * GIB), int(7.5 * GIB),
-        97.0 - n % 5, 64.0, 341.0, 450.0, 11 * GIB, 64 * GIB, 12.0, 800 * GIB,
-    )  # fmt: skip
+        "cuda:0",
+        name="NVIDIA GeForce RTX 4090",
+        total_bytes=24 * GIB,
+        used_bytes=int(10.5 * GIB),
+        run_bytes=int(7.4 * GIB),
+        others_bytes=int(3.1 * GIB),
+        reserved_bytes=int(7.0 * GIB),
+        peak_reserved_bytes=int(7.5 * GIB),
+        utilization_percent=97.0 - n % 5,
+        temperature_celsius=64.0,
+        power_watts=341.0,
+        power_limit_watts=450.0,
+        host_used_bytes=11 * GIB,
+        host_total_bytes=64 * GIB,
+        cpu_percent=12.0,
+        disk_free_bytes=800 * GIB,
+    )
 
 
 def samples(n: int) -> tuple[events.Sample, ...]:

@@ -216,7 +216,9 @@ def test_in_a_real_terminal_a_run_outlives_the_killed_wizard_and_the_next_one_at
     terminal.wait("goes on")
     assert state.status(run).live and state.status(run).pid == worker
 
-    stopped = subprocess.run([sys.executable, "-m", "finetui.tui", "stop", "last"], cwd=place, timeout=SECONDS)
+    stopped = subprocess.run(
+        [sys.executable, "-m", "finetui.tui", "stop", "last"], cwd=place, timeout=SECONDS
+    )
     assert stopped.returncode == 0
     _until(lambda: not state.status(run).live)
     assert state.status(run).state == "stopped" and state.status(run).checkpoint_step

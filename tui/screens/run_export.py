@@ -208,7 +208,7 @@ class RunExportScreen(Screen[None]):
         marks, status = glyphs(), self.status
         header = self.query_one(Header)
         header.show_place((status.name if status else "") or self.run.id[16:], "export")
-        header.show_machine(self.finetui.machine_line())
+        header.show_machine(self.finetui.looking.machine_line())
         base = self.base_bytes()
         head = (
             f"The base model has {bytes_words(base)}."
@@ -262,7 +262,7 @@ class RunExportScreen(Screen[None]):
 
     def _total(self) -> Content:
         marks = glyphs()
-        chosen = [f for f in FORMATS if f in self.ticked]
+        chosen: list[ExportFormat] = [f for f in FORMATS if f in self.ticked]
         if not chosen:
             return Content.assemble(("Space ticks a format, Enter exports.", "$text-muted"))
         known = [size for f in chosen if (size := self.expected_bytes(f)) is not None]
@@ -334,7 +334,7 @@ class RunExportScreen(Screen[None]):
     def action_tick(self) -> None:
         at = self.query_one("#formats", Menu).highlighted
         if at is not None:
-            self.ticked ^= {tuple(FORMATS)[at]}
+            self.ticked.symmetric_difference_update((tuple(FORMATS)[at],))
             self.said = ""
             self.paint()
 
