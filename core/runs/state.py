@@ -94,6 +94,11 @@ class RunStatus:
         """Whether a worker is at work on the run."""
         return self.state in ("starting", "running")
 
+    @property
+    def resumable(self) -> bool:
+        """Whether the training ended early and there is a checkpoint to go on from."""
+        return not self.live and not self.trained and self.checkpoint_step is not None
+
 
 def worker_alive(pid: int, create_time: float, host: str) -> bool | None:
     """Whether the process that signed with these three still lives; None where it is on another machine.

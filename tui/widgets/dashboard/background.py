@@ -11,6 +11,7 @@ from ....core.errors import FinetuiError
 from ....core.export import FORMATS
 from ....core.model_facts import ModelFacts
 from ....core.recipe import Recipe
+from ....core.runs.control import Request
 from ....core.runs.events import Exported
 from ....core.runs.store import RunFolder
 from .result import Use, commands_text
@@ -43,6 +44,23 @@ def look_up(run: RunFolder) -> Known:
     gpu = system.snapshot().has_gpu
     estimate = memory.estimate(recipe, facts, gpu=gpu)
     return Known(recipe, facts, estimate.total_bytes if estimate else None, gpu)
+
+
+ASKED: dict[Request, str] = {
+    "stop": "Stopping: the worker saves after this step, then ends.",
+    "stop-now": "Stopping: the worker ends after this step, without saving.",
+    "save": "A checkpoint is saved after this step.",
+    "evaluate": "An evaluation follows this step.",
+    "sample": "Samples follow this step.",
+}
+"""What follows from each request, in words."""
+
+
+def ask(run: RunFolder, name: Request) -> None:
+    """Asks the run's worker for `name`. Raises FinetuiError. Blocking."""
+    from ....core.runs import control
+
+    control.request(run, name)
 
 
 def resume(run: RunFolder) -> None:

@@ -218,6 +218,14 @@ def worker_log(text: str, width: int, rows: int = 200) -> list[Content]:
     return [Content.assemble((line, "$text-muted")) for line in found[-rows:]]
 
 
+def whole_log(story: Story, text: str, width: int) -> list[Content]:
+    """The events in words, and under them the end of worker.log, `text`."""
+    lines, tail = log(story, width), worker_log(text, width)
+    if tail:
+        lines += [Content(""), Content.assemble(("worker.log", "bold $text-muted")), *tail]
+    return lines
+
+
 def settings(recipe: Recipe | None, width: int, path: str) -> list[Content]:
     """The recipe: what differs from the defaults first, then the rest."""
     if recipe is None:

@@ -1,0 +1,41 @@
+"""The rail beside a run: what was chosen for it, and what came of it."""
+
+from __future__ import annotations
+
+from ....core.draft import Draft
+from ....core.recipe import STEPS
+from ....core.runs.state import RunStatus
+from ...theme import glyphs
+from ...wizard import STEP_NAMES, Wizard
+from ..rail import StepRail
+from .background import Known
+from .story import Story
+
+
+class RunRail(StepRail, can_focus=False):
+    """The five steps of one run."""
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__([(step, STEP_NAMES[step]) for step in STEPS], current="training", id=id)
+        self._choices: Wizard | None = None
+
+    def show_run(self, known: Known, story: Story, status: RunStatus | None) -> None:
+        """The run's own choices, once its recipe is known; the result beside Export."""
+        recipe, middot = known.recipe, glyphs().middot
+        if recipe is None:
+            return
+        if self._choices is None:
+            self._choices = Wizard(draft=Draft(recipe), model_facts=known.facts)
+        for step in STEPS:
+            self.set_summary(step, self._choices.summary(step))
+            self.set_state(step, "done" if step in ("model", "dataset", "lora") else "todo")
+        if story.dataset is not None:
+            rows = f"{story.dataset.rows:,} rows"
+            self.set_summary("dataset", f"{self._choices.summary('dataset')} {middot} {rows}")
+        epochs = recipe.training.epochs
+        total = status.total_steps if status else 0
+        words = f"{epochs:g} epoch{'' if epochs == 1 else 's'}"
+        self.set_summary("training", f"{words} {middot} {total:,} steps" if total else words)
+        if status is not None and not status.live and status.trained:
+            self.set_state("training", "done")
+            self.set_state("export", "done" if story.exports else "todo")
