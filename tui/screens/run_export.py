@@ -2,47 +2,42 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar
 
-from textual import events as textual_events
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
-from textual.screen import Screen
-from textual.widgets import OptionList, Static
+from textual.widgets import OptionList
 
 from ...core.errors import FinetuiError
 from ...core.export import FORMATS, estimated_bytes
 from ...core.recipe import ExportFormat
 from ...core.runs.events import Exported
-from ...core.runs.state import RunStatus
 from ...core.runs.store import RunFolder
-from ...core.text import bytes_words, duration_words, one_line
+from ...core.text import bytes_words, one_line
 from ..theme import glyphs
 from ..widgets.bars import ProgressLine
-from ..widgets.dashboard import result
-from ..widgets.dashboard.background import Known, copy_commands, disk_free_bytes, export, look_up, ordered
-from ..widgets.dashboard.feed import POLL_SECONDS, Feed
+from ..widgets.dashboard import doing, result
+from ..widgets.dashboard.alert import in_full
+from ..widgets.dashboard.background import Known, disk_free_bytes, export
+from ..widgets.dashboard.block import Block
+from ..widgets.dashboard.feed import News
 from ..widgets.dashboard.lines import wrapped
-from ..widgets.dashboard.story import STAGES, Story, progress_words
 from ..widgets.footer import Footer
 from ..widgets.header import Header
 from ..widgets.menu import Item, Menu
 from ..widgets.text import literal
-
-if TYPE_CHECKING:
-    from ..app import FinetuiApp
-
-GIB = 1024**3
+from .following import FollowingScreen
 
 
-class RunExportScreen(Screen[None]):
+class RunExportScreen(FollowingScreen):
     """Ticks formats, exports them in a worker, and shows what came of it. Leaving does not stop the export."""
 
     CSS_PATH = ["run_export.tcss"]
     AUTO_FOCUS = "#formats"
+    PANE = "#export-results"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "tick", "Tick", id="export.tick", tooltip="Take this format, or leave it out"),
         Binding(
@@ -63,58 +58,32 @@ class RunExportScreen(Screen[None]):
     ]
 
     def __init__(self, run: RunFolder, known: Known | None = None) -> None:
-        super().__init__()
-        self.run = run
-        self.known = known or Known()
-        self.feed = Feed(run)
-        self.story = Story()
-        self.status: RunStatus | None = None
-        self.caught_up = False
+        super().__init__(run, known)
         self.ticked: set[ExportFormat] = set()
-        self.said = ""
-        self.use_at = 0
         self.free_bytes: int | None = None
         self.refused: FinetuiError | None = None
         self._chosen = False
         self._asked = False
+        self._was_live = False
         self._shown: tuple[Item, ...] = ()
-        self._drawn = ""
-
-    @property
-    def finetui(self) -> FinetuiApp:
-        return cast("FinetuiApp", self.app)
 
     # ── Layout ──
 
     def compose(self) -> ComposeResult:
         yield Header()
         with Vertical(id="export-body"):
-            yield Static(id="export-head", markup=False)
+            yield Block(id="export-head")
             yield Menu(id="formats", title_cells=22)
-            yield Static(id="export-about", markup=False)
-            yield Static(id="export-total", markup=False)
+            yield Block(id="export-about")
+            yield Block(id="export-total")
             yield ProgressLine(id="export-progress")
             with VerticalScroll(id="export-results", can_focus=False):
-                yield Static(id="export-text", markup=False)
-            yield Static(id="export-alert", markup=False)
+                yield Block(id="export-text")
+            yield Block(id="export-alert")
         yield Footer(first=("export.start", "export.tick", "export.copy", "export.back"))
 
     def on_mount(self) -> None:
-        if self.known.recipe is None:
-            self.finetui.in_background(
-                f"export facts {self.run.id}", lambda: look_up(self.run), self._learn, lambda _: None
-            )
         self._look_at_disk()
-        self.feed.start()
-        self.set_interval(POLL_SECONDS, self.pump)
-        self.paint()
-
-    def on_unmount(self) -> None:
-        self.feed.stop()
-
-    def _learn(self, known: Known) -> None:
-        self.known = known
-        self.paint()
 
     def _look_at_disk(self) -> None:
         def seen(free: int | None) -> None:
@@ -127,34 +96,16 @@ class RunExportScreen(Screen[None]):
 
     # ── News ──
 
-    @property
-    def live(self) -> bool:
-        """Whether a worker is at work on the run."""
-        return self.status is not None and self.status.live
-
-    def pump(self) -> None:
-        """Takes what is new and shows it."""
-        if not self.is_attached:
-            return
-        news = self.feed.take()
-        was = self.live
-        self.status = news.status or self.status
-        self.story.extend(news.records)
-        self.caught_up = not news.more and self.status is not None
-        if news.more:
-            self.set_timer(0.02, self.pump)
+    def take(self, news: News) -> None:
         if self.caught_up and not self._chosen:
             self._choose_first()
-        if any(isinstance(record.event, Exported) for record in news.records):
+        if self.live != self._was_live:
+            self._was_live, self._asked = self.live, False
             self.refresh_bindings()
-        if was != self.live:
-            self._asked = False
-            self.refresh_bindings()
-            if was:
+            if not self.live:
                 self.said = ""
                 self.ticked -= set(self.story.exports)
                 self._look_at_disk()
-        self.paint()
 
     def _choose_first(self) -> None:
         """A first tick: the recipe's formats that are not there yet, else the small GGUF."""
@@ -201,24 +152,18 @@ class RunExportScreen(Screen[None]):
             items.append(Item(format, f"{box} {info.title}", literal(words), right, "", "$accent"))
         return tuple(items)
 
-    def paint(self) -> None:
-        """Shows the present state."""
-        if not self.is_attached or not self.query(Header):  # an answer may come while it closes
-            return
-        marks, status = glyphs(), self.status
-        header = self.query_one(Header)
-        header.show_place((status.name if status else "") or self.run.id[16:], "export")
+    def paint_all(self) -> None:
+        header, base = self.query_one(Header), self.base_bytes()
+        header.show_place(self.run_name, "export")
         header.show_machine(self.finetui.looking.machine_line())
-        base = self.base_bytes()
-        head = (
+        words = (
             f"The base model has {bytes_words(base)}."
             if base
             else "Choose the forms in which the result leaves."
         )
-        self.query_one("#export-head", Static).update(
-            Content.assemble(("Export", "bold $accent"), ("   " + head, "$text-muted")).truncate(
-                max(20, self.size.width - 4), ellipsis=True
-            )
+        head = Content.assemble(("Export", "bold $accent"), ("   " + words, "$text-muted"))
+        self.query_one("#export-head", Block).show(
+            [head.truncate(max(20, self.size.width - 4), ellipsis=True)]
         )
         items = self.items()
         menu = self.query_one("#formats", Menu)
@@ -228,20 +173,21 @@ class RunExportScreen(Screen[None]):
             if menu.highlighted is None:
                 menu.highlighted = 0
         self._paint_about()
-        self.query_one("#export-total", Static).update(self._total())
-        line = self.query_one("#export-progress", ProgressLine)
+        self.query_one("#export-total", Block).show([self._total()])
+        self._paint_progress()
+        self.query_one("#export-text", Block).show(self._results(self.pane_cells))
+        words = self._alert()
+        alert = [Content.assemble((literal(words, 400), "$accent"))] if words else []
+        self.query_one("#export-alert", Block).show(alert)
+
+    def _paint_progress(self) -> None:
+        status, line = self.status, self.query_one(ProgressLine)
         line.set_class(not (self.live or self._asked), "-nothing")
-        if self.live and status is not None:
-            words = STAGES.get(status.stage, one_line(status.stage, 40))
-            told = status.stage_text or progress_words(
-                status.stage_done, status.stage_total, status.stage_unit
-            )
-            done = status.stage_done / status.stage_total if status.stage_total > 0 else None
-            text = f"{words}: {one_line(told, 80)}" if told else words
-            line.show(done, text, duration_words(status.seconds) if done is None else None)
+        if status is not None and status.live:
+            told = one_line(status.stage_text or doing.amount(status), 80)
+            line.show(*doing.at_stage(status, f": {told}" if told else ""))
         elif self._asked:
             line.show(None, "Starting a worker", "")
-        self._paint_results(marks.check)
 
     def _paint_about(self) -> None:
         """What the format under the cursor is."""
@@ -253,7 +199,7 @@ class RunExportScreen(Screen[None]):
             else ""
         )
         words = f"{info.title}: {info.summary}{more}."
-        self.query_one("#export-about", Static).update(Content.assemble((literal(words), "$text-muted")))
+        self.query_one("#export-about", Block).show([Content.assemble((literal(words), "$text-muted"))])
 
     @on(OptionList.OptionHighlighted, "#formats")
     def _moved(self, event: OptionList.OptionHighlighted) -> None:
@@ -279,47 +225,29 @@ class RunExportScreen(Screen[None]):
         need = sum(self.expected_bytes(f) or 0 for f in self.ticked)
         return self.free_bytes is not None and need > self.free_bytes
 
-    def _paint_results(self, check: str) -> None:
-        pane = self.query_one("#export-results", VerticalScroll)
-        width = max(20, pane.scrollable_content_region.width or self.size.width - 4)
+    def _results(self, width: int) -> list[Content]:
+        """What went wrong, if anything did; then what is there, or what the formats are for."""
         lines: list[Content] = []
-        status = self.status
+        status, done = self.status, self.done()
         if self.refused is not None:
             lines += [*result.error(self.refused, width), Content("")]
         elif status is not None and status.card is not None and not status.live and not self._asked:
             lines += [*result.card(status.card, width), Content("")]
-        done = ordered(self.story.exports.values())
         if done:
-            lines += result.exports(self.run, done, self._uses(), self.use_at, width)
-        else:
-            lines += [Content.assemble((line, "$text-muted")) for line in wrapped(self._explain(), width)]
-        content = Content("\n").join(lines)
-        if content.plain != self._drawn:
-            self._drawn = content.plain
-            self.query_one("#export-text", Static).update(content)
-        alert = self.query_one("#export-alert", Static)
-        words = self.said
+            return lines + result.exports(self.run, done, self.uses(), self.use_at, width)
+        return lines + [Content.assemble((line, "$text-muted")) for line in wrapped(self._explain(), width)]
+
+    def _alert(self) -> str:
+        """What the last action did; else a warning that is about exports."""
         warning = self.story.warning
-        if (
-            not words
-            and warning is not None
-            and warning.code.startswith(("export", "gguf", "llama", "merge"))
-        ):
-            words = " ".join(part for part in (warning.what, warning.why, warning.fix) if part)
-        alert.set_class(not words, "-nothing")
-        alert.update(Content.assemble((literal(words, 400), "$accent")))
+        about = warning is not None and warning.code.startswith(("export", "gguf", "llama", "merge"))
+        return self.said or (in_full(warning) if warning is not None and about else "")
 
     def _explain(self) -> str:
         return (
             "The adapter alone is small, and needs the base model beside it. A GGUF is one file with everything in it, for Ollama, "
             "LM Studio and llama.cpp: Q8_0 is half of F16 and as good as exact. Merged is a folder for Transformers and vLLM."
         )
-
-    def _uses(self) -> list[result.Use]:
-        return result.uses(self.run, self.known.recipe, ordered(self.story.exports.values()))
-
-    def on_resize(self, event: textual_events.Resize) -> None:
-        self.call_after_refresh(self.paint)
 
     # ── Actions ──
 
@@ -364,26 +292,6 @@ class RunExportScreen(Screen[None]):
         self.finetui.shown_run = self.run
         self.finetui.in_background(f"export {self.run.id}", lambda: export(self.run, formats), done, failed)
         self.paint()
-
-    def action_turn(self, by: int) -> None:
-        self.use_at += by
-        self.paint()
-
-    def action_page(self, by: int) -> None:
-        pane = self.query_one("#export-results", VerticalScroll)
-        (pane.scroll_page_down if by > 0 else pane.scroll_page_up)(animate=False)
-
-    def action_copy(self) -> None:
-        ways = self._uses()
-        if not ways:
-            return
-
-        def done(words: str) -> None:
-            self.said = words
-            self.paint()
-
-        self.app.copy_to_clipboard(ways[self.use_at % len(ways)].command)
-        self.finetui.in_background(f"copy {self.run.id}", lambda: copy_commands(self.run, ways), done)
 
     def action_back(self) -> None:
         self.dismiss(None)
