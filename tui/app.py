@@ -11,7 +11,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -28,9 +27,7 @@ from ..core.recipe import STEPS, Recipe
 from .looking import Looking
 from .theme import (
     ANSI,
-    DARK,
     HORIZONTAL_BREAKPOINTS,
-    LIGHT,
     VERTICAL_BREAKPOINTS,
     choose_glyphs,
     register_themes,
@@ -42,8 +39,6 @@ if TYPE_CHECKING:
     from ..core.runs.warm import Warm
 
 T = TypeVar("T")
-INNER = ("choice", "checklist", "rail", "form")
-"""Bindings of single widgets, whose ids start so, are no commands of the palette."""
 SNAPSHOT_SECONDS = 2.0
 SAVE_AFTER_SECONDS = 0.4
 RESTORE = b"\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[<u\x1b[?1049l\x1b[?25h"
@@ -375,35 +370,9 @@ class FinetuiApp(App[int], inherit_bindings=False):
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """Every action of the screen in front, and the ways to go."""
-        seen: set[str] = set()
-        for active in screen.active_bindings.values():
-            binding = active.binding
-            if (
-                not binding.id
-                or not binding.description
-                or binding.id.split(".")[0] in INNER
-                or binding.action in seen
-            ):
-                continue
-            seen.add(binding.action)
-            run = partial(self.run_action, binding.action, active.node)
-            key = self.get_key_display(binding)
-            yield SystemCommand(binding.description, f"{binding.tooltip or 'On this screen'} ({key})", run)
-        if getattr(screen, "step", ""):
-            for step in STEPS:
-                if step != getattr(screen, "step", ""):
-                    yield SystemCommand(
-                        f"Go to {STEP_NAMES[step]}", "Another step; nothing is lost", partial(self.go, step)
-                    )
-            yield SystemCommand("Go home", "Runs, lessons, checks", self.go_home)
-        yield SystemCommand("Learn", "What fine-tuning is, in a few pages", self.open_learn)
-        yield SystemCommand("Doctor", "Check this machine", self.open_doctor)
-        for theme, words in (
-            (DARK, "Dark colours"),
-            (LIGHT, "Light colours"),
-            (ANSI, "The terminal's own 16 colours"),
-        ):
-            yield SystemCommand(words, "Theme", partial(setattr, self, "theme", theme.name))
+        from .palette import commands
+
+        return commands(self, screen)
 
     def open_learn(self) -> None:
         """Shows the primer."""
