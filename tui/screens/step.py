@@ -22,7 +22,7 @@ from ...core.fields import fields as declared_fields
 from ...core.recipe import STEPS
 from ..theme import glyphs
 from ..widgets import explain
-from ..widgets.explain import Explain
+from ..widgets.explain import Brief, Explain
 from ..widgets.footer import Footer
 from ..widgets.form import FieldRow, Fold, Form
 from ..widgets.gauges import LineGauges, SideGauges, outlook
@@ -124,7 +124,7 @@ class StepScreen(Screen[None]):
                     yield from self.compose_before()
                     yield Form(basic, advanced, values, self.step in self.wizard.unfolded)
                     yield from self.compose_after()
-                yield Static(id="brief", markup=False)
+                yield Brief(id="brief")
                 with Horizontal(id="estimates"):
                     yield LineGauges(id="line-gauges")
                 with Horizontal(id="foot"):
@@ -140,7 +140,6 @@ class StepScreen(Screen[None]):
     def on_mount(self) -> None:
         self.wizard.visited.add(self.step)
         self._explained: str = ""
-        self._under: tuple[Content, ...] = ()
         self._shown: dict[str, object] = {}
         self.finetui.changed.subscribe(self, self._changed)
         for spec in (*self.form.basic, *self.form.advanced):
@@ -234,7 +233,8 @@ class StepScreen(Screen[None]):
     def _explain(self, spec: FieldSpec, value: Any, fact: str) -> None:
         self.query_one(Explain).show(explain.full(spec, value, fact))
         levels = (explain.full, explain.compact, explain.brief)
-        self._under = (*(level(spec, value, fact) for level in levels), explain.briefest(spec))
+        under = (*(level(spec, value, fact) for level in levels), explain.briefest(spec))
+        self.query_one(Brief).offer(under)
         self.call_after_refresh(self.fit)
 
     def used_rows(self) -> int:
@@ -246,25 +246,13 @@ class StepScreen(Screen[None]):
 
     def fit(self) -> None:
         """The explanation under the form takes the room that the form leaves: all of it, or its first two lines."""
-        box = self.query_one("#brief", Static)
-        if not self.is_attached or not box.display or not self._under:
+        if not self.is_attached:
             return
-        main = self.query_one("#main", VerticalScroll)
-        pad = box.gutter.height
-        room = main.size.height + box.outer_size.height - self.used_rows() - pad - 1
-        width = max(10, main.size.width - 2)
-        least = 1 if self.size.height < 20 else 2
-        room, lines, content = max(least, room), 0, self._under[-1]
-        for content in self._under:
-            lines = sum(max(1, len(line.wrap(width))) for line in content.split("\n", allow_blank=True))
-            if lines <= room:
-                break
-        height = max(least, min(lines, room)) + pad
-        if height != box.outer_size.height:
-            box.styles.height = height
-        self.once(
-            "brief", (self._shown.get("explanation"), self._under.index(content)), lambda: box.update(content)
-        )
+        box, main = self.query_one(Brief), self.query_one("#main", VerticalScroll)
+        if not box.display:
+            return
+        room = main.size.height + box.outer_size.height - self.used_rows() - box.gutter.height - 1
+        box.fit(room, least=1 if self.size.height < 20 else 2, width=max(10, main.size.width - 2))
 
     def explain_content(self) -> Content | None:
         """The full explanation of the field in focus, for the help."""

@@ -1,8 +1,9 @@
-"""The pane that explains the field that has the focus."""
+"""The explanation of the field that has the focus: at the right, or under the form."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from textual.app import ComposeResult
@@ -108,3 +109,32 @@ class Explain(VerticalScroll, can_focus=False):
         """Replace the explanation and start at its top."""
         self.query_one("#explain-text", Static).update(content)
         self.scroll_home(animate=False)
+
+
+class Brief(Static):
+    """The explanation under the form, as long as the room there allows."""
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id, markup=False)
+        self._levels: tuple[Content, ...] = ()
+        self._shown: Content | None = None
+
+    def offer(self, levels: Sequence[Content]) -> None:
+        """Takes an explanation in several lengths, the longest first. `fit` shows one of them."""
+        self._levels = tuple(levels)
+
+    def fit(self, room: int, least: int, width: int) -> None:
+        """Shows the longest that fits in `room` lines of `width` cells, else the shortest in `least` lines."""
+        if not self._levels:
+            return
+        room, lines, content = max(least, room), 0, self._levels[-1]
+        for content in self._levels:
+            lines = sum(max(1, len(line.wrap(width))) for line in content.split("\n", allow_blank=True))
+            if lines <= room:
+                break
+        height = max(least, min(lines, room)) + self.gutter.height
+        if height != self.outer_size.height:
+            self.styles.height = height
+        if content is not self._shown:
+            self._shown = content
+            self.update(content)
