@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from .. import hub
 from ..errors import FinetuiError
 from ..recipe import DatasetSection
-from ..secrets import hub_token
+from ..secrets import hub_token, redact
 from ..text import one_line
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ def opened(section: DatasetSection, *, streaming: bool = False) -> IterableDatas
 
     hub.quiet()
     token = hub_token() or False
+    refusal = None if hub.is_offline() else _refusal(section.source)
+    if refusal is not None and (streaming or refusal.code in ("hub-not-found", "hub-gated")):
+        raise refusal
     try:
         found = load_dataset(
             section.source, name=section.config, split=section.split, streaming=streaming, token=token
@@ -40,9 +43,26 @@ def opened(section: DatasetSection, *, streaming: bool = False) -> IterableDatas
         if section.split not in splits:
             raise _choose(section, "split", section.split, splits) from error
         raise
+    except OSError as error:
+        if refusal is not None:  # nothing in the cache either
+            raise refusal from error
+        raise
     rows = found if streaming else found.to_iterable_dataset()
     assert isinstance(rows, IterableDataset)
     return rows.decode(False) if rows.features is not None else rows
+
+
+def _refusal(source: str) -> FinetuiError | None:
+    """Why the hub does not give the dataset `source`, asked once: `datasets` asks for half a minute, and then guesses."""
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi(endpoint=hub.endpoint(), token=hub_token() or False).dataset_info(
+            source, timeout=hub.TIMEOUT_SECONDS
+        )
+    except Exception as error:  # the edge of huggingface_hub
+        return hub.card(error, source, "dataset")
+    return None
 
 
 def _choose(section: DatasetSection, noun: str, asked: str | None, there: Sequence[str]) -> FinetuiError:
@@ -60,7 +80,7 @@ def _choose(section: DatasetSection, noun: str, asked: str | None, there: Sequen
 
 def card(error: Exception, source: str) -> FinetuiError:
     """The card for what `datasets` raised over the hub dataset `source`."""
-    from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
+    from datasets.exceptions import DataFilesNotFoundError, DatasetGenerationError, DatasetNotFoundError
 
     text = str(error)
     if "gated" in text.lower():
@@ -86,4 +106,11 @@ def card(error: Exception, source: str) -> FinetuiError:
         )
     if isinstance(error, DatasetNotFoundError):
         return hub.not_found_card(source, "dataset")
+    if isinstance(error, DatasetGenerationError) or type(error).__module__.startswith("pyarrow"):
+        return FinetuiError(
+            f"The rows of {one_line(source, 100)} cannot be read.",
+            one_line(redact(str(error.__cause__ or error)), 300),
+            "A file of it is damaged or cut off: choose another dataset, or download and mend it.",
+            code="dataset-broken",
+        )
     return found
