@@ -17,9 +17,10 @@ import pyarrow.parquet
 import pytest
 
 from finetui.core.runs import state, store
-from finetui.core.runs.events import DatasetReady, Ended, Warned, read_all
+from finetui.core.runs.events import DatasetReady, Ended, Exported, Progress, Sample, Warned, read_all
 from finetui.tui.commands import exits
 from tests.hub_server import Hub, running
+from tests.tui import recorded
 from tests.worker import tiny
 
 TOKEN = "hf_canaryOnTheCommandLine"
@@ -265,3 +266,24 @@ def test_hub_model_and_hub_dataset_train(place: Place, hub: Hub) -> None:
     assert [event.reason for event in events if isinstance(event, Ended)] == ["completed"]
     assert not [event for event in events if isinstance(event, Warned)]
     place.no_token()
+
+
+def test_a_hostile_run_is_told_literally(place: Place) -> None:
+    recording = recorded.new().started().ready().train(1, 2, every=0)
+    recording.add(
+        Warned("odd", NASTY, NASTY, NASTY),
+        Progress("load", 1, 2, NASTY, NASTY),
+        Sample(0, 0, NASTY, NASTY, NASTY),
+        Exported("adapter", NASTY, 1, command=NASTY),
+        Ended("train", "failed", 60.0, f"The end: {NASTY}", f"why {NASTY}", f"fix {NASTY}", "run-failed"),
+    )
+    literal = "[/ [@click=app.quit]x[/]"
+    runs = place.finetui("runs")
+    assert runs.returncode == exits.OK and f"The end: {literal}" in runs.stdout
+    attached = place.finetui("attach", "last", "--plain")
+    assert attached.returncode == exits.FAILED
+    for label in ("warning", "sample", "export", "failed"):
+        line = [line for line in attached.stdout.splitlines() if line.startswith(label)][-1]
+        assert literal in line, line
+    for words in (("runs", "--json"), ("attach", "last", "--json")):
+        assert "@click" in place.finetui(*words).stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from pathlib import Path
 
 from .. import secrets, text
@@ -17,6 +18,13 @@ _NETWORK = (
     "OfflineModeIsEnabled",
     "LocalEntryNotFoundError",
 )
+
+
+_WRITE_FAILED = re.compile(
+    r"No space left on device|os error (27|28|122)\b|inline_container\.cc.*(unexpected pos|failed writing)",
+    re.S,
+)
+"""What safetensors (in Rust) and torch.save (in C++) say where the disk takes no more."""
 
 
 def _chain(error: BaseException) -> list[BaseException]:
@@ -95,7 +103,7 @@ def _memory(error: BaseException, kind: str, said: str, recipe: Recipe | None) -
             "Free some space, then resume the run: its last whole checkpoint is untouched.",
             code="no-space",
         )
-    if "No space left on device" in said or "os error 28" in said:
+    if _WRITE_FAILED.search(said):
         return FinetuiError(
             "The disk is full.",
             "No space was left while writing the run.",

@@ -13,11 +13,12 @@ from textual.pilot import Pilot
 from finetui.core import paths
 from finetui.core.draft import Draft
 from finetui.core.recipe import DatasetSection, ModelSection, Recipe
-from finetui.core.runs import store
+from finetui.core.runs import events, store
 from finetui.tui.app import FinetuiApp
 from finetui.tui.modals.card import ErrorCard
 from finetui.tui.screens.step import StepScreen
 from tests.hub_server import Hub, running
+from tests.tui import recorded
 from tests.tui.driving import SIZES, at_step, press, seen, type_over, until, wizard
 from tests.worker import tiny
 
@@ -311,3 +312,45 @@ async def test_hostile_names_and_rows_are_shown_and_not_obeyed(
         assert "[@click=app.quit]x[$primary]" in said
         await begun(app, pilot, Recipe(model=ModelSection(source=str(tmp_path / f"no {MARKUP}"))), "model")
         assert f"no {MARKUP}" in await refused(app, pilot, "model")
+
+
+@both_sizes
+async def test_a_hostile_run_is_shown_and_not_obeyed(size: tuple[int, int]) -> None:
+    """Its name, its log, its samples and the card of its end, on Home, on the dashboard and on the error's card."""
+    recording = recorded.new().started().ready().train(1, 3, every=0)
+    recording.add(
+        events.Started("train", 1, 0.0, NASTY, NASTY),
+        events.Progress("load", 1, 2, "rows", NASTY),
+        events.Sample(0, 0, NASTY, NASTY, NASTY),
+        events.Warned("odd", NASTY, NASTY, NASTY),
+        events.Ended(
+            "train", "failed", 60.0, f"The end: {NASTY}", f"why {NASTY}", f"fix {NASTY}", "run-failed"
+        ),
+    )
+    recording.run.log.write_bytes(f"{NASTY}\n{NASTY}\n".encode())
+    literal = "[/ [@click=app.quit]x[$primary]"
+    async with wizard(size) as (app, pilot):
+
+        async def click_all(where: str) -> None:
+            text = seen(app)
+            assert not any(bad in text for bad in "\x1b\x07\x9b\u202e"), where
+            lines = text.splitlines()
+            for y, line in enumerate(lines):
+                if "x[$" in line:
+                    await pilot.click(offset=(line.find("x[$"), y))
+                    await pilot.pause()
+                    assert app.is_running and app.return_value is None, where
+
+        await until(pilot, lambda: "failed" in seen(app), "for the run on Home")
+        await until(pilot, lambda: "[@click" in seen(app), "for its name")
+        assert not any(bad in seen(app) for bad in "\x1b\x07\x9b\u202e")
+        app.open_run(recording.run.path)
+        await until(pilot, lambda: literal in flat(seen(app)), "for the card of its end")
+        for key in ("1", "2", "3", "4", "5"):
+            await press(pilot, key)
+            await click_all(f"pane {key}")
+        await press(pilot, "2")
+        await until(pilot, lambda: literal in flat(seen(app)), "for the log")
+        await press(pilot, "question_mark")
+        await press(pilot, "escape")
+        assert app.is_running
