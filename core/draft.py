@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from . import atomic, paths
 from .errors import FinetuiError, RecipeError
-from .recipe import SECTIONS, FieldSpec, Recipe, field, fields, get
+from .fields import FieldSpec, field, fields, get
+from .recipe import SECTIONS, Recipe
 from .recipe_file import sentences
 
 _TRUE, _FALSE = ("true", "on", "yes"), ("false", "off", "no")

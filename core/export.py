@@ -205,14 +205,8 @@ class NextCommand:
     command: str
 
 
-_TRY_ADAPTER = (
-    "from peft import AutoPeftModelForCausalLM as M; from transformers import AutoTokenizer as T; import sys; "
-    "p = sys.argv[1]; t = T.from_pretrained(p); m = M.from_pretrained(p); "
-    "c = [dict(role='system', content=s) for s in sys.argv[3:]] + [dict(role='user', content=sys.argv[2])]; "
-    "x = t.apply_chat_template(c, add_generation_prompt=True, return_tensors='pt', return_dict=True); "
-    "y = m.generate(**x, max_new_tokens=200); "
-    "print(t.decode(y[0][x['input_ids'].shape[1]:], skip_special_tokens=True))"
-)
+ASK_SCRIPT = "ask.py"
+"""Beside an adapter or a merged model: a script that asks it a question."""
 
 
 def next_commands(
@@ -224,17 +218,13 @@ def next_commands(
     `system_prompt` that was trained is given along where the command can carry one.
     """
     quoted = shlex.quote(str(path))
+    ask = NextCommand("Ask it", shlex.join([sys.executable, str(path / ASK_SCRIPT), "Hello!"]))
     if format == "adapter":
-        words = [sys.executable, "-c", _TRY_ADAPTER, str(path), "Hello!"]
-        words += [system_prompt] if system_prompt else []
         vllm = ["vllm", "serve", base, "--enable-lora", "--lora-modules", f"{name}={path}"]
-        return (
-            NextCommand("Try it with PEFT", shlex.join(words)),
-            NextCommand("Serve it with vLLM", shlex.join(vllm)),
-        )
+        return (ask, NextCommand("Serve it with vLLM", shlex.join(vllm)))
     if format == "merged":
         vllm = ["vllm", "serve", str(path), "--served-model-name", name]
-        return (NextCommand("Serve it with vLLM", shlex.join(vllm)),)
+        return (ask, NextCommand("Serve it with vLLM", shlex.join(vllm)))
     modelfile = shlex.quote(str(path.parent / "Modelfile"))
     model = shlex.quote(name.lower())
     system = f" -sys {shlex.quote(system_prompt)}" if system_prompt else ""

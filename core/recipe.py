@@ -1,20 +1,15 @@
 """The Recipe: every decision of one fine-tune, in one strict, versioned model.
 
 A field is declared once, here, with its unit, bounds, default, one-line help and longer explanation. The screens,
-the command line's help, the JSON schema and the docs are generated from these declarations (`fields`, `field`).
+the command line's help, the JSON schema and the docs are generated from these declarations, through `fields.py`.
 Reading and writing the YAML stands in `recipe_file.py`.
 """
 
 from __future__ import annotations
 
-import types
-import typing
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import annotated_types
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from pydantic.fields import FieldInfo
 
 VERSION = 1
 """The newest recipe version that this finetui reads and writes."""
@@ -27,7 +22,6 @@ DEMO = "demo"
 
 TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
-Kind = Literal["int", "float", "text", "flag", "choice", "choices"]
 TargetModule = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 ExportFormat = Literal[
     "adapter", "merged", "gguf_f16", "gguf_q8_0", "gguf_q6_k", "gguf_q5_k_m", "gguf_q4_k_m", "gguf_q3_k_m"
@@ -435,96 +429,6 @@ class Recipe(Section):
         return self.training.batch_size * self.training.gradient_accumulation_steps
 
 
-@dataclass(frozen=True)
-class FieldSpec:
-    """One declared field, as screens and help texts need it. `path` is `section.name`."""
-
-    path: str
-    title: str
-    help: str
-    explain: str
-    unit: str
-    advanced: bool
-    kind: Kind
-    default: Any
-    optional: bool
-    choices: tuple[str, ...] = ()
-    minimum: float | None = None
-    maximum: float | None = None
-    minimum_excluded: bool = False
-
-    @property
-    def section(self) -> str:
-        return self.path.split(".")[0]
-
-    @property
-    def allowed(self) -> str:
-        """What the field takes, in words."""
-        if self.kind == "flag":
-            return "true or false"
-        if self.kind == "choice":
-            return "one of " + ", ".join(self.choices)
-        if self.kind == "choices":
-            return "some of " + ", ".join(self.choices)
-        if self.kind == "text":
-            return "text"
-        noun = "a whole number" if self.kind == "int" else "a number"
-        if self.minimum is None or self.maximum is None:
-            return noun
-        low = f"above {self.minimum:g}" if self.minimum_excluded else f"from {self.minimum:,.10g}"
-        up_to = "up" if self.minimum_excluded else ""
-        return f"{noun} {low} {up_to}".rstrip() + f" to {self.maximum:,.10g}"
-
-
-def _unwrap(annotation: Any) -> tuple[Any, bool]:
-    """The annotation without `None` and `Annotated`, and whether None was allowed."""
-    optional = False
-    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
-        inner = [a for a in typing.get_args(annotation) if a is not type(None)]
-        optional, annotation = True, inner[0]
-    if typing.get_origin(annotation) is Annotated:
-        annotation = typing.get_args(annotation)[0]
-    return annotation, optional
-
-
-def _spec(section: str, name: str, info: FieldInfo) -> FieldSpec:
-    annotation, optional = _unwrap(info.annotation)
-    choices: tuple[str, ...] = ()
-    kind: Kind
-    if typing.get_origin(annotation) is Literal:
-        kind, choices = "choice", tuple(str(a) for a in typing.get_args(annotation))
-    elif typing.get_origin(annotation) is tuple:
-        kind, choices = "choices", tuple(typing.get_args(typing.get_args(annotation)[0]))
-    else:
-        kinds: dict[Any, Kind] = {bool: "flag", int: "int", float: "float", str: "text"}
-        kind = kinds[annotation]
-    low = high = None
-    excluded = False
-    for constraint in info.metadata:
-        if isinstance(constraint, annotated_types.Ge):
-            low = float(constraint.ge)  # type: ignore[arg-type]
-        elif isinstance(constraint, annotated_types.Gt):
-            low, excluded = float(constraint.gt), True  # type: ignore[arg-type]
-        elif isinstance(constraint, annotated_types.Le):
-            high = float(constraint.le)  # type: ignore[arg-type]
-    extra: dict[str, Any] = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-    return FieldSpec(
-        path=f"{section}.{name}",
-        title=info.title or name,
-        help=info.description or "",
-        explain=str(extra.get("explain", "")),
-        unit=str(extra.get("unit", "")),
-        advanced=bool(extra.get("advanced", False)),
-        kind=kind,
-        default=info.default,
-        optional=optional,
-        choices=choices,
-        minimum=low,
-        maximum=high,
-        minimum_excluded=excluded,
-    )
-
-
 SECTIONS: dict[str, type[Section]] = {
     "model": ModelSection,
     "dataset": DatasetSection,
@@ -532,25 +436,3 @@ SECTIONS: dict[str, type[Section]] = {
     "training": TrainingSection,
     "export": ExportSection,
 }
-
-_SPECS: dict[str, FieldSpec] = {
-    f"{section}.{name}": _spec(section, name, info)
-    for section, model in SECTIONS.items()
-    for name, info in model.model_fields.items()
-}
-
-
-def fields(section: str | None = None) -> tuple[FieldSpec, ...]:
-    """All declared fields in order, or those of one step."""
-    return tuple(s for s in _SPECS.values() if section is None or s.section == section)
-
-
-def field(path: str) -> FieldSpec:
-    """The field at `section.name`. Raises KeyError for any other path."""
-    return _SPECS[path]
-
-
-def get(recipe: Recipe, path: str) -> Any:
-    """The recipe's value at `section.name`."""
-    section, name = path.split(".")
-    return getattr(getattr(recipe, section), name)

@@ -18,7 +18,8 @@ from pydantic import ValidationError
 
 from . import atomic
 from .errors import FinetuiError, RecipeError
-from .recipe import SECTIONS, STEPS, VERSION, Recipe, field
+from .fields import field
+from .recipe import SECTIONS, STEPS, VERSION, Recipe
 from .text import one_line
 
 MAX_BYTES = 1_000_000

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from textual.timer import Timer
 
 from ..core.errors import FinetuiError
-from ..core.recipe import DatasetSection, fields
+from ..core.fields import fields
+from ..core.recipe import DatasetSection
 
 if TYPE_CHECKING:
     from ..core.model import ModelFacts

@@ -9,9 +9,10 @@ from pydantic import ValidationError
 
 from ..core.draft import Draft
 from ..core.errors import FinetuiError
-from ..core.recipe import DEMO, STEPS, FieldSpec, Recipe
-from ..core.recipe import field as declared
-from ..core.recipe import fields as declared_fields
+from ..core.fields import FieldSpec
+from ..core.fields import field as declared
+from ..core.fields import fields as declared_fields
+from ..core.recipe import DEMO, STEPS, Recipe
 
 if TYPE_CHECKING:
     from ..core.dataset import DatasetFacts

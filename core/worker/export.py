@@ -184,6 +184,7 @@ class _Work:
         elif format == "merged":
             made = self.folder / "merged"
             self._merge(made)
+            self._write_ask_script(made)
         else:
             made = self._gguf(info)
         target = self.run.exports / format
@@ -212,7 +213,13 @@ class _Work:
             if file.is_file() and not file.is_symlink() and file.suffix in _ADAPTER_FILES:
                 shutil.copyfile(file, made / file.name)
         verify.adapter(made)
+        self._write_ask_script(made)
         return made
+
+    def _write_ask_script(self, folder: Path) -> None:
+        shutil.copyfile(Path(__file__).with_name("ask_script.py"), folder / export_step.ASK_SCRIPT)
+        if self.recipe.dataset.system_prompt:
+            (folder / "system_prompt.txt").write_text(self.recipe.dataset.system_prompt, encoding="utf-8")
 
     def _merge(self, target: Path) -> None:
         try:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from finetui.core.draft import Draft
 from finetui.core.errors import RecipeError
-from finetui.core.recipe import Recipe, fields, get
+from finetui.core.fields import fields, get
+from finetui.core.recipe import Recipe
 
 from .test_recipe_file import RECIPES
 

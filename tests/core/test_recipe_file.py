@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from finetui.core import recipe_file
 from finetui.core.errors import FinetuiError, RecipeError
-from finetui.core.recipe import SECTIONS, FieldSpec, Recipe, fields
+from finetui.core.fields import FieldSpec, fields
+from finetui.core.recipe import SECTIONS, Recipe
 
 PRINTABLE = st.text(st.characters(exclude_categories=["C"], include_characters="\n\t"), max_size=40)
 

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field
 
 import psutil
+
 from finetui.core import recipe_file
 from finetui.core.demo.recipe import demo_recipe
 from finetui.core.recipe import Recipe
@@ -56,7 +57,9 @@ class Recording:
             file.write(line)
         return self
 
-    def started(self, pid: int | None = None, job: str = "train", create_time: float | None = None) -> Recording:
+    def started(
+        self, pid: int | None = None, job: str = "train", create_time: float | None = None
+    ) -> Recording:
         """A worker's signature: that of `pid`, or of a process that has gone."""
         alive = pid is not None
         made = create_time if create_time is not None else psutil.Process(pid).create_time() if alive else 1.0
@@ -109,30 +112,65 @@ class Recording:
 def step(n: int, total: int, loss: float | None = None) -> events.Step:
     """A step of a run that learns."""
     value = loss if loss is not None else 0.33 + 2.2 * math.exp(-n / 14) + 0.12 * math.sin(n * 2.3)
-    return events.Step(n, total, n * 1.75 / 74, value, 1e-3 * (1 - n / max(1, total)), 0.6 + 0.2 * math.sin(n), n * 720, n * 270, 251.5, 1.1)
+    return events.Step(
+        n,
+        total,
+        n * 1.75 / 74,
+        value,
+        1e-3 * (1 - n / max(1, total)),
+        0.6 + 0.2 * math.sin(n),
+        n * 720,
+        n * 270,
+        251.5,
+        1.1,
+    )
 
 
 def device(n: int) -> events.Device:
     """A reading of a machine without a GPU."""
     run = int((1.2 + 0.5 * min(1, n / 20)) * GIB)
+    others = int(2.3 * GIB)
     return events.Device(
-        "cpu", "CPU", int(23.5 * GIB), run, int(2.3 * GIB), host_used_bytes=run + int(2.3 * GIB), host_total_bytes=int(23.5 * GIB),
-        cpu_percent=88 + 10 * math.sin(n / 3), disk_free_bytes=51 * GIB,
-    )  # fmt: skip
+        "cpu",
+        name="CPU",
+        total_bytes=int(23.5 * GIB),
+        used_bytes=run + others,
+        run_bytes=run,
+        others_bytes=others,
+        host_used_bytes=run + others,
+        host_total_bytes=int(23.5 * GIB),
+        cpu_percent=88 + 10 * math.sin(n / 3),
+        disk_free_bytes=51 * GIB,
+    )
 
 
 def gpu(n: int) -> events.Device:
     """A reading of one with a GPU."""
     return events.Device(
-        "cuda:0", "NVIDIA GeForce RTX 4090", 24 * GIB, int(7.4 * GIB), int(3.1 * GIB), int(7.0 * GIB), int(7.5 * GIB),
-        97.0 - n % 5, 64.0, 341.0, 450.0, 11 * GIB, 64 * GIB, 12.0, 800 * GIB,
-    )  # fmt: skip
+        "cuda:0",
+        name="NVIDIA GeForce RTX 4090",
+        total_bytes=24 * GIB,
+        used_bytes=int(10.5 * GIB),
+        run_bytes=int(7.4 * GIB),
+        others_bytes=int(3.1 * GIB),
+        reserved_bytes=int(7.0 * GIB),
+        peak_reserved_bytes=int(7.5 * GIB),
+        utilization_percent=97.0 - n % 5,
+        temperature_celsius=64.0,
+        power_watts=341.0,
+        power_limit_watts=450.0,
+        host_used_bytes=11 * GIB,
+        host_total_bytes=64 * GIB,
+        cpu_percent=12.0,
+        disk_free_bytes=800 * GIB,
+    )
 
 
 def samples(n: int) -> tuple[events.Sample, ...]:
     """The three prompts, answered."""
     return tuple(
-        events.Sample(n, i, prompt, BASE if n == 0 else ANSWERS[i], ANSWERS[i]) for i, prompt in enumerate(PROMPTS)
+        events.Sample(n, i, prompt, BASE if n == 0 else ANSWERS[i], ANSWERS[i])
+        for i, prompt in enumerate(PROMPTS)
     )
 
 
@@ -147,4 +185,6 @@ def new(recipe: Recipe | None = None) -> Recording:
 def sleeper() -> subprocess.Popen[bytes]:
     """A process that lives until its parent ends it, to stand for a worker."""
     code = "import sys; sys.stdin.read()"
-    return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, start_new_session=True, env=dict(os.environ))
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, start_new_session=True, env=dict(os.environ)
+    )

@@ -276,7 +276,7 @@ def test_init_check_and_fields(cli: Cli) -> None:
     assert cli("recipe", "init", "--demo", "--force").code == 0
     assert json.loads(cli("recipe", "schema").out)["type"] == "object"
     listed = json.loads(cli("recipe", "fields", "--json").out)
-    from finetui.core.recipe import fields
+    from finetui.core.fields import fields
 
     assert [f["path"] for f in listed] == [spec.path for spec in fields()]
     assert "lora.rank=16" in cli("recipe", "fields", "lora").out

@@ -8,7 +8,8 @@ import pytest
 
 from finetui.core.demo.recipe import demo_recipe
 from finetui.core.errors import RecipeError
-from finetui.core.recipe import FieldSpec, Recipe, fields, get
+from finetui.core.fields import FieldSpec, fields, get
+from finetui.core.recipe import Recipe
 from finetui.core.recipe_file import parse
 from finetui.tui.commands.recipes import changed, commented
 

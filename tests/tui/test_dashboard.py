@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +24,7 @@ from finetui.tui.modals.quit import QuitModal
 from finetui.tui.screens.home import HomeScreen
 from finetui.tui.screens.run import RunScreen
 from finetui.tui.screens.run_export import RunExportScreen
+from finetui.tui.widgets.dashboard.feed import SLICE, Feed
 
 from . import recorded
 from .driving import SIZES, press, seen, until
@@ -48,7 +51,9 @@ def worker() -> Iterator[subprocess.Popen[bytes]]:
 
 
 @asynccontextmanager
-async def shown(recording: Recording, size: tuple[int, int] = (80, 24)) -> AsyncIterator[tuple[FinetuiApp, Pilot[Any], RunScreen]]:
+async def shown(
+    recording: Recording, size: tuple[int, int] = (80, 24)
+) -> AsyncIterator[tuple[FinetuiApp, Pilot[Any], RunScreen]]:
     """The wizard, attached to the run, with all of its history read."""
     app = FinetuiApp(attach=recording.run.path)
     async with app.run_test(size=size, notifications=True) as pilot:
@@ -64,7 +69,9 @@ async def caught_up(pilot: Pilot[Any], screen: RunScreen, recording: Recording) 
 
     def there() -> bool:
         status = screen.status
-        return screen.caught_up and (recording.seq == 0 or (status is not None and status.last_ts == recording.clock))
+        return screen.caught_up and (
+            recording.seq == 0 or (status is not None and status.last_ts == recording.clock)
+        )
 
     await until(pilot, there, "for the newest event")
     await pilot.pause()
@@ -73,7 +80,9 @@ async def caught_up(pilot: Pilot[Any], screen: RunScreen, recording: Recording) 
 def flat(app: FinetuiApp) -> str:
     """What is on the screen, column after column, as one line with single spaces."""
     lines = seen(app).splitlines()
-    columns = [w.region for w in app.screen.query("#run-rail, #run-centre, #run-side") if w.display and w.region.area]
+    columns = [
+        w.region for w in app.screen.query("#run-rail, #run-centre, #run-side") if w.display and w.region.area
+    ]
     parts = [lines[0], lines[-1]]
     for region in columns or [app.screen.region]:
         parts += [line[region.x : region.right] for line in lines[region.y : region.bottom]]
@@ -84,13 +93,17 @@ def flat(app: FinetuiApp) -> str:
 
 
 @both_sizes
-async def test_a_newcomer_sees_what_happens_before_training(worker: subprocess.Popen[bytes], size: tuple[int, int]) -> None:
+async def test_a_newcomer_sees_what_happens_before_training(
+    worker: subprocess.Popen[bytes], size: tuple[int, int]
+) -> None:
     recording = recorded.new().started(worker.pid).add(events.Progress("start", text="importing Unsloth"))
     async with shown(recording, size) as (app, pilot, screen):
         text = flat(app)
         assert "starting" in text and "Importing Unsloth" in text and "10 to 40 seconds" in text
         assert "Turning rows into tokens" in text  # what is to come
-        recording.add(events.Progress("load", text="weights"), events.Progress("tokenize", 3200, 20000, "rows"))
+        recording.add(
+            events.Progress("load", text="weights"), events.Progress("tokenize", 3200, 20000, "rows")
+        )
         await caught_up(pilot, screen, recording)
         assert "3,200/20,000 rows" in flat(app)
         recording.add(events.Progress("sample", 1, 3, "prompts"))
@@ -137,7 +150,11 @@ async def test_the_estimate_of_the_time_left_is_never_negative(worker: subproces
 
 async def test_nan_torn_unknown_and_foreign_lines_do_no_harm(worker: subprocess.Popen[bytes]) -> None:
     recording = recorded.new().started(worker.pid).ready().train(1, 5, every=0)
-    recording.add(recorded.step(6, 74, math.nan), recorded.step(7, 74, math.inf), events.Unknown("coach", {"line": "hello"}))
+    recording.add(
+        recorded.step(6, 74, math.nan),
+        recorded.step(7, 74, math.inf),
+        events.Unknown("coach", {"line": "hello"}),
+    )
     recording.raw(b"\xff\xfenot json\n").raw(b'{"seq": 1}\n').raw(b"[" * 5000 + b"\n")
     recording.train(8, 9, every=0)
     recording.raw(b'{"v":1,"seq":99999,"ts":1')
@@ -150,7 +167,9 @@ async def test_nan_torn_unknown_and_foreign_lines_do_no_harm(worker: subprocess.
 
 async def test_a_missing_reading_is_a_dash_and_no_zero(worker: subprocess.Popen[bytes]) -> None:
     recording = recorded.new().started(worker.pid).ready().train(1, 3, every=0)
-    recording.add(events.Device("cuda:0", "NVIDIA H100", total_bytes=80 * recorded.GIB, reserved_bytes=9 * recorded.GIB))
+    recording.add(
+        events.Device("cuda:0", "NVIDIA H100", total_bytes=80 * recorded.GIB, reserved_bytes=9 * recorded.GIB)
+    )
     async with shown(recording, (120, 36)) as (app, _, _screen):
         text = flat(app)
         assert "— busy" in text or re.search(r"H100 —", text)
@@ -165,7 +184,15 @@ async def test_the_gpu_pane_tells_whose_memory_it_is(worker: subprocess.Popen[by
         screen.paint()
         await _.pause()
         text = flat(app)
-        for part in ("RTX 4090", "97 % busy", "7.4 of 24.0 GiB", "others 3.1", "free 13.5", "peak 7.5", "64 °C · 341 of 450 W"):
+        for part in (
+            "RTX 4090",
+            "97 % busy",
+            "7.4 of 24.0 GiB",
+            "others 3.1",
+            "free 13.5",
+            "peak 7.5",
+            "64 °C · 341 of 450 W",
+        ):
             assert part in text, part
         assert re.search(r"predicted \d", text)
 
@@ -198,16 +225,30 @@ async def test_a_long_run_is_taken_in_slices_and_keys_are_heard(worker: subproce
         assert isinstance(screen, RunScreen)
         await press(pilot, "tab")
         assert screen.tab == "Log"
-        taken: list[int] = []
-
-        def look() -> bool:
-            taken.append(len(screen.story.curves.steps))
-            return screen.caught_up and "step 50,000/100,000" in seen(app)
-
-        await until(pilot, look, "for the whole history")
+        await until(
+            pilot, lambda: screen.caught_up and "step 50,000/100,000" in seen(app), "for the whole history"
+        )
         held = screen.story.curves.steps
         assert held[-1] == 50_000 and len(held) > 3_000
-        assert max(b - a for a, b in zip(taken, taken[1:], strict=False)) <= 20_000
+
+
+async def test_news_come_in_slices() -> None:
+    recording = recorded.new()
+    recording.add(*(recorded.step(n, 20_000) for n in range(1, 12_001)))
+    feed = Feed(recording.run).start()
+    try:
+        counts: list[int] = []
+        deadline = time.monotonic() + 60
+        while sum(counts) < 12_000 and time.monotonic() < deadline:
+            news = feed.take()
+            if news.records:
+                counts.append(len(news.records))
+                assert news.more == (sum(counts) < 12_000)
+            else:
+                await asyncio.sleep(0.01)
+        assert sum(counts) == 12_000 and max(counts) <= SLICE and len(counts) >= 3
+    finally:
+        feed.stop()
 
 
 async def test_a_resume_that_goes_back_rewrites_the_curve(worker: subprocess.Popen[bytes]) -> None:
@@ -236,7 +277,12 @@ async def test_panes_charts_and_samples_by_keys(worker: subprocess.Popen[bytes])
         for name in ("Learning rate", "Gradient norm", "Loss"):
             await press(pilot, "c")
             assert name in flat(app)
-        for name, shows in (("Log", "Evaluation"), ("Machine", "Disk free"), ("Recipe", "Learning rate"), ("Samples", "Prompt")):
+        for name, shows in (
+            ("Log", "Evaluation"),
+            ("Machine", "Disk free"),
+            ("Recipe", "Sequence length"),
+            ("Samples", "Prompt"),
+        ):
             await press(pilot, "tab")
             await pilot.pause()
             assert screen.tab == name and f"‹{name}›" in flat(app)
@@ -294,11 +340,20 @@ async def test_a_finished_demo_shows_its_score_and_what_to_do_next(size: tuple[i
         for _ in range(12):
             shown_text += flat(app)
             await press(pilot, "pagedown")
-        for part in (*recorded.PROMPTS, "256.6 MiB → 138.1 MiB", "256.6 MiB → 20.9 MiB", "ollama create demo"):
+        for part in (
+            *recorded.PROMPTS,
+            "256.6 MiB → 138.1 MiB",
+            "256.6 MiB → 20.9 MiB",
+            "ollama create demo",
+        ):
             assert part[:40] in shown_text, part
         await press(pilot, "y")
         written = recording.run.exports / "commands.sh"
-        await until(pilot, lambda: written.exists() and "commands.sh" in flat(app) or "Copied" in flat(app), "for the copy")
+        await until(
+            pilot,
+            lambda: written.exists() and "commands.sh" in flat(app) or "Copied" in flat(app),
+            "for the copy",
+        )
         assert app.clipboard.startswith("ollama create demo")
         assert "ollama create demo -f exports/gguf_q8_0/Modelfile && ollama run demo" in written.read_text()
         assert not screen.check_action("stop", ()) and not screen.check_action("resume", ())
@@ -308,7 +363,11 @@ async def test_a_finished_demo_shows_its_score_and_what_to_do_next(size: tuple[i
 async def test_a_failed_run_shows_its_card_and_the_way_back(size: tuple[int, int]) -> None:
     why = "The run needed more than the 24.0 GiB of the card; other programs hold 3.1 GiB of it."
     recording = recorded.new().started().ready().train(1, 41, every=0)
-    recording.add(events.Ended("train", "failed", 60.0, "The GPU's memory ran out.", why, "Halve the batch size.", "gpu-memory"))
+    recording.add(
+        events.Ended(
+            "train", "failed", 60.0, "The GPU's memory ran out.", why, "Halve the batch size.", "gpu-memory"
+        )
+    )
     async with shown(recording, size) as (app, pilot, screen):
         text = flat(app)
         assert "The GPU's memory ran out." in text and "Halve the batch size." in text and "failed" in text
@@ -379,7 +438,9 @@ async def test_cancel_stays(worker: subprocess.Popen[bytes], place: str) -> None
 
 
 async def test_nothing_is_asked_once_the_run_has_ended() -> None:
-    recording = recorded.new().started().ready().train(1, 5, every=0).add(events.Ended("train", "completed", 9.0))
+    recording = (
+        recorded.new().started().ready().train(1, 5, every=0).add(events.Ended("train", "completed", 9.0))
+    )
     async with shown(recording) as (app, pilot, _):
         await press(pilot, "q")
         await until(pilot, lambda: app.return_code == 0, "for the end")
@@ -398,4 +459,4 @@ async def test_export_opens_over_the_finished_run() -> None:
         await press(pilot, "e")
         assert isinstance(app.screen, RunExportScreen)
         await press(pilot, "escape")
-        assert isinstance(app.screen, RunScreen)
+        await until(pilot, lambda: isinstance(app.screen, RunScreen), "for the run again")

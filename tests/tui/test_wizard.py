@@ -9,7 +9,8 @@ import pytest
 
 from finetui.core.draft import Draft
 from finetui.core.errors import FinetuiError
-from finetui.core.recipe import STEPS, FieldSpec, Recipe, fields
+from finetui.core.fields import FieldSpec, fields
+from finetui.core.recipe import STEPS, Recipe
 from finetui.tui.modals.card import ErrorCard
 from finetui.tui.modals.help import HelpModal
 from finetui.tui.screens.step import StepScreen

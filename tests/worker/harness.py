@@ -80,7 +80,9 @@ def start(job: str, run: RunFolder, *rest: str) -> subprocess.Popen[bytes]:
             cwd=run.path,
             start_new_session=True,
         )
-    atexit.register(worker.kill)  # a test that failed half-way leaves nothing at work; a dead one is not touched
+    atexit.register(
+        worker.kill
+    )  # a test that failed half-way leaves nothing at work; a dead one is not touched
     return worker
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from finetui.core import recipe as recipes
+from finetui.core import fields as declared
 from finetui.core.errors import FinetuiError
 from finetui.core.recipe import Recipe
 from finetui.core.runs.events import Checkpoint, Evaluation, Step
@@ -69,7 +69,7 @@ def test_no_field_is_forgotten() -> None:
         "training.sample_count",  # test_train
         "export.formats",
     }
-    names = {f.path for f in recipes.fields()}
+    names = {f.path for f in declared.fields()}
     assert {p for p in names if p.split(".")[1] in CHANGED} | elsewhere == names
 
 

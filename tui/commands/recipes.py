@@ -45,7 +45,7 @@ def changed(recipe: Recipe, settings: list[str] | None) -> Recipe:
 
     from ...core.draft import Draft
     from ...core.errors import RecipeError
-    from ...core.recipe import fields
+    from ...core.fields import fields
 
     draft = Draft(recipe)
     known = ("name", *(spec.path for spec in fields()))
@@ -94,7 +94,7 @@ def read(source: str) -> tuple[Recipe, Path]:
 def commented(recipe: Recipe) -> str:
     """`recipe` as YAML with each field's help above it. Reads back as the same recipe."""
     from ...core import recipe_file
-    from ...core.recipe import field
+    from ...core.fields import field
 
     rows: list[str] = []
     section = ""
@@ -198,7 +198,8 @@ def list_fields(
     """List every field: its default, what it takes, what it does."""
     import textwrap
 
-    from ...core.recipe import SECTIONS, FieldSpec, fields
+    from ...core.fields import FieldSpec, fields
+    from ...core.recipe import SECTIONS
 
     if section is not None and section not in SECTIONS:
         raise usage(

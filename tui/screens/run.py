@@ -292,7 +292,7 @@ class RunScreen(Screen[None]):
 
     def paint(self) -> None:
         """Shows the present state everywhere; what did not change is not sent again."""
-        if not self.is_attached or not self.is_mounted:
+        if not self.is_attached or not self.query(Header):  # an answer may come while it closes
             return
         self._paint_header()
         self._paint_rail()
@@ -408,7 +408,9 @@ class RunScreen(Screen[None]):
             ]
             line.show(1.0 if status.state == "completed" else share, word)
         elif status.stage == "train" and status.total_steps:
-            at = f" {status.step:,}/{status.total_steps:,}" if self.size.width < 60 else ""  # the header has no room
+            at = (
+                f" {status.step:,}/{status.total_steps:,}" if self.size.width < 80 else ""
+            )  # the header has no room
             line.show(status.step / status.total_steps, f"Training{at}")
         else:
             words = STAGES.get(status.stage, one_line(status.stage, 40))
@@ -468,7 +470,9 @@ class RunScreen(Screen[None]):
             if tail:
                 lines += [Content(""), Content.assemble(("worker.log", "bold $text-muted")), *tail]
         elif self.tab == "Machine":
-            lines = panes.machine(story, self.predicted_bytes(), min(width, 70))
+            lines = panes.machine(
+                story, self.predicted_bytes(), min(width, 70), compact=self.size.height < 30
+            )
         elif self.tab == "Recipe":
             lines = panes.settings(self.known.recipe, width, str(self.run.recipe))
         else:

@@ -203,12 +203,12 @@ class RunExportScreen(Screen[None]):
 
     def paint(self) -> None:
         """Shows the present state."""
-        if not self.is_attached or not self.is_mounted:
+        if not self.is_attached or not self.query(Header):  # an answer may come while it closes
             return
         marks, status = glyphs(), self.status
         header = self.query_one(Header)
         header.show_place((status.name if status else "") or self.run.id[16:], "export")
-        header.show_machine(self.finetui.machine_line())
+        header.show_machine(self.finetui.looking.machine_line())
         base = self.base_bytes()
         head = (
             f"The base model has {bytes_words(base)}."
@@ -247,7 +247,11 @@ class RunExportScreen(Screen[None]):
         """What the format under the cursor is."""
         at = self.query_one("#formats", Menu).highlighted
         info = FORMATS[tuple(FORMATS)[at or 0]]
-        more = "; llama.cpp's quantizer makes it, and is fetched once if it is not here" if info.needs_llama_cpp else ""
+        more = (
+            "; llama.cpp's quantizer makes it, and is fetched once if it is not here"
+            if info.needs_llama_cpp
+            else ""
+        )
         words = f"{info.title}: {info.summary}{more}."
         self.query_one("#export-about", Static).update(Content.assemble((literal(words), "$text-muted")))
 
@@ -258,7 +262,7 @@ class RunExportScreen(Screen[None]):
 
     def _total(self) -> Content:
         marks = glyphs()
-        chosen = [f for f in FORMATS if f in self.ticked]
+        chosen: list[ExportFormat] = [f for f in FORMATS if f in self.ticked]
         if not chosen:
             return Content.assemble(("Space ticks a format, Enter exports.", "$text-muted"))
         known = [size for f in chosen if (size := self.expected_bytes(f)) is not None]
@@ -330,7 +334,7 @@ class RunExportScreen(Screen[None]):
     def action_tick(self) -> None:
         at = self.query_one("#formats", Menu).highlighted
         if at is not None:
-            self.ticked ^= {tuple(FORMATS)[at]}
+            self.ticked.symmetric_difference_update((tuple(FORMATS)[at],))
             self.said = ""
             self.paint()
 

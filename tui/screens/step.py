@@ -16,9 +16,10 @@ from textual.widget import Widget
 from textual.widgets import Button, Input, Static
 
 from ...core.errors import FinetuiError
-from ...core.recipe import STEPS, FieldSpec
-from ...core.recipe import field as declared
-from ...core.recipe import fields as declared_fields
+from ...core.fields import FieldSpec
+from ...core.fields import field as declared
+from ...core.fields import fields as declared_fields
+from ...core.recipe import STEPS
 from ..theme import glyphs
 from ..widgets import explain
 from ..widgets.explain import Explain

@@ -10,7 +10,7 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from ...core.recipe import FieldSpec
+from ...core.fields import FieldSpec
 from ..theme import glyphs
 from .form import value_words
 from .text import literal

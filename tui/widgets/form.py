@@ -15,7 +15,7 @@ from textual.reactive import reactive
 from textual.widget import Widget
 from textual.widgets import Static
 
-from ...core.recipe import FieldSpec
+from ...core.fields import FieldSpec
 from ..theme import glyphs
 from .controls import ChecklistControl, ChoiceControl, Edited, TextControl
 from .text import clip, literal

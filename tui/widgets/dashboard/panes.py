@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from textual.content import Content
 
+from ....core.fields import fields as declared_fields
 from ....core.recipe import Recipe
-from ....core.recipe import fields as declared_fields
 from ....core.runs.state import RunStatus
 from ....core.text import bytes_words, count_words, duration_words, one_line
 from ...theme import glyphs
@@ -93,8 +93,9 @@ def machine_line(story: Story, predicted_bytes: int | None, width: int) -> list[
     return flowing(parts, width, 1)
 
 
-def machine(story: Story, predicted_bytes: int | None, width: int, history_rows: int = 2) -> list[Content]:
+def machine(story: Story, predicted_bytes: int | None, width: int, compact: bool = False) -> list[Content]:
     """The machine as a pane: how busy it is, whose its memory is, heat and power, host and disk."""
+    history_rows = 1 if compact else 2
     device, marks = story.device, glyphs()
     if device is None:
         return [Content.assemble(("The first reading comes once Unsloth is imported.", "$text-muted"))]
@@ -121,7 +122,8 @@ def machine(story: Story, predicted_bytes: int | None, width: int, history_rows:
         others=(others or 0) / GIB,
         predicted=None if predicted_bytes is None else predicted_bytes / GIB,
     )
-    lines.append(Content(""))
+    if not compact:
+        lines.append(Content(""))
     right = f"{_gib(run)} of {_gib(total)} GiB"
     lines.append(
         spread([("GPU memory" if gpu else "Memory", "$text-muted")], [(right, "$foreground")], width)
@@ -220,7 +222,7 @@ def settings(recipe: Recipe | None, width: int, path: str) -> list[Content]:
     """The recipe: what differs from the defaults first, then the rest."""
     if recipe is None:
         return [Content.assemble(("The recipe cannot be read.", "$text-muted"))]
-    from ....core.recipe import get
+    from ....core.fields import get
 
     changed: list[Content] = []
     same: list[Content] = []

@@ -43,7 +43,9 @@ def uses(run: RunFolder, recipe: Recipe | None, exports: Sequence[Exported]) -> 
         title = "Use it"
         more: list[Use] = []
         if info is not None and recipe is not None and path.is_relative_to(run.path.resolve()):
-            ways = next_commands(info.format, path, recipe.name, recipe.model.source, recipe.dataset.system_prompt)
+            ways = next_commands(
+                info.format, path, recipe.name, recipe.model.source, recipe.dataset.system_prompt
+            )
             title = ways[0].title
             more = [Use(export.format, way.title, way.command) for way in ways]
         if export.command:
@@ -76,7 +78,9 @@ def error(found: FinetuiError, width: int) -> list[Content]:
     """The three texts of an error."""
     marks = glyphs()
     lines = [
-        Content.assemble((f"{marks.cross} " if index == 0 else "  ", "bold $error"), (line, "bold $text-error"))
+        Content.assemble(
+            (f"{marks.cross} " if index == 0 else "  ", "bold $error"), (line, "bold $text-error")
+        )
         for index, line in enumerate(wrapped(found.what or "The run ended.", width - 2))
     ]
     lines += [Content.assemble("  ", (line, "$foreground")) for line in wrapped(found.why, width - 2)]
@@ -97,7 +101,9 @@ def score_table(score: Scored, width: int) -> list[Content]:
     label = 16
     lines = [
         Content.assemble((head, "$text-muted")),
-        Content.assemble(" " * label, ("base".rjust(column), "$text-muted"), ("tuned".rjust(column), "bold $success")),
+        Content.assemble(
+            " " * label, ("base".rjust(column), "$text-muted"), ("tuned".rjust(column), "bold $success")
+        ),
     ]
     for title, base, tuned in (
         ("valid JSON", score.base.valid, score.tuned.valid),
@@ -121,13 +127,19 @@ def examples(score: Scored, width: int) -> list[Content]:
     rows = 4 if half >= 34 else 6
     wide = width >= 48
     if wide and score.examples:
-        head: list[Run] = [("base answers".ljust(half + 2), "bold $text-muted"), ("tuned answers", "bold $success")]
+        head: list[Run] = [
+            ("base answers".ljust(half + 2), "bold $text-muted"),
+            ("tuned answers", "bold $success"),
+        ]
         lines += [Content(""), Content.assemble(*head)]
     for index, example in enumerate(score.examples[:3]):
         lines += [] if wide and not index else [Content("")]
         lines += [Content.assemble((line, "$foreground")) for line in wrapped(example.prompt, width, 2)]
         if wide:
-            left, right = wrapped(example.base, half, rows) or ["(nothing)"], wrapped(example.tuned, half, rows) or ["(nothing)"]
+            left, right = (
+                wrapped(example.base, half, rows) or ["(nothing)"],
+                wrapped(example.tuned, half, rows) or ["(nothing)"],
+            )
             lines += side_by_side(left, right, half, ("$text-muted", "$success"))
         else:
             lines += hanging("base", example.base, width, "$text-muted", cells=6, most=3)
@@ -141,8 +153,12 @@ def sizes(done: Sequence[Exported], ways: Sequence[Use], chosen: int, width: int
     lines: list[Content] = []
     for export in done:
         before = f"{bytes_words(export.base_bytes)} {marks.right} " if export.base_bytes else ""
-        lines.append(Content.assemble((f"{marks.check} ", "$success"), (title_of(export.format), "$foreground")))
-        lines.append(Content.assemble((f"  {before}", "$text-muted"), (bytes_words(export.bytes), "bold $foreground")))
+        lines.append(
+            Content.assemble((f"{marks.check} ", "$success"), (title_of(export.format), "$foreground"))
+        )
+        lines.append(
+            Content.assemble((f"  {before}", "$text-muted"), (bytes_words(export.bytes), "bold $foreground"))
+        )
     if ways:
         way = ways[chosen % len(ways)]
         lines += [Content(""), Content.assemble((way.title, "bold $accent"), ("   y copies", "$text-muted"))]
@@ -150,20 +166,35 @@ def sizes(done: Sequence[Exported], ways: Sequence[Use], chosen: int, width: int
     return lines
 
 
-def exports(run: RunFolder, done: Sequence[Exported], ways: Sequence[Use], chosen: int, width: int) -> list[Content]:
+def exports(
+    run: RunFolder, done: Sequence[Exported], ways: Sequence[Use], chosen: int, width: int
+) -> list[Content]:
     """Each export with its size before and after, and the command of the chosen way to use one."""
     marks = glyphs()
     lines: list[Content] = []
     for export in done:
-        size = f"{bytes_words(export.base_bytes)} {marks.right} {bytes_words(export.bytes)}" if export.base_bytes else bytes_words(export.bytes)
+        size = (
+            f"{bytes_words(export.base_bytes)} {marks.right} {bytes_words(export.bytes)}"
+            if export.base_bytes
+            else bytes_words(export.bytes)
+        )
         title = title_of(export.format)
-        lines.append(Content.assemble((f"{marks.check} ", "$success"), (title.ljust(17), "bold $foreground"), (size, "$foreground")))
+        lines.append(
+            Content.assemble(
+                (f"{marks.check} ", "$success"), (title.ljust(17), "bold $foreground"), (size, "$foreground")
+            )
+        )
         lines += hanging("", literal(str(run.path / Path(export.path)), 400), width, "$text-muted", cells=2)
     if ways:
         way = ways[chosen % len(ways)]
-        head: list[Run] = [(f"{way.title}", "bold $accent"), (f" with the {title_of(way.format)}", "$text-muted")]
+        head: list[Run] = [
+            (f"{way.title}", "bold $accent"),
+            (f" with the {title_of(way.format)}", "$text-muted"),
+        ]
         if len(ways) > 1:
-            head.append((f"   {marks.previous} {chosen % len(ways) + 1} of {len(ways)} {marks.next}", "$accent"))
+            head.append(
+                (f"   {marks.previous} {chosen % len(ways) + 1} of {len(ways)} {marks.next}", "$accent")
+            )
         head.append(("   y copies", "$text-muted"))
         lines += [Content(""), Content.assemble(*head)]
         lines += [Content.assemble((line, "$foreground on $surface")) for line in wrapped(way.command, width)]
@@ -177,7 +208,9 @@ def summary(story: Story, status: RunStatus, width: int) -> list[Content]:
     verb = {"completed": "Completed", "stopped": "Stopped"}.get(status.state, status.state.capitalize())
     parts = [f"{verb}{took}."]
     if step is not None and curves.losses:
-        parts.append(f"Loss {number(curves.losses[0])} at the start, {number(story.smoothed_loss)} at the end, over {step.step:,} steps.")
+        parts.append(
+            f"Loss {number(curves.losses[0])} at the start, {number(story.smoothed_loss)} at the end, over {step.step:,} steps."
+        )
     first, last = story.first_evaluation, story.evaluation
     if first is not None and last is not None and first is not last:
         parts.append(f"On held-out rows {number(first.loss)}, then {number(last.loss)}.")

@@ -40,7 +40,9 @@ class TabLine(Widget):
 
     def on_click(self, event: events.Click) -> None:
         offset = event.get_content_offset(self)
-        for at, words, name in self._places() if offset is not None else ():
+        if offset is None:
+            return
+        for at, words, name in self._places():
             if at <= offset.x < at + len(words) + 2:
                 self.post_message(self.Chosen(name))
 

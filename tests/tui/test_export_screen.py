@@ -1,0 +1,180 @@
+"""Exports of a run that has learned something."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+
+from finetui.core.export import FORMATS
+from finetui.core.runs import events, manifest, state
+from finetui.tui.app import FinetuiApp
+from finetui.tui.screens.run import RunScreen
+from finetui.tui.screens.run_export import RunExportScreen
+
+from . import recorded
+from .driving import SIZES, press, seen, until
+from .recorded import Recording
+
+both_sizes = pytest.mark.parametrize("size", SIZES, ids=["80x24", "120x36"])
+
+
+@pytest.fixture(autouse=True)
+def _own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FINETUI_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FINETUI_NO_WARM", "1")
+
+
+@asynccontextmanager
+async def exporting(
+    recording: Recording, size: tuple[int, int] = (80, 24)
+) -> AsyncIterator[tuple[FinetuiApp, Pilot[Any], RunExportScreen]]:
+    """The export screen over the run, all known."""
+    app = FinetuiApp(attach=recording.run.path)
+    async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: isinstance(app.screen, RunScreen) and app.screen.caught_up, "for the run")
+        below = app.screen
+        assert isinstance(below, RunScreen)
+        await until(pilot, lambda: below.known.recipe is not None, "for the recipe")
+        await press(pilot, "e")
+        screen = app.screen
+        assert isinstance(screen, RunExportScreen)
+        await until(pilot, lambda: screen.caught_up and screen.free_bytes is not None, "for the history")
+        await pilot.pause()
+        yield app, pilot, screen
+
+
+def flat(app: FinetuiApp) -> str:
+    return " ".join(seen(app).split())
+
+
+@both_sizes
+async def test_formats_with_sizes_and_what_is_there_already(size: tuple[int, int]) -> None:
+    recording = recorded.new().started().ready().train(1, 74).finished()
+    async with exporting(recording, size) as (app, pilot, screen):
+        text = flat(app)
+        for info in FORMATS.values():
+            assert info.title in text
+        assert "The base model has 256.6 MiB" in text
+        assert "✓ 138.1 MiB" in text and "✓ 20.9 MiB" in text
+        assert re.search(r"GGUF F16 .*~2\d\d\.\d MiB", text) and re.search(
+            r"GGUF Q4_K_M .*~\d+\.\d MiB", text
+        )
+        assert "256.6 MiB → 138.1 MiB" in text and "ollama create demo" in text
+        assert screen.ticked == set()  # all that was asked for is there
+        for _ in range(3):
+            await press(pilot, "down")
+        await until(
+            pilot,
+            lambda: "llama.cpp's quantizer" in flat(app) or "GGUF Q8_0:" in flat(app),
+            "for the explanation",
+        )
+
+
+async def test_ticking_adds_up_and_nothing_ticked_starts_nothing() -> None:
+    recording = recorded.new().started().ready().train(1, 74).finished()
+    async with exporting(recording) as (app, pilot, screen):
+        before = state.status(recording.run)
+        await press(pilot, "enter")
+        assert "Nothing is ticked yet" in flat(app)
+        await press(pilot, "space")
+        assert screen.ticked == {"merged"} and "1 ticked" in flat(app) and "free" in flat(app)
+        await press(pilot, "space")
+        assert screen.ticked == set()
+        assert state.status(recording.run) == before and not recording.run.manifest.exists()
+
+
+async def test_too_little_space_is_said_before_anything_starts() -> None:
+    recording = recorded.new().started().ready().train(1, 74).finished()
+    async with exporting(recording) as (app, pilot, screen):
+        await press(pilot, "space")
+        screen.free_bytes = 1024
+        await press(pilot, "enter")
+        assert "too little space" in flat(app) and not recording.run.manifest.exists()
+
+
+async def test_an_export_that_cannot_be_done_ends_in_a_card_and_can_be_tried_again() -> None:
+    """A real worker, on a run whose adapter is not there."""
+    recording = recorded.new().started().ready().train(1, 3, every=0)
+    recording.add(events.Checkpoint(3, "checkpoints/checkpoint-3"), events.Ended("train", "completed", 9.0))
+    async with exporting(recording) as (app, pilot, screen):
+        assert screen.ticked == {"adapter"}
+        await press(pilot, "enter")
+        await until(pilot, lambda: manifest.read(recording.run) is not None, "for the worker")
+        await until_long(
+            pilot,
+            lambda: screen.status is not None and screen.status.job == "export" and not screen.status.live,
+        )
+        await until(pilot, lambda: "✗" in flat(app), "for the card")
+        assert (
+            screen.status is not None and screen.status.state == "failed" and screen.status.card is not None
+        )
+        assert screen.status.card.what.split()[0] in flat(app)
+        assert screen.check_action("start", ())
+        await press(pilot, "escape")
+        assert isinstance(app.screen, RunScreen)
+
+
+async def until_long(pilot: Pilot[Any], check: Any) -> None:
+    """As `until`, for what a worker does: its imports alone take long on a busy machine."""
+    for _ in range(8):
+        try:
+            await until(pilot, check, "for the worker")
+            return
+        except AssertionError:
+            continue
+    await until(pilot, check, "for the worker")
+
+
+async def test_progress_of_an_export_and_its_result() -> None:
+    worker = recorded.sleeper()
+    try:
+        recording = recorded.new().started().ready().train(1, 10, every=0)
+        recording.add(
+            events.Checkpoint(10, "checkpoints/checkpoint-10"), events.Ended("train", "completed", 9.0)
+        )
+        async with exporting(recording) as (app, pilot, screen):
+            recording.started(worker.pid, "export").add(
+                events.Progress("export", 1, 4, "steps", "GGUF Q8_0: converting")
+            )
+            await until(pilot, lambda: "Exporting: GGUF Q8_0: converting" in flat(app), "for the progress")
+            assert "25 %" in flat(app) and not screen.check_action("start", ())
+            recording.add(
+                events.Exported(
+                    "gguf_q8_0",
+                    "exports/gguf_q8_0/demo.gguf",
+                    144_811_200,
+                    269_060_552,
+                    9.0,
+                    "ollama run [demo]",
+                ),
+                events.Ended("export", "completed", 12.0),
+            )
+            await until(
+                pilot, lambda: "256.6 MiB → 138.1 MiB" in flat(app) and not screen.live, "for the result"
+            )
+            assert "ollama run [demo]" in flat(app)
+            await press(pilot, "y")
+            await until(pilot, lambda: "commands.sh" in flat(app), "for the copy")
+            assert app.clipboard == "ollama run [demo]"
+    finally:
+        assert worker.stdin is not None
+        worker.stdin.close()
+        worker.wait(60)
+
+
+@both_sizes
+async def test_small_and_large_terminals(size: tuple[int, int]) -> None:
+    recording = recorded.new().started().ready().train(1, 74).finished()
+    async with exporting(recording, size) as (app, pilot, _):
+        for width, height in ((40, 10), (60, 20), (200, 60)):
+            await pilot.resize_terminal(width, height)
+            await pilot.pause()
+            last = seen(app).splitlines()[-1]
+            assert "?" in last and "q" in last
+            assert "GGUF" in seen(app) or "Adapter" in seen(app)
