@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -109,7 +110,9 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 def rows_with_images() -> bytes:
     """Twenty conversations as Parquet, as the hub keeps them: the column `picture` names files that are not there."""
-    rows = [row | {"picture": {"bytes": None, "path": "gone.png"}} for row in tiny.rows(20)]
+    rows: list[dict[str, Any]] = [
+        row | {"picture": {"bytes": None, "path": "gone.png"}} for row in tiny.rows(20)
+    ]
     rows[0]["messages"][0]["content"] = NASTY
     text = {"dtype": "string", "_type": "Value"}
     messages = {"feature": {"role": text, "content": text}, "_type": "List"}

@@ -22,7 +22,13 @@ def opened(section: DatasetSection, *, streaming: bool = False) -> IterableDatas
     (dataset-split) that lists what there is where the configuration or the split is not found, and whatever `datasets`
     raises; `card` makes a card of that.
     """
-    from datasets import IterableDataset, get_dataset_config_names, get_dataset_split_names, load_dataset
+    from datasets import (
+        Dataset,
+        IterableDataset,
+        get_dataset_config_names,
+        get_dataset_split_names,
+        load_dataset,
+    )
 
     hub.quiet()
     token = hub_token() or False
@@ -47,7 +53,7 @@ def opened(section: DatasetSection, *, streaming: bool = False) -> IterableDatas
         if refusal is not None:  # nothing in the cache either
             raise refusal from error
         raise
-    rows = found if streaming else found.to_iterable_dataset()
+    rows = found.to_iterable_dataset() if isinstance(found, Dataset) else found
     assert isinstance(rows, IterableDataset)
     return rows.decode(False) if rows.features is not None else rows
 

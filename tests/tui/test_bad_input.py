@@ -134,6 +134,7 @@ def nothing_started() -> bool:
 
 @both_sizes
 async def test_a_model_that_cannot_be_tuned(sources: Path, size: tuple[int, int]) -> None:
+    recipe = Recipe()
     async with wizard(size) as (app, pilot):
         for name, hints in some(MODELS, size):
             recipe = Recipe(name="mine", model=ModelSection(source=str(sources / name)))
