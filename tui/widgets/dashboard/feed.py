@@ -25,7 +25,7 @@ class News:
     status: state.RunStatus | None = None
     log: str | None = None
     more: bool = False
-    """Records are waiting; take again soon."""
+    """Records are waiting, or the history has not been read yet; take again soon."""
     trouble: str = ""
     """Why the files could not be read, this time."""
 
@@ -44,6 +44,7 @@ class Feed:
         self._status: state.RunStatus | None = None
         self._log: str | None = None
         self._trouble = ""
+        self._polled = False
         self._stopping = threading.Event()
         self._nudge = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="feed", daemon=True)
@@ -67,14 +68,20 @@ class Feed:
         with self._lock:
             count = min(SLICE, len(self._records))
             records = tuple(self._records.popleft() for _ in range(count))
-            news = News(records, self._status, self._log, bool(self._records), self._trouble)
+            news = News(records, self._status, self._log, bool(self._records) or not self._polled, self._trouble)
             self._status = self._log = None
             return news
 
     def _put(
-        self, records: list[Record], status: state.RunStatus | None, log: str | None, trouble: str = ""
+        self,
+        records: list[Record],
+        status: state.RunStatus | None,
+        log: str | None,
+        trouble: str = "",
+        polled: bool = True,
     ) -> None:
         with self._lock:
+            self._polled = polled
             self._records.extend(records)
             self._status = status or self._status
             self._log = log if log is not None else self._log
@@ -88,7 +95,7 @@ class Feed:
         while not self._stopping.is_set():
             try:
                 if first:
-                    self._put([], state.status(self.run), None)
+                    self._put([], state.status(self.run), None, polled=False)
                     first = False
                 records = follower.poll()
                 try:
