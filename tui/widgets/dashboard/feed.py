@@ -68,7 +68,9 @@ class Feed:
         with self._lock:
             count = min(SLICE, len(self._records))
             records = tuple(self._records.popleft() for _ in range(count))
-            news = News(records, self._status, self._log, bool(self._records) or not self._polled, self._trouble)
+            news = News(
+                records, self._status, self._log, bool(self._records) or not self._polled, self._trouble
+            )
             self._status = self._log = None
             return news
 
