@@ -113,7 +113,10 @@ def detect(rows: Sequence[Mapping[str, Any]]) -> Detection:
     sample = rows[:50]
     if not sample:
         raise FinetuiError(
-            "The dataset has no rows.", fix="Choose a file that holds examples.", code="dataset-empty"
+            "The dataset has no rows.",
+            "It was read to its end, and holds not a single example.",
+            "Choose one that holds examples.",
+            code="dataset-empty",
         )
     columns = _column_names(sample)
     votes: dict[Format, list[str]] = {}

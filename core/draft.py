@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,12 @@ class Draft:
             raise FinetuiError(
                 "The draft cannot be saved.",
                 f"{target}: {error.strerror or error}.",
-                "Your settings stay in this window. Free some space; the next change saves again.",
+                "Your settings stay in this window. "
+                + (
+                    "Free some space; the next change saves again."
+                    if error.errno in (errno.ENOSPC, errno.EDQUOT)
+                    else "Set FINETUI_HOME to a folder that you can write to."
+                ),
                 code="draft",
             ) from error
 

@@ -64,6 +64,8 @@ def inspect_folder(folder: Path, source: str, title: str) -> ModelFacts:
             "Copy the tokenizer files of the same model into the folder.",
             code="model-no-tokenizer",
         )
+    if "tokenizer.json" in names:
+        _check_end(folder / "tokenizer.json", shown)
     tied = figures.tied_embeddings if figures.tied_embeddings is not None else not weights.output_layer
     return ModelFacts(
         source=source,
@@ -82,7 +84,7 @@ def inspect_folder(folder: Path, source: str, title: str) -> ModelFacts:
         tied_embeddings=tied,
         dtype=weights.dtype if not figures.quantization else figures.dtype or weights.dtype,
         weights_bytes=weights.bytes,
-        chat_template=has_chat_template(folder, names),
+        chat_template=has_chat_template(folder, names, shown),
         cached=True,
         model_type=figures.model_type,
         quantization=figures.quantization,
@@ -358,6 +360,34 @@ def read_json(file: Path, shown: str) -> dict[str, Any]:
     return value
 
 
+def _check_end(file: Path, shown: str) -> None:
+    """Refuses a JSON object that is cut off, without reading all of it: a tokenizer may have tens of megabytes."""
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(64)
+            stream.seek(max(0, file.stat().st_size - 64))
+            end = stream.read()
+    except OSError as error:
+        raise FinetuiError(
+            f"{shown} is broken.",
+            f"{one_line(file.name, 80)} cannot be read: {error.strerror}.",
+            "Check its permissions.",
+            code="model-broken",
+        ) from error
+    if not start.strip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") or not end.rstrip().endswith(b"}"):
+        why = (
+            "is a Git LFS pointer, not the tokenizer."
+            if start.startswith(b"version ")
+            else "is empty or cut off."
+        )
+        raise FinetuiError(
+            f"{shown} is broken.",
+            f"{one_line(file.name, 80)} {why}",
+            "Run `git lfs pull` in the folder." if "LFS" in why else "Download that file again.",
+            code="model-broken",
+        )
+
+
 def has_tokenizer(names: Iterable[str]) -> bool:
     """Whether the files that make a tokenizer are among `names`."""
     found = set(names)
@@ -371,14 +401,14 @@ def has_tokenizer(names: Iterable[str]) -> bool:
     )
 
 
-def has_chat_template(folder: Path, names: Iterable[str]) -> bool:
-    """Whether the tokenizer in `folder` knows how a conversation is written."""
+def has_chat_template(folder: Path, names: Iterable[str], shown: str) -> bool:
+    """Whether the tokenizer in `folder` knows how a conversation is written.
+
+    Raises FinetuiError (model-broken) where its settings cannot be read.
+    """
     found = set(names)
     if found & {"chat_template.jinja", "chat_template.json", "additional_chat_templates"}:
         return True
     if "tokenizer_config.json" not in found:
         return False
-    try:
-        return bool(read_json(folder / "tokenizer_config.json", folder.name).get("chat_template"))
-    except FinetuiError:
-        return False
+    return bool(read_json(folder / "tokenizer_config.json", shown).get("chat_template"))

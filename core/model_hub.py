@@ -84,10 +84,10 @@ def _ask(repository: str, revision: str | None) -> ModelFacts:
                 "Choose a version that has one.",
                 code="model-no-tokenizer",
             )
-        template = has_chat_template(Path("."), names - {"tokenizer_config.json"})
+        template = has_chat_template(Path("."), names - {"tokenizer_config.json"}, title)
         if not template and "tokenizer_config.json" in names:
             file = _small_file(repository, "tokenizer_config.json", info.sha)
-            template = has_chat_template(file.parent, ("tokenizer_config.json",))
+            template = has_chat_template(file.parent, ("tokenizer_config.json",), title)
     except FinetuiError:
         raise
     except Exception as error:

@@ -31,6 +31,8 @@ ExportFormat = Literal[
 def _printable(text: str) -> str:
     if any(not (c.isprintable() or c in "\n\t") for c in text):
         raise ValueError("holds a control character")
+    if text.isspace():
+        raise ValueError("is nothing but white space")
     return text
 
 
@@ -72,8 +74,8 @@ class ModelSection(Section):
         "The model that you start from. It already speaks; you only teach it a new habit.\n"
         "demo is SmolLM2-135M-Instruct, a small model that trains on a laptop in minutes. Otherwise name a folder "
         "that holds config.json and safetensors, or the owner/name of a model on Hugging Face.\n"
-        "Take an instruct model for chat and tasks, above all with fewer than a thousand rows; a base model only "
-        "with more data.",
+        "Take an instruct model: it knows the turns of a conversation, and a few hundred rows are enough. A base model "
+        "that has no chat template cannot learn from conversations.",
         min_length=1,
         max_length=1000,
     )

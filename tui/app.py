@@ -24,6 +24,7 @@ from ..core import paths
 from ..core.draft import Draft
 from ..core.errors import FinetuiError
 from ..core.recipe import STEPS, Recipe
+from ..core.secrets import redact
 from .looking import Looking
 from .theme import (
     ANSI,
@@ -201,19 +202,19 @@ class FinetuiApp(App[int], inherit_bindings=False):
         """A card for an error that nobody foresaw."""
         return FinetuiError(
             "Something went wrong inside finetui.",
-            f"{type(error).__name__}: {error}"[:300],
+            redact(f"{type(error).__name__}: {error}")[:300],
             f"Your draft and your runs are safe. The details are in {self.log_path}.",
             code="unexpected",
         )
 
     def write_log(self, error: BaseException) -> None:
-        """Appends the traceback to finetui.log (0600)."""
+        """Appends the traceback to finetui.log (0600), tokens hidden."""
         with contextlib.suppress(OSError):
             paths.private_dir(self.log_path.parent)
             handle = os.open(self.log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             with os.fdopen(handle, "a", encoding="utf-8", errors="replace") as file:
                 file.write(time.strftime("%Y-%m-%d %H:%M:%S\n"))
-                file.write("".join(traceback.format_exception(error)) + "\n")
+                file.write(redact("".join(traceback.format_exception(error))) + "\n")
 
     def _handle_exception(self, error: Exception) -> None:
         """No traceback on the screen: it goes to the log, and finetui ends with words."""
@@ -273,14 +274,20 @@ class FinetuiApp(App[int], inherit_bindings=False):
                 self.show_error(trouble, lambda step=step: self.go(step))
                 return
         recipe, machine, warm = wizard.draft.recipe(), wizard.machine, self._warm
+        model_seen = wizard.model_facts is not None and not wizard.model_busy
+        dataset_seen = wizard.dataset_facts is not None and not wizard.dataset_busy
 
         def work() -> RunFolder:
-            from ..core import training
+            from ..core import dataset, model, training
             from ..core.runs import launch
 
             if machine is not None:
                 for _, problem in training.problems(recipe, machine):
                     raise problem
+            if not model_seen:  # started before the look was over
+                model.check_template(model.inspect(recipe.model.source, recipe.model.revision))
+            if not dataset_seen:
+                dataset.inspect(recipe.dataset)
             return launch.new(recipe, Path.cwd(), warm=warm)
 
         def done(run: RunFolder) -> None:

@@ -14,7 +14,7 @@ def demo_recipe() -> Recipe:
         dataset=DatasetSection(source=DEMO, evaluation_source=DEMO, system_prompt=SYSTEM_PROMPT),
         lora=LoraSection(rank=16, alpha=32, gradient_checkpointing=False),
         training=TrainingSection(
-            epochs=1.75, batch_size=8, learning_rate=1e-3, evaluate_every_steps=20, save_every_steps=40
+            epochs=1.4, batch_size=8, learning_rate=1e-3, evaluate_every_steps=20, save_every_steps=40
         ),
         export=ExportSection(formats=("adapter", "gguf_q8_0")),
     )

@@ -94,14 +94,23 @@ def create_time(pid: int) -> float:
 
 
 def check_disk(folder: Path, needed_bytes: int = MIN_FREE_BYTES) -> None:
-    """Raises FinetuiError (disk-full) where the file system of `folder` has less than `needed_bytes` left."""
+    """Raises FinetuiError: disk-full where the file system of `folder` has less than `needed_bytes` left, run-folder
+    where nothing can be written there."""
     from ..text import bytes_words
 
     existing = next((p for p in (folder, *folder.parents) if p.exists()), Path("/"))
     try:
-        free = shutil.disk_usage(existing).free
+        usage = shutil.disk_usage(existing)
     except OSError:
         return
+    if not usage.total or not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise FinetuiError(
+            "finetui cannot write where its runs go.",
+            f"{existing} is {'no folder' if not existing.is_dir() else 'not open to writing'}.",
+            "Set FINETUI_HOME to a folder that you can write to.",
+            code="run-folder",
+        )
+    free = usage.free
     if free < needed_bytes:
         raise FinetuiError(
             "There is too little space on the disk.",

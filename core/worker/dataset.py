@@ -14,7 +14,9 @@ from ..dataset import LoadedDataset, Turn
 from ..errors import FinetuiError
 from ..recipe import Recipe
 from ..runs.events import DatasetReady, Warned
+from . import failures, hub_rows
 from .chat import Chat, Encoded
+from .control import Stopped
 from .events import EventWriter
 
 CHUNK = 256
@@ -58,10 +60,15 @@ def load(recipe: Recipe, writer: EventWriter, check: Callable[[], None]) -> Load
     writer.progress("dataset", text="reading")
     if dataset_step.source_kind(section.source) != "hub":
         return dataset_step.load(section, recipe.training.seed, progress)
-    from datasets import load_dataset
-
-    table: Any = load_dataset(section.source, section.config, split=section.split)
-    return dataset_step.from_rows(table, section, recipe.training.seed, progress=progress)
+    try:
+        rows = hub_rows.opened(section)
+        return dataset_step.from_rows(rows, section, recipe.training.seed, progress=progress)
+    except (FinetuiError, Stopped):
+        raise
+    except Exception as error:  # the edge of `datasets`, which lets through what all its libraries raise
+        if failures.is_of_this_machine(error):
+            raise
+        raise hub_rows.card(error, section.source) from error
 
 
 def tokenize(chat: Chat, conversations: Sequence[Sequence[Turn]], progress: Callable[[int], None]) -> Tokens:

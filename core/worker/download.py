@@ -7,6 +7,10 @@ import os
 import threading
 from pathlib import Path
 
+from .. import hub
+from ..errors import FinetuiError
+from . import failures
+from .control import Stopped
 from .events import EventWriter
 
 WANTED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "LICENSE*")
@@ -25,8 +29,19 @@ def _size(folder: Path) -> int:
 def fetch(repo: str, revision: str | None, writer: EventWriter) -> Path:
     """The snapshot folder of `repo` at `revision`: safetensors, settings and tokenizer, no code and no pickles.
 
-    Raises what huggingface_hub raises; `failures.card` makes cards of it.
+    Raises FinetuiError (hub-offline and the others of `hub.card`), and OSError where the disk is full.
     """
+    try:
+        return _fetch(repo, revision, writer)
+    except (FinetuiError, Stopped):
+        raise
+    except Exception as error:  # the edge of huggingface_hub
+        if failures.is_of_this_machine(error):
+            raise
+        raise hub.card(error, repo, "model") from error
+
+
+def _fetch(repo: str, revision: str | None, writer: EventWriter) -> Path:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -43,7 +58,7 @@ def fetch(repo: str, revision: str | None, writer: EventWriter) -> Path:
             )
         ).absolute()
 
-    if os.environ.get("HF_HUB_OFFLINE") == "1":
+    if hub.is_offline():
         return snapshot(local=True)
     try:
         facts = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from pathlib import Path
 
 from .. import secrets, text
@@ -17,6 +18,13 @@ _NETWORK = (
     "OfflineModeIsEnabled",
     "LocalEntryNotFoundError",
 )
+
+
+_WRITE_FAILED = re.compile(
+    r"No space left on device|os error (27|28|122)\b|inline_container\.cc.*(unexpected pos|failed writing)",
+    re.S,
+)
+"""What safetensors (in Rust) and torch.save (in C++) say where the disk takes no more."""
 
 
 def _chain(error: BaseException) -> list[BaseException]:
@@ -50,9 +58,24 @@ def card(error: BaseException, log: Path, recipe: Recipe | None = None) -> Finet
     )
 
 
+def is_of_this_machine(error: BaseException) -> bool:
+    """Whether memory or disk ran out: a card about this machine then says more than one about the hub or the model."""
+    return any(_memory(one, type(one).__name__, str(one), None) is not None for one in _chain(error))
+
+
+def is_known(error: BaseException) -> bool:
+    """Whether `card` has a card of its own for `error`."""
+    return any(isinstance(one, FinetuiError) or _known(one, None) is not None for one in _chain(error))
+
+
 def _known(error: BaseException, recipe: Recipe | None) -> FinetuiError | None:
     kind, said = type(error).__name__, str(error)
-    return _memory(error, kind, said, recipe) or _hub(error, kind, said) or _data(error, kind, said)
+    return (
+        _memory(error, kind, said, recipe)
+        or _hub(error, kind, said)
+        or _precision(error, said)
+        or _data(error, kind, said)
+    )
 
 
 def _memory(error: BaseException, kind: str, said: str, recipe: Recipe | None) -> FinetuiError | None:
@@ -80,13 +103,17 @@ def _memory(error: BaseException, kind: str, said: str, recipe: Recipe | None) -
             "Free some space, then resume the run: its last whole checkpoint is untouched.",
             code="no-space",
         )
-    if "No space left on device" in said or "os error 28" in said:
+    if _WRITE_FAILED.search(said):
         return FinetuiError(
             "The disk is full.",
             "No space was left while writing the run.",
             "Free some space, then resume the run: its last whole checkpoint is untouched.",
             code="no-space",
         )
+    return None
+
+
+def _precision(error: BaseException, said: str) -> FinetuiError | None:
     if "bitsandbytes" in said.lower() or "bnb_4bit" in said or "4bit" in said.lower():
         return FinetuiError(
             "The model cannot be loaded in 4-bit.",
@@ -149,6 +176,19 @@ def _data(error: BaseException, kind: str, said: str) -> FinetuiError | None:
             code="dataset-format",
         )
     return None
+
+
+def not_loaded(error: BaseException, title: str) -> FinetuiError:
+    """The card for a model whose files look whole and yet do not load."""
+    why = last_line(error)
+    if "ignore_mismatched_sizes" in why or "size mismatch" in why:
+        why = "The shapes of its weights are not those that its config.json states."
+    return FinetuiError(
+        f"{text.one_line(title, 100)} does not load.",
+        why,
+        "A file of it may be damaged, cut off, or of another model: download it again, or choose another.",
+        code="model-broken",
+    )
 
 
 def no_chat_template() -> FinetuiError:

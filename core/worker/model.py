@@ -56,6 +56,7 @@ def resolve(recipe: Recipe, writer: EventWriter) -> Path:
             lambda *said: writer.progress("load", text=text.one_line(str(said[-1])))
         ).absolute()
     facts = model_step.inspect(source, recipe.model.revision)
+    model_step.check_template(facts)  # before gigabytes are fetched
     if facts.kind == "folder":
         return Path(source).expanduser().absolute()
     return download.fetch(source, recipe.model.revision, writer)
@@ -69,15 +70,25 @@ def load(recipe: Recipe, writer: EventWriter) -> Loaded:
     started = time.monotonic()
     folder = resolve(recipe, writer)
     writer.progress("load", text="weights")
-    base, tokenizer = FastLanguageModel.from_pretrained(
-        str(folder),
-        max_seq_length=recipe.model.max_length,
-        dtype=None,
-        load_in_4bit=recipe.model.precision == "4bit",
-        load_in_8bit=False,
-        full_finetuning=False,
-        trust_remote_code=False,
-    )
+    try:
+        base, tokenizer = FastLanguageModel.from_pretrained(
+            str(folder),
+            max_seq_length=recipe.model.max_length,
+            dtype=None,
+            load_in_4bit=recipe.model.precision == "4bit",
+            load_in_8bit=False,
+            full_finetuning=False,
+            trust_remote_code=False,
+        )
+    except Exception as error:  # the edge of the libraries that load
+        if failures.is_known(error):
+            raise
+        name = (
+            "The demo's model"
+            if recipe.model.source == DEMO
+            else recipe.model.source.rstrip("/").rpartition("/")[2]
+        )
+        raise failures.not_loaded(error, name) from error
     if recipe.model.precision == "4bit" and not getattr(base, "is_loaded_in_4bit", False):
         raise FinetuiError(
             "The model was not loaded in 4-bit.",

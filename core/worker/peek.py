@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -22,8 +22,9 @@ from ..dataset_load import ConversationReader
 from ..dataset_source import Located
 from ..errors import FinetuiError
 from ..recipe import DatasetSection
-from ..secrets import hub_token, redact
+from ..secrets import redact
 from ..text import one_line
+from . import hub_rows
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
@@ -56,7 +57,7 @@ def _peek_hub(section: DatasetSection) -> DatasetFacts:
     except FinetuiError:
         raise
     except Exception as error:
-        card = _card(error, section)
+        card = hub_rows.card(error, section.source)
         if unreachable and card.code == "hub-offline":
             card = hub.offline_card(
                 section.source, "dataset", f"No answer from {one_line(hub.endpoint(), 100)}."
@@ -101,88 +102,10 @@ def _first_rows(stream: IterableDataset) -> tuple[list[Mapping[str, Any]], bool]
 
 
 def open_stream(section: DatasetSection) -> IterableDataset:
-    """The hub dataset's split as a stream of rows, images and sound left undecoded.
-
-    Raises FinetuiError (dataset-split) that lists what there is where the configuration or split is not found, and
-    whatever `datasets` raises.
-    """
-    from datasets import (
-        IterableDataset,
-        get_dataset_config_names,
-        get_dataset_split_names,
-        load_dataset,
-    )
-
-    hub.quiet()
-    token = hub_token() or False
+    """The hub dataset's split as a stream of rows, images and sound left undecoded. Raises as `hub_rows.opened` does."""
     if hub.is_offline():
-        return _cached(section)
-    try:
-        stream = load_dataset(
-            section.source, name=section.config, split=section.split, streaming=True, token=token
-        )
-    except ValueError as error:
-        configs = get_dataset_config_names(section.source, token=token)
-        if (section.config or "default") not in configs and len(configs) > 1:
-            raise _choose(section, "configuration", section.config, configs) from error
-        splits = get_dataset_split_names(section.source, section.config or configs[0], token=token)
-        if section.split not in splits:
-            raise _choose(section, "split", section.split, splits) from error
-        raise
-    assert isinstance(stream, IterableDataset)
-    return stream.decode(False) if stream.features is not None else stream
-
-
-def _cached(section: DatasetSection) -> IterableDataset:
-    """The dataset as an earlier run prepared it in the cache of `datasets`. Raises as `datasets` does without one."""
-    from datasets import Dataset, load_dataset
-
-    found = load_dataset(section.source, name=section.config, split=section.split)
-    assert isinstance(found, Dataset)
-    return found.to_iterable_dataset()
-
-
-def _choose(section: DatasetSection, noun: str, asked: str | None, there: Sequence[str]) -> FinetuiError:
-    names = ", ".join(one_line(str(name), 40) for name in there[:12]) + (", …" if len(there) > 12 else "")
-    wanted = (
-        f"has no {noun} named {one_line(asked, 40)}" if asked else f"has several {noun}s, and none is named"
-    )
-    return FinetuiError(
-        f"{one_line(section.source, 100)} {wanted}.",
-        f"It has: {names}.",
-        f"Set the {noun} to one of these.",
-        code="dataset-split",
-    )
-
-
-def _card(error: Exception, section: DatasetSection) -> FinetuiError:
-    from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
-
-    text = str(error)
-    if "gated" in text.lower():
-        return hub.gated_card(section.source, "dataset")
-    if "scripts are no longer supported" in text:
-        return FinetuiError(
-            f"{one_line(section.source, 100)} is a program, not a file of rows.",
-            "It would run code from its own repository, and finetui runs no remote code.",
-            "Look on the hub for a version of it in Parquet or JSONL.",
-            code="dataset-remote-code",
-        )
-    found = hub.card(error, section.source, "dataset")
-    if found.code != "hub-failed":
-        return found
-    if isinstance(error, DataFilesNotFoundError | FileNotFoundError) and not isinstance(
-        error, DatasetNotFoundError
-    ):
-        return FinetuiError(
-            f"{one_line(section.source, 100)} holds no rows that can be read.",
-            "There is no Parquet, JSONL, JSON, CSV or text file in it.",
-            "Choose another dataset.",
-            code="dataset-empty",
-        )
-    if isinstance(error, DatasetNotFoundError):
-        return hub.not_found_card(section.source, "dataset")
-    return found
+        return hub_rows.opened(section)  # as an earlier run prepared it in the cache of `datasets`
+    return hub_rows.opened(section, streaming=True)
 
 
 def _stated_rows(stream: IterableDataset, split: str) -> int | None:

@@ -340,7 +340,7 @@ def ask(server: Hub | str, home: Path, *sources: str, token: str | None = None) 
     """`model.inspect` in a fresh process: huggingface_hub reads its variables when it is imported."""
     url = server if isinstance(server, str) else server.url
     environment = {**os.environ, "HF_ENDPOINT": url, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"}
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_CACHE"):
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_CACHE", "TRANSFORMERS_OFFLINE"):
         environment.pop(name, None)
     if token:
         environment["HF_TOKEN"] = token

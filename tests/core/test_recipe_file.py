@@ -26,7 +26,7 @@ def values(spec: FieldSpec) -> st.SearchStrategy[Any]:
     elif spec.kind == "choices":
         found = st.lists(st.sampled_from(spec.choices), min_size=1, unique=True).map(tuple)
     elif spec.kind == "text":
-        found = PRINTABLE.filter(lambda t: all(c.isprintable() or c in "\n\t" for c in t) and t != "")
+        found = PRINTABLE.filter(lambda t: all(c.isprintable() or c in "\n\t" for c in t) and t.strip())
     elif spec.kind == "int":
         assert spec.minimum is not None and spec.maximum is not None
         found = st.integers(int(spec.minimum), int(spec.maximum))
@@ -86,6 +86,7 @@ def test_any_text_is_a_recipe_or_a_clear_refusal(text: str) -> None:
         ("lora:\n rank: [\n", 3, ["no YAML"]),
         ("a: &x [1]\nb: *x\n", 1, ["aliases"]),
         ("name: !!python/object/apply:os.system [ls]\n", 1, ["tag"]),
+        ("model:\n  revision: ' '\n", 2, ["white space"]),
         ("model:\n  source: ''\n", 2, ["must not be empty"]),
         ('model:\n  source: "a\\x1bb"\n', 2, ["control character"]),
     ],

@@ -183,6 +183,12 @@ def _raised(kind: str, said: str) -> BaseException:
             RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
             "no-space",
         ),
+        (RuntimeError("Error while serializing: I/O error: File too large (os error 27)"), "no-space"),
+        (
+            RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 239424 vs 239316"),
+            "no-space",
+        ),
+        (_raised("RepositoryNotFoundError", "404 Client Error: /api/models/me/x-bnb-4bit"), "hub-not-found"),
         (StopIteration(), "dataset-empty"),
         (
             ValueError("tokenizer.chat_template is not set and no template argument was passed!"),

@@ -187,17 +187,17 @@ def _formats(given: list[str]) -> tuple[str, ...]:
 
 
 def _check_sources(recipe: Recipe) -> None:
-    """Refuses what cannot be trained on before a worker starts: missing files, folders that are no model, …
-
-    A hub dataset is left to the worker, which has to download it anyway.
-    """
+    """Refuses what cannot be trained on before a worker starts and downloads: missing files, folders that are no model, …"""
     from ...core import dataset, model, system, training
 
     for _, error in training.problems(recipe, system.snapshot()):
         raise error
     model.check_template(model.inspect(recipe.model.source, recipe.model.revision))
-    if dataset.source_kind(recipe.dataset.source) != "hub":
+    try:
         dataset.inspect(recipe.dataset)
+    except FinetuiError as error:
+        if error.code != "dataset-slow":  # a slow hub is the worker's to wait for
+            raise
 
 
 def _start(run: RunFolder, job: str, formats: tuple[str, ...], detach: bool, as_json: bool) -> None:

@@ -86,6 +86,4 @@ class ModelScreen(SourceStepScreen):
             return ""
         if facts.context_length and isinstance(length, int) and length > facts.context_length:
             return f"Longer than the {facts.context_length:,} tokens that this model was made for."
-        if facts.chat_template is False:
-            return "This model has no chat template: it is a base model, which wants more data. An instruct model is easier."
         return ""
