@@ -338,6 +338,20 @@ async def test_odd_sizes_and_resizing_crash_nothing(size: tuple[int, int]) -> No
         assert app.is_running
 
 
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_late_layout_of_a_step_that_was_left_does_no_harm(step: str) -> None:
+    async with wizard() as (app, pilot):
+        app.begin(step=step)
+        await at_step(app, pilot, step)
+        left = app.screen
+        assert isinstance(left, StepScreen)
+        app.go_home()
+        await until(pilot, lambda: not left.query("*"), "for its end")
+        left.fit()
+        app.begin(step=step)
+        await at_step(app, pilot, step)
+
+
 @pytest.mark.parametrize("size", SIZES, ids=fill)
 async def test_learn_and_doctor(size: tuple[int, int]) -> None:
     async with wizard(size) as (app, pilot):

@@ -55,9 +55,9 @@ class DatasetScreen(SourceStepScreen):
         yield Facts(id="facts")
         yield RowPreview(id="preview")
 
-    def fit(self) -> None:
+    def share_room(self) -> None:
         """The preview takes the room that is left; the explanation keeps its two lines."""
-        super().fit()
+        super().share_room()
         main, preview = self.query_one("#main"), self.query_one("#preview", RowPreview)
         if preview.display:
             above = preview.virtual_region.y

@@ -245,9 +245,12 @@ class StepScreen(Screen[None]):
         )
 
     def fit(self) -> None:
+        """Lays out what takes the room that is left. Does nothing once the screen closes, when a late call may come."""
+        if self.is_attached and self.query("#main"):
+            self.share_room()
+
+    def share_room(self) -> None:
         """The explanation under the form takes the room that the form leaves: all of it, or its first two lines."""
-        if not self.is_attached:
-            return
         box, main = self.query_one(Brief), self.query_one("#main", VerticalScroll)
         if not box.display:
             return
