@@ -10,6 +10,7 @@ from ..theme import glyphs
 from ..widgets.facts import Facts
 from ..widgets.preview import RowPreview
 from ..widgets.source import SourceKind
+from .closing import while_standing
 from .source_step import SourceStepScreen
 
 FORMATS = {
@@ -55,6 +56,7 @@ class DatasetScreen(SourceStepScreen):
         yield Facts(id="facts")
         yield RowPreview(id="preview")
 
+    @while_standing
     def fit(self) -> None:
         """The preview takes the room that is left; the explanation keeps its two lines."""
         super().fit()
