@@ -158,7 +158,7 @@ async def test_progress_of_an_export_and_its_result() -> None:
             await until(
                 pilot, lambda: "256.6 MiB → 138.1 MiB" in flat(app) and not screen.live, "for the result"
             )
-            assert "ollama run [demo]" in flat(app)
+            await until(pilot, lambda: "ollama run [demo]" in flat(app), "for the command")
             await press(pilot, "y")
             await until(pilot, lambda: "commands.sh" in flat(app), "for the copy")
             assert app.clipboard == "ollama run [demo]"

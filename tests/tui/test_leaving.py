@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import pty
@@ -18,7 +19,8 @@ import pytest
 
 from finetui.core.draft import Draft
 from finetui.core.runs import store
-from tests.tui.driving import PATIENCE_SECONDS, until, wizard
+from finetui.tui.screens.step import StepScreen
+from tests.tui.driving import PATIENCE_SECONDS, at_step, until, wizard
 
 
 class Terminal:
@@ -139,3 +141,21 @@ def test_the_wizard_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+async def test_haste_between_the_steps_breaks_nothing() -> None:
+    """What was to be painted on a step comes to nothing once the next one is shown."""
+    async with wizard(size=(80, 24)) as (app, pilot):
+        app.begin()
+        await at_step(app, pilot, "model")
+        for step in ("dataset", "lora", "training", "export", "lora", "dataset", "model") * 6:
+            screen = app.screen
+            assert isinstance(screen, StepScreen)
+            screen.call_after_refresh(screen.fit)
+            screen.call_later(screen.focus_first)
+            screen.call_later(screen.paint)
+            app.go(step)
+            screen.call_next(screen.fit)
+            app.changed.publish(None)
+            await asyncio.sleep(0)
+        await at_step(app, pilot, "model")

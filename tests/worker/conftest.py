@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,13 @@ def unsloth() -> None:
     """Unsloth imported into this process, first, as the worker does it."""
     from finetui.core.worker import environment
 
+    before = dict(os.environ)
     environment.import_unsloth()
+    for name in set(os.environ) - set(
+        before
+    ):  # what it sets is for its process, not for those of later tests
+        if name.endswith("_OFFLINE"):
+            del os.environ[name]
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,8 @@ def hub(tiny_model: Path, tiny_rows: Path) -> Iterator[Hub]:
 def train(hub: Hub, home: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> harness.RunFolder:
     for name, value in {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_TOKEN": TOKEN}.items():
         monkeypatch.setenv(name, value)
-    for name in ("HF_HUB_OFFLINE", "UNSLOTH_OFFLINE", "HF_HUB_CACHE"):
+    offline = ("HF_HUB_OFFLINE", "UNSLOTH_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
+    for name in (*offline, "HF_HUB_CACHE"):
         monkeypatch.delenv(name, raising=False)
     run = harness.make_run(harness.recipe(Path(model), Path("somebody/rows"), max_steps=2))
     harness.finish(harness.start("train", run), run)

@@ -10,6 +10,7 @@ from ..theme import glyphs
 from ..widgets.facts import Facts
 from ..widgets.preview import RowPreview
 from ..widgets.source import SourceKind
+from .closing import while_standing
 from .source_step import SourceStepScreen
 
 FORMATS = {
@@ -55,9 +56,10 @@ class DatasetScreen(SourceStepScreen):
         yield Facts(id="facts")
         yield RowPreview(id="preview")
 
-    def share_room(self) -> None:
+    @while_standing
+    def fit(self) -> None:
         """The preview takes the room that is left; the explanation keeps its two lines."""
-        super().share_room()
+        super().fit()
         main, preview = self.query_one("#main"), self.query_one("#preview", RowPreview)
         if preview.display:
             above = preview.virtual_region.y

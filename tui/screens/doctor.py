@@ -18,6 +18,7 @@ from ..widgets.footer import Footer
 from ..widgets.header import Header
 from ..widgets.preview import wrapped
 from ..widgets.text import literal
+from .closing import while_standing
 
 if TYPE_CHECKING:
     from ..app import FinetuiApp
@@ -63,14 +64,15 @@ class DoctorScreen(Screen[None]):
 
         self.finetui.in_background("doctor", work, self._found)
 
+    @while_standing
     def _found(self, checks: tuple[Check, ...]) -> None:
-        if self.is_attached:
-            self._checks, self._busy = checks, False
-            self._paint()
+        self._checks, self._busy = checks, False
+        self._paint()
 
     def on_resize(self, event: events.Resize) -> None:
         self._paint()
 
+    @while_standing
     def _paint(self) -> None:
         marks = glyphs()
         look = {

@@ -15,7 +15,7 @@ from ..widgets.dashboard.background import Known, copy_commands, look_up, ordere
 from ..widgets.dashboard.feed import POLL_SECONDS, Feed, News
 from ..widgets.dashboard.result import Use, uses
 from ..widgets.dashboard.story import Story
-from ..widgets.header import Header
+from .closing import while_standing
 
 if TYPE_CHECKING:
     from ..app import FinetuiApp
@@ -90,10 +90,9 @@ class FollowingScreen(Screen[None]):
 
     # ── News ──
 
+    @while_standing
     def pump(self) -> None:
         """Takes what is new, a slice at a time, and shows it."""
-        if not self.is_attached:
-            return
         news = self.feed.take()
         self.status = news.status or self.status
         self.story.extend(news.records)
@@ -108,10 +107,10 @@ class FollowingScreen(Screen[None]):
     def take(self, news: News) -> None:
         """Does more with `news`, which status and story have taken in already."""
 
+    @while_standing
     def paint(self) -> None:
         """Shows the present state. Does nothing while the screen closes, when a late answer may still come."""
-        if self.is_attached and self.query(Header):
-            self.paint_all()
+        self.paint_all()
 
     def paint_all(self) -> None:
         """Shows the present state everywhere."""

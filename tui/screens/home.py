@@ -21,6 +21,7 @@ from ..theme import glyphs
 from ..widgets.footer import Footer
 from ..widgets.header import Header
 from ..widgets.menu import Item, Menu, state_mark
+from .closing import while_standing
 
 if TYPE_CHECKING:
     from ...core.runs.state import RunStatus
@@ -101,6 +102,7 @@ class HomeScreen(Screen[None]):
         self.paint()
         self._look()
 
+    @while_standing
     def _paint_header(self) -> None:
         machine = self.finetui.looking.machine_line()
         shown = (machine.name, f"{machine.used_gb or 0:.1f}") if machine is not None else None
@@ -120,10 +122,9 @@ class HomeScreen(Screen[None]):
 
         self.finetui.in_background("runs", work, self._found, lambda _: None)
 
+    @while_standing
     def _found(self, runs: list[Seen]) -> None:
         first, self._runs = self._runs is None, runs
-        if not self.is_attached:
-            return
         menu = self.query_one("#menu", Menu)
         untouched = first and menu.chosen == self._placed_at
         self.paint()
@@ -131,6 +132,7 @@ class HomeScreen(Screen[None]):
         if untouched and live is not None:  # what goes on already is what one most likely came for
             menu.highlight("run:" + str(live.run.path))
 
+    @while_standing
     def paint(self) -> None:
         """Show what there is to choose now."""
         self._paint_header()

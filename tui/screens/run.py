@@ -30,6 +30,7 @@ from ..widgets.dashboard.tabs import TabLine
 from ..widgets.footer import Footer
 from ..widgets.header import Header
 from ..widgets.rail import StepRail
+from .closing import while_standing
 from .following import FollowingScreen
 
 HOW_TO_READ = (
@@ -142,6 +143,7 @@ class RunScreen(FollowingScreen):
         self.query_one(Charts).extend(self.story)
         self._follow_state()
 
+    @while_standing
     def _follow_state(self) -> None:
         """What changes once when the run's state changes."""
         status = self.status
@@ -269,8 +271,7 @@ class RunScreen(FollowingScreen):
     def _do(self, group: str, work: Callable[[], object], words: str) -> None:
         def done(_: object) -> None:
             self.feed.look()
-            if self.is_attached:
-                self.say(words)
+            self.say(words)
 
         self.finetui.in_background(f"{group} {self.run.id}", work, done)
 

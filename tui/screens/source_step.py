@@ -8,6 +8,7 @@ from textual import events, on
 from textual.app import ComposeResult
 
 from ..widgets.source import SourceKind, SourcePicker
+from .closing import while_standing
 from .step import StepScreen
 
 
@@ -37,6 +38,7 @@ class SourceStepScreen(StepScreen):
     def picker(self) -> SourcePicker:
         return self.query_one(SourcePicker)
 
+    @while_standing
     def focus_first(self) -> None:
         path = self.wizard.focused.get(self.step, "")
         if path and path != self.source_path:

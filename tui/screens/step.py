@@ -31,6 +31,7 @@ from ..widgets.rail import State as RailState
 from ..widgets.rail import StepRail
 from ..widgets.text import literal
 from ..wizard import NAME, STEP_NAMES, Wizard, following, preceding
+from .closing import while_standing
 
 if TYPE_CHECKING:
     from ..app import FinetuiApp
@@ -147,6 +148,7 @@ class StepScreen(Screen[None]):
         self.call_after_refresh(self.focus_first)
         self.paint()
 
+    @while_standing
     def focus_first(self) -> None:
         """Give the focus to the field that had it, or to the first."""
         path = self.wizard.focused.get(self.step, "")
@@ -163,9 +165,9 @@ class StepScreen(Screen[None]):
     def form(self) -> Form:
         return self.query_one(Form)
 
+    @while_standing
     def _changed(self, _: object) -> None:
-        if self.is_current or self.is_attached:
-            self.paint()
+        self.paint()
 
     def once(self, place: str, now: object, show: Callable[[], object]) -> None:
         """Calls `show` only when `now` differs from what `place` shows already: over SSH, nothing is sent twice."""
@@ -173,6 +175,7 @@ class StepScreen(Screen[None]):
             self._shown[place] = now
             show()
 
+    @while_standing
     def paint(self) -> None:
         """Show the present state everywhere around the form."""
         wizard = self.wizard
@@ -222,6 +225,7 @@ class StepScreen(Screen[None]):
         """A sentence on the field at `path` that holds for this model, data and machine; shown with its explanation."""
         return ""
 
+    @while_standing
     def _paint_explanation(self) -> None:
         path = self._explained
         if not path:
@@ -244,12 +248,8 @@ class StepScreen(Screen[None]):
             (c.virtual_region.bottom + c.styles.margin.bottom for c in main.children if c.display), default=0
         )
 
+    @while_standing
     def fit(self) -> None:
-        """Lays out what takes the room that is left. Does nothing once the screen closes, when a late call may come."""
-        if self.is_attached and self.query("#main"):
-            self.share_room()
-
-    def share_room(self) -> None:
         """The explanation under the form takes the room that the form leaves: all of it, or its first two lines."""
         box, main = self.query_one(Brief), self.query_one("#main", VerticalScroll)
         if not box.display:
@@ -264,6 +264,7 @@ class StepScreen(Screen[None]):
         spec = NAME if self._explained == "name" else declared(self._explained)
         return explain.full(spec, self.wizard.value(self._explained), self.fact(self._explained))
 
+    @while_standing
     def explain_field(self, path: str) -> None:
         """Explain the field at `path`."""
         self._explained = path
@@ -279,6 +280,7 @@ class StepScreen(Screen[None]):
         trouble = self.trouble()
         return ("", trouble.what) if trouble is not None else None
 
+    @while_standing
     def _paint_problem(self) -> None:
         marks = glyphs()
         block = self.blocking()
@@ -302,10 +304,14 @@ class StepScreen(Screen[None]):
     def set_value(self, path: str, value: Any) -> str | None:
         """Puts a raw value into the draft and shows what follows from it. Returns what is wrong, or None."""
         error = self.wizard.set(path, value)
-        if self.form.has(path):
-            self.form.row(path).error(error)
+        self._show_error(path, error)
         self.finetui.draft_changed(path)
         return error
+
+    @while_standing
+    def _show_error(self, path: str, error: str | None) -> None:
+        if self.form.has(path):
+            self.form.row(path).error(error)
 
     @on(Form.Focused)
     def _form_focused(self, event: Form.Focused) -> None:
@@ -338,8 +344,9 @@ class StepScreen(Screen[None]):
         self.call_after_refresh(self.fit)
         self.call_after_refresh(self._keep_focus_in_sight)
 
+    @while_standing
     def _keep_focus_in_sight(self) -> None:
-        if self.focused is not None and self.is_attached:
+        if self.focused is not None:
             self.focused.scroll_visible(animate=False)
 
     # ── Actions ──
