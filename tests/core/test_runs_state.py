@@ -114,6 +114,14 @@ def test_a_run_at_work(run: store.RunFolder, sleeper: subprocess.Popen[bytes]) -
     assert seen.eta_seconds is not None and 0 <= seen.eta_seconds <= 7 * 2.0
 
 
+def test_after_an_evaluation_it_is_training_again(
+    run: store.RunFolder, sleeper: subprocess.Popen[bytes]
+) -> None:
+    write(run, signed(sleeper), step(2), Progress("evaluate", 5, 5, "batches"), Evaluation(2, 0.5), step(3))
+    now = state.status(run)
+    assert (now.stage, now.stage_done, now.stage_total) == ("train", 3, 10)
+
+
 def test_started_alone_is_starting(run: store.RunFolder, sleeper: subprocess.Popen[bytes]) -> None:
     write(run, signed(sleeper))
     assert state.status(run).state == "starting"
