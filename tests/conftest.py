@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # Set before any test module is imported, and inherited by every process that a test starts.
 _home = Path(tempfile.mkdtemp(prefix="finetui-tests-"))
@@ -25,7 +25,9 @@ os.environ.update(
     OMP_NUM_THREADS="1",  # tiny models gain nothing from more, and threads that spin stall a busy machine
 )
 
-settings.register_profile("finetui", deadline=None, print_blob=True)
+settings.register_profile(
+    "finetui", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)  # a busy machine is slow, and that is no fault
 settings.load_profile("finetui")
 
 
