@@ -212,7 +212,8 @@ class Reducer:
             if self.best is not None and self.best.step >= event.step:
                 self.best = None  # it belongs to an attempt that was taken back
         self.step = event
-        self.stage = events.Progress("train", event.step, event.total_steps, "steps")  # no evaluation any more
+        # Whatever evaluation or sampling went before is over.
+        self.stage = events.Progress("train", event.step, event.total_steps, "steps")
         self._attempt_steps += 1
         self._times.append((ts, event.seconds))
 
