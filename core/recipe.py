@@ -401,7 +401,7 @@ class ExportSection(Section):
         "adapter: only what was learned, small, used together with the base model. merged: a whole model in 16 bit, for "
         "Transformers and vLLM. GGUF: one file for llama.cpp, Ollama and LM Studio.\n"
         "F16 is exact, Q8_0 half of it and as good as exact. The K-quants are smaller still and need llama.cpp's tool, "
-        "which finetui can build once.",
+        "which finetui fetches once (21 MB).",
         min_length=1,
         strict=False,
     )

@@ -84,12 +84,12 @@ def test_the_token_is_told_but_not_shown(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_llama_cpp_is_found_where_unsloth_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNSLOTH_LLAMA_CPP_PATH", str(tmp_path))
-    assert "not built" in doctor.llama_cpp_check().detail
+    assert "not here" in doctor.llama_cpp_check().detail
     (tmp_path / "llama-quantize").write_text("")
     assert "llama-quantize at" in doctor.llama_cpp_check().detail
     monkeypatch.delenv("UNSLOTH_LLAMA_CPP_PATH")
     monkeypatch.setenv("FINETUI_HOME", str(tmp_path / "home"))
-    assert "not built" in doctor.llama_cpp_check().detail
+    assert "not here" in doctor.llama_cpp_check().detail
     built = tmp_path / "home" / "cache" / "llama.cpp" / "0.94.0"
     built.mkdir(parents=True)
     (built / "llama-quantize").write_text("")
