@@ -46,13 +46,15 @@ def worker_environment() -> dict[str, str]:
         HF_HUB_DISABLE_TELEMETRY="1",
         HF_HUB_DISABLE_PROGRESS_BARS="1",
         DO_NOT_TRACK="1",
-        OMP_WAIT_POLICY="PASSIVE",
         WANDB_MODE="disabled",
         TOKENIZERS_PARALLELISM="true",
         PYTHONUNBUFFERED="1",
         PYTHONFAULTHANDLER="1",
         PYTHONUTF8="1",
     )
+    environment.setdefault(
+        "GOMP_SPINCOUNT", "20000"
+    )  # threads that spin long stall each other on a busy machine
     return environment
 
 

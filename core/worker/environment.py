@@ -19,7 +19,7 @@ def prepare() -> None:
         "TOKENIZERS_PARALLELISM": "true",
         "WANDB_DISABLED": "true",
         # Threads that wait by spinning slow a shared machine down tenfold and more; the wizard is already one sharer.
-        "OMP_WAIT_POLICY": "PASSIVE",
+        "GOMP_SPINCOUNT": "20000",
     }.items():
         os.environ.setdefault(name, value)
     if os.environ.get("HF_HUB_OFFLINE") == "1":

@@ -51,6 +51,7 @@ def _through_finetui(recipe: Path) -> tuple[list[float], list[float]]:
 def _bare(model: Path, recipe: Path) -> tuple[list[float], list[float]]:
     script = Path(__file__).with_name("bare_unsloth.py")
     environment = {**os.environ, **worker_environment()}
+    del environment["GOMP_SPINCOUNT"]  # finetui's own choice: what it costs or saves belongs to the figure
     done = subprocess.run(
         [sys.executable, str(script), str(model), str(train_path()), str(recipe)],
         check=True,
