@@ -20,10 +20,10 @@ from typing import Literal
 from pydantic import TypeAdapter
 
 from . import hub
+from .conversation import Conversation, Role, Turn
 from .dataset_files import ENDINGS, located_rows, look_at, read_rows
-from .dataset_formats import Detection, Format, Turn, conversation, detect
+from .dataset_formats import Detection, Format, conversation, detect
 from .dataset_load import (
-    Conversation,
     ConversationReader,
     Dropped,
     LoadedDataset,
@@ -48,6 +48,7 @@ __all__ = [
     "FileKind",
     "Format",
     "LoadedDataset",
+    "Role",
     "Turn",
     "conversation",
     "detect",
@@ -245,9 +246,12 @@ def shown(turns: Conversation) -> Conversation:
     """`turns` with each text cut at 20,000 characters, so that a look costs little memory."""
     if all(len(turn.text) <= _SHOWN_CHARACTERS for turn in turns):
         return turns
-    return tuple(
-        replace(t, text=t.text[: _SHOWN_CHARACTERS - 1] + "…") if len(t.text) > _SHOWN_CHARACTERS else t
-        for t in turns
+    return replace(
+        turns,
+        turns=tuple(
+            replace(t, text=t.text[: _SHOWN_CHARACTERS - 1] + "…") if len(t.text) > _SHOWN_CHARACTERS else t
+            for t in turns
+        ),
     )
 
 

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .conversation import Conversation
 from .dataset_files import located_rows, look_at
-from .dataset_formats import Detection, Turn, conversation, detect
+from .dataset_formats import Detection, conversation, detect
 from .dataset_source import Located, Reading
 from .errors import FinetuiError
 from .recipe import DEMO, DatasetSection
 from .text import one_line
-
-Conversation = tuple[Turn, ...]
 
 _DETECT_ROWS = 50
 _DETECT_BYTES = 8 * 1024 * 1024
