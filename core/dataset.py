@@ -27,15 +27,13 @@ from .dataset_load import (
     ConversationReader,
     Dropped,
     LoadedDataset,
-    evaluation_path,
-    file_path,
     from_rows,
     held_out_rows,
     load,
-    local_path,
     split,
 )
-from .dataset_source import FileKind, Reading, Source
+from .dataset_source import FileKind, Reading, Source, evaluation_path, file_path, local_path
+from .dataset_walk import DroppedRow, RowOpener, Walk
 from .errors import FinetuiError
 from .recipe import DEMO, DatasetSection
 from .text import one_line
@@ -45,11 +43,14 @@ __all__ = [
     "DatasetFacts",
     "Detection",
     "Dropped",
+    "DroppedRow",
     "FileKind",
     "Format",
     "LoadedDataset",
     "Role",
+    "RowOpener",
     "Turn",
+    "Walk",
     "conversation",
     "detect",
     "examine",
