@@ -67,7 +67,9 @@ def test_system_mode(mode: Any, prompt: str | None, with_own: list[str], without
     rows = [talk("a", "b", system="Mine"), talk("c", "d"), {"system": "Mine", **PAIR}]
     result = loaded(rows[:2], system_mode=mode, system_prompt=prompt).train
     assert texts(result) == [[*with_own, "a", "b"], [*without, "c", "d"]]
-    assert texts(loaded(rows[2:], system_mode=mode, system_prompt=prompt).train) == [[*with_own, "Hi", "Hello"]]
+    assert texts(loaded(rows[2:], system_mode=mode, system_prompt=prompt).train) == [
+        [*with_own, "Hi", "Hello"]
+    ]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +162,9 @@ def test_mixes_weigh_their_sources(tmp_path: Path) -> None:
     twice = source(tmp_path, [talk(f"t{i}", "a") for i in range(10)], "twice.jsonl")
     section = DatasetSection(source=own, mix={half: 0.5, twice: 2.0}, evaluation_share=0.0)
     result = dataset.load(section, 1)
-    kinds = Counter((c.source, question[0]) for c, question in zip(result.train, asked(result.train), strict=True))
+    kinds = Counter(
+        (c.source, question[0]) for c, question in zip(result.train, asked(result.train), strict=True)
+    )
     assert kinds[0, "q"] == 1000 and kinds[2, "t"] == 20 and 400 < kinds[1, "h"] < 600
     assert result.left_out[0].count == 1000 - kinds[1, "h"] and not result.dropped
     assert asked(dataset.load(section, 1).train) == asked(result.train)
@@ -184,7 +188,9 @@ def test_rows_that_ask_the_same_stay_on_one_side() -> None:
 
 
 @given(
-    keys=st.lists(st.integers(0, 30), max_size=300), share=st.floats(0, 0.5, allow_nan=False), seed=st.integers(0, 2**31)
+    keys=st.lists(st.integers(0, 30), max_size=300),
+    share=st.floats(0, 0.5, allow_nan=False),
+    seed=st.integers(0, 2**31),
 )
 @settings(max_examples=200, deadline=None)
 def test_sides_never_split_a_group_and_something_is_left_to_train_on(
