@@ -35,15 +35,15 @@ def learned(turns: list[Said], section: DatasetSection) -> list[bool]:
     return marks
 
 
-def _turns(turns: list[Said] | tuple[Said, ...], marks: list[bool] | None) -> tuple[Turn, ...]:
-    result: list[Turn] = []
-    for index, (role, text, reasoning, calls, name, call_id, _) in enumerate(turns):
-        mark = marks is not None and marks[index]
-        if reasoning or calls or name or call_id:
-            result.append(Turn(role, text, mark, reasoning, calls, name, call_id))
-        else:
-            result.append(Turn(role, text, mark))
-    return tuple(result)
+def _turns(turns: list[Said] | tuple[Said, ...], marks: list[bool]) -> tuple[Turn, ...]:
+    return tuple(
+        [
+            Turn(one[0], one[1], mark, *one[2:6])
+            if one[2] or one[3] or one[4] or one[5]
+            else Turn(one[0], one[1], mark)
+            for one, mark in zip(turns, marks, strict=True)
+        ]
+    )
 
 
 def marked(
@@ -51,7 +51,7 @@ def marked(
 ) -> Conversation:
     """The row as one conversation with its learned marks. Raises ValueError where nothing would be learned."""
     marks = learned(row.said, section)
-    rejected = _turns(row.rejected, None) if row.rejected else ()
+    rejected = _turns(row.rejected, [False] * len(row.rejected)) if row.rejected else ()
     return Conversation(_turns(row.said, marks), row.tools, rejected, number, source, file)
 
 
