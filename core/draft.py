@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,8 @@ from .fields import FieldSpec, field, fields, get
 from .recipe import SECTIONS, Recipe
 from .recipe_file import sentences
 
+_PART = r'("(?:[^"\\]|\\.)*"|[^;="]+)'
+_PAIR = re.compile(rf"\s*{_PART}\s*=\s*{_PART}\s*(?:;|$)")
 _TRUE, _FALSE = ("true", "on", "yes"), ("false", "off", "no")
 
 
@@ -34,7 +39,43 @@ def _from_text(spec: FieldSpec, text: str) -> Any:
         return bare.lower() in _TRUE
     if spec.kind == "choices":
         return tuple(part for part in bare.replace(",", " ").split() if part)
+    if spec.kind == "pairs":
+        return _pairs(spec, bare)
     return text if spec.kind == "text" else bare
+
+
+def _pairs(spec: FieldSpec, text: str) -> dict[str, Any] | str:
+    """`name = value; name = value` as a mapping, or the text itself where it is not written so."""
+    pairs: dict[str, Any] = {}
+    at = 0
+    while at < len(text):
+        found = _PAIR.match(text, at)
+        if found is None:
+            return text
+        try:
+            name, value = (json.loads(p) if p.startswith('"') else p.strip() for p in found.groups())
+        except ValueError:  # a backslash that JSON does not know
+            return text
+        if not name or name in pairs:
+            return text
+        pairs[name] = value
+        if spec.maximum is not None:
+            with contextlib.suppress(ValueError):
+                pairs[name] = float(value)
+        at = found.end()
+    return pairs
+
+
+def pairs_text(pairs: Mapping[str, Any]) -> str:
+    """A mapping as it is typed: `name = value; name = value`. What would be misread stands in quotes, as in JSON."""
+
+    def written(part: Any) -> str:
+        if isinstance(part, float):
+            return f"{part:g}" if float(f"{part:g}") == part else repr(part)
+        awkward = any(c in part for c in ';="\\\n\t') or part != part.strip() or not part
+        return json.dumps(part, ensure_ascii=False) if awkward else part
+
+    return "; ".join(f"{written(name)} = {written(value)}" for name, value in pairs.items())
 
 
 class Draft:
@@ -57,6 +98,8 @@ class Draft:
             return ""
         if isinstance(value, tuple):
             return ", ".join(value)
+        if isinstance(value, dict):
+            return pairs_text(value)
         if isinstance(value, bool):
             return "true" if value else "false"
         return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
@@ -150,6 +193,6 @@ class Draft:
                 value = values[name]
                 if spec.kind == "choices" and isinstance(value, list):
                     value = tuple(str(v) for v in value)
-                if value is None or isinstance(value, (str, int, float, bool, tuple)):
+                if value is None or isinstance(value, (str, int, float, bool, tuple, dict)):
                     draft.set(spec.path, value)
         return draft

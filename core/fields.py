@@ -12,12 +12,16 @@ from pydantic.fields import FieldInfo
 
 from .recipe import SECTIONS, Recipe
 
-Kind = Literal["int", "float", "text", "flag", "choice", "choices"]
+Kind = Literal["int", "float", "text", "flag", "choice", "choices", "pairs"]
 
 
 @dataclass(frozen=True)
 class FieldSpec:
-    """One declared field, as screens and help texts need it. `path` is `section.name`."""
+    """One declared field, as screens and help texts need it. `path` is `section.name`.
+
+    Of a field of kind `pairs`, `choices` are the names that may stand on the left (empty: any), and `minimum` and
+    `maximum` bound the number on the right, or are None where it is text.
+    """
 
     path: str
     title: str
@@ -48,6 +52,10 @@ class FieldSpec:
             return "some of " + ", ".join(self.choices)
         if self.kind == "text":
             return "text"
+        if self.kind == "pairs":
+            left = "one of " + ", ".join(self.choices) if self.choices else "a name"
+            right = f"a number above 0 up to {self.maximum:g}" if self.maximum else "text"
+            return f"pairs of {left} and {right}"
         noun = "a whole number" if self.kind == "int" else "a number"
         if self.minimum is None or self.maximum is None:
             return noun
@@ -70,17 +78,24 @@ def _unwrap(annotation: Any) -> tuple[Any, bool]:
 def _spec(section: str, name: str, info: FieldInfo) -> FieldSpec:
     annotation, optional = _unwrap(info.annotation)
     choices: tuple[str, ...] = ()
+    bounds = info.metadata
     kind: Kind
     if typing.get_origin(annotation) is Literal:
         kind, choices = "choice", tuple(str(a) for a in typing.get_args(annotation))
     elif typing.get_origin(annotation) is tuple:
         kind, choices = "choices", tuple(typing.get_args(typing.get_args(annotation)[0]))
+    elif typing.get_origin(annotation) is dict:
+        kind = "pairs"
+        left, right = typing.get_args(annotation)
+        choices = tuple(typing.get_args(left)) if typing.get_origin(left) is Literal else ()
+        if typing.get_args(right)[0] is float:
+            bounds = [c for one in typing.get_args(right)[1:] for c in getattr(one, "metadata", (one,))]
     else:
         kinds: dict[Any, Kind] = {bool: "flag", int: "int", float: "float", str: "text"}
         kind = kinds[annotation]
     low = high = None
     excluded = False
-    for constraint in info.metadata:
+    for constraint in bounds:
         if isinstance(constraint, annotated_types.Ge):
             low = float(constraint.ge)  # type: ignore[arg-type]
         elif isinstance(constraint, annotated_types.Gt):

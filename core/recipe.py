@@ -43,6 +43,9 @@ def _without_repeats(items: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Text = Annotated[str, AfterValidator(_printable)]
+ColumnRole = Literal["user", "assistant", "system", "context", "messages", "text", "chosen", "rejected"]
+Columns = dict[ColumnRole, Annotated[Text, Field(min_length=1, max_length=200)]]
+Mix = dict[Annotated[Text, Field(min_length=1, max_length=1000)], Annotated[float, Field(gt=0.0, le=100.0)]]
 
 
 def _declare(
@@ -88,6 +91,24 @@ class ModelSection(Section):
         advanced=True,
         max_length=200,
     )
+    adapter: Text | None = _declare(
+        None,
+        "Adapter",
+        "a folder with an adapter to go on training; empty starts a new one",
+        "A finished run leaves an adapter. Name its folder here, with its base as the model, and training goes on from "
+        "what it has learned, with that adapter's own rank, alpha and layers.",
+        advanced=True,
+        max_length=1000,
+    )
+    remote_code: Text | None = _declare(
+        None,
+        "Remote code",
+        "the commit whose repository code may run; empty runs none",
+        "Some models come with Python files of their own, which would run on this machine with your rights. finetui "
+        "runs none unless you read them and name the commit here; another commit is refused again.",
+        advanced=True,
+        max_length=200,
+    )
     precision: Literal["16bit", "4bit"] = _declare(
         "16bit",
         "Precision",
@@ -115,7 +136,7 @@ class DatasetSection(Section):
     source: Text = _declare(
         DEMO,
         "Dataset",
-        "demo, a JSONL, JSON, CSV or Parquet file, or a hub dataset such as mlabonne/FineTome-100k",
+        "demo, a file or a folder of files, or a hub dataset such as mlabonne/FineTome-100k",
         "Example conversations: what somebody says, and the answer that you want. The model picks up format, tone "
         "and skill from them; it does not become an encyclopedia.\n"
         "demo is a few hundred customer messages, each turned into one line of JSON. A hundred good rows are a start, "
@@ -140,13 +161,43 @@ class DatasetSection(Section):
         min_length=1,
         max_length=200,
     )
-    format: Literal["auto", "messages", "sharegpt", "alpaca", "prompt_completion"] = _declare(
-        "auto",
-        "Format",
-        "how rows are read; auto finds it from their columns",
-        "messages: a list of role and content. sharegpt: conversations of from and value. alpaca: instruction, input, "
-        "output. prompt_completion: prompt and completion.\n"
-        "auto looks at the columns of the first rows and says what it found.",
+    format: Literal["auto", "messages", "sharegpt", "alpaca", "prompt_completion", "text", "preference"] = (
+        _declare(
+            "auto",
+            "Format",
+            "how rows are read; auto finds it from their contents",
+            "messages: a list of role and content. sharegpt: conversations of from and value. alpaca: instruction, input, "
+            "output. prompt_completion: a question and an answer, under any usual names. text: plain writing, learned whole. "
+            "preference: a chosen and a rejected answer; the chosen one is learned.\n"
+            "auto looks at the first rows and says what it found, and how sure it is.",
+        )
+    )
+    columns: Columns | None = _declare(
+        None,
+        "Columns",
+        "which column is what, such as user = question; assistant = answer",
+        "Where the columns have names that nobody could guess, say here which one holds what: user, assistant, system, "
+        "context (put after the question), messages, text, chosen, rejected.",
+        advanced=True,
+        min_length=1,
+    )
+    mix: Mix | None = _declare(
+        None,
+        "Mixed with",
+        "further files or hub datasets with weights, such as faq.jsonl = 0.5; chat.csv = 2",
+        "Rows of several sources, trained on together. A weight of 1 takes each row once, 0.5 takes half of the rows "
+        "(chosen by the seed), 2 takes each row twice. The dataset itself has weight 1.",
+        advanced=True,
+        min_length=1,
+    )
+    system_mode: Literal["keep", "add", "replace", "none"] = _declare(
+        "keep",
+        "System prompts",
+        "keep the rows' own and fill in yours; add yours before; replace all; or none",
+        "keep: a row's own system prompt stays, and the one below goes to rows that have none. add: yours is put before "
+        "a row's own. replace: every row gets yours. none: no row has one.\n"
+        "Whatever is trained here must be said again when you use the finished model.",
+        advanced=True,
     )
     system_prompt: Text | None = _declare(
         None,
@@ -156,13 +207,56 @@ class DatasetSection(Section):
         "has no system message of its own, so give the finished model the same sentence when you use it.",
         max_length=8000,
     )
-    train_on: Literal["answers", "everything"] = _declare(
+    train_on: Literal["answers", "last_answer", "everything"] = _declare(
         "answers",
         "Train on",
-        "answers: learn only what the assistant says; everything: the questions too",
+        "answers: all that the assistant says; last_answer: only its last word; everything",
         "The loss is counted only on the tokens that are marked as learned. answers masks the questions, so that the "
         "model learns to answer and not to ask; it usually adds a little accuracy.\n"
-        "everything also learns to write the questions.",
+        "last_answer learns only the end of each conversation, with the turns before it as given. everything also "
+        "learns to write the questions.",
+    )
+    multi_turn: Literal["keep", "split"] = _declare(
+        "keep",
+        "Long talks",
+        "keep a conversation whole, or split it: one row per answer",
+        "split makes a row of each answer, with all turns before it as what is given, and learns that answer alone. "
+        "More rows, and later turns are seen again and again; use it where only the next answer counts.",
+        advanced=True,
+    )
+    join_rows: int = _declare(
+        1,
+        "Join rows",
+        "single questions joined into one conversation of so many; 1 joins none",
+        "Rows of one question and one answer teach nothing about talks that go on. Joining three makes a conversation "
+        "of three questions, so that the model stays itself over several turns.",
+        unit="rows",
+        advanced=True,
+        ge=1,
+        le=20,
+    )
+    long_rows: Literal["cut", "drop"] = _declare(
+        "cut",
+        "Too long",
+        "rows longer than the sequence length: cut them there, or drop them",
+        "A cut row loses the end of its last answer, and with it the token that says stop. Where many rows are too "
+        "long, raise the sequence length; where a few are, drop them.",
+        advanced=True,
+    )
+    deduplicate: bool = _declare(
+        False,
+        "Drop copies",
+        "leave out rows that say exactly what an earlier one says",
+        "A row that stands ten times is learned ten times as hard. Sometimes that is meant; mostly it is an accident.",
+        advanced=True,
+    )
+    shuffle: bool = _declare(
+        True,
+        "Shuffle",
+        "train on the rows in random order (by the seed), not as they stand",
+        "Files are often sorted, and a model that sees all of one kind last remembers that kind best. Turn it off only "
+        "where the order is the lesson. With a row limit, shuffled rows are a fair sample; unshuffled, the first ones.",
+        advanced=True,
     )
     evaluation_share: float = _declare(
         0.1,
@@ -170,9 +264,18 @@ class DatasetSection(Section):
         "the share of rows kept aside to test on, from 0 to 0.5",
         "These rows are never trained on. Their loss tells whether the model learned the skill or merely memorised "
         "the rows: when it rises while the training loss falls, stop.\n"
-        "0.1 is a good start; 0 turns evaluation off.",
+        "Rows that ask the same stay on the same side, so nothing leaks. 0.1 is a good start; 0 turns evaluation off.",
         ge=0.0,
         le=0.5,
+    )
+    evaluation_split: Text | None = _declare(
+        None,
+        "Held-out split",
+        "a split of the same dataset to test on, such as validation, in place of a share",
+        "Many hub datasets bring a part that was set aside for testing. Name it, and nothing is taken from the training "
+        "rows.",
+        advanced=True,
+        max_length=200,
     )
     evaluation_source: Text | None = _declare(
         None,
@@ -186,7 +289,7 @@ class DatasetSection(Section):
     row_limit: int | None = _declare(
         None,
         "Row limit",
-        "train on at most this many rows, taken in order; empty takes all",
+        "train on at most this many rows; empty takes all",
         "A short trial on a few hundred rows shows in minutes whether format and settings are right.",
         unit="rows",
         advanced=True,

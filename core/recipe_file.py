@@ -146,6 +146,11 @@ def _sentence(error: Any, loc: tuple[str | int, ...]) -> str:
     if len(loc) == 1:
         return f"{key} must be a section with keys below it, and is {got}"
     spec = field(".".join(str(p) for p in loc[:2]))
+    if spec.kind == "pairs" and len(loc) > 2:
+        key = f"{spec.path}, {one_line(str(loc[2]), 60)},"
+        if loc[-1] == "[key]" and spec.choices:
+            return f"{spec.path} has no {one_line(str(loc[2]), 60)}{_nearest(str(loc[2]), spec.choices)}"
+        return f"{key} is {got}; {spec.title.lower()} takes {spec.allowed}"
     if len(loc) > 2 or kind == "literal_error":
         word = str(error["input"])
         near = difflib.get_close_matches(word.lower(), spec.choices, n=1, cutoff=0.5)

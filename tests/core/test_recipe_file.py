@@ -27,6 +27,13 @@ def values(spec: FieldSpec) -> st.SearchStrategy[Any]:
         found = st.lists(st.sampled_from(spec.choices), min_size=1, unique=True).map(tuple)
     elif spec.kind == "text":
         found = PRINTABLE.filter(lambda t: all(c.isprintable() or c in "\n\t" for c in t) and t.strip())
+    elif spec.kind == "pairs":
+        words = PRINTABLE.filter(lambda t: all(c.isprintable() or c in "\n\t" for c in t) and t.strip())
+        left = st.sampled_from(spec.choices) if spec.choices else words
+        right: st.SearchStrategy[Any] = (
+            words if spec.maximum is None else st.floats(spec.minimum, spec.maximum, exclude_min=True)
+        )
+        found = st.dictionaries(left, right, min_size=1, max_size=4)
     elif spec.kind == "int":
         assert spec.minimum is not None and spec.maximum is not None
         found = st.integers(int(spec.minimum), int(spec.maximum))
@@ -151,3 +158,24 @@ def test_every_field_explains_itself() -> None:
         assert spec.title and spec.help and spec.explain, spec.path
         assert len(spec.help) <= 100, spec.path
         assert len(spec.title) <= 16, spec.path
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("columns: {usr: question}", "recipe:2: dataset.columns has no usr; did you mean user?"),
+        ("columns: {user: 3}", "recipe:2: dataset.columns, user, is 3; columns takes pairs of one of"),
+        (
+            "mix: {faq.csv: -1}",
+            "recipe:2: dataset.mix, faq.csv, is -1; mixed with takes pairs of a name and a number",
+        ),
+        (
+            "mix: faq.csv",
+            "recipe:2: dataset.mix must be pairs of a name and a number above 0 up to 100 or null",
+        ),
+    ],
+)
+def test_a_wrong_pair_is_named(line: str, says: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        recipe_file.parse(f"dataset:\n  {line}\n")
+    assert caught.value.problems[0].startswith(says), caught.value.problems

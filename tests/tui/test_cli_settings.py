@@ -29,6 +29,9 @@ def other(spec: FieldSpec) -> tuple[str, Any]:
     if spec.kind == "float":
         value = (spec.maximum or 1.0) / 4
         return repr(value), value
+    if spec.kind == "pairs":
+        left = spec.choices[0] if spec.choices else "a.csv"
+        return (f"{left} = 2", {left: 2.0}) if spec.maximum else (f"{left} = b", {left: "b"})
     return "a = b", "a = b"
 
 

@@ -15,6 +15,7 @@ from textual.reactive import reactive
 from textual.widget import Widget
 from textual.widgets import Static
 
+from ...core.draft import pairs_text
 from ...core.fields import FieldSpec
 from ..theme import glyphs
 from .controls import ChecklistControl, ChoiceControl, Edited, TextControl
@@ -27,7 +28,13 @@ LABELS: dict[str, dict[str, str]] = {
         "prompt_completion": "prompt, completion",
         "sharegpt": "ShareGPT",
     },
-    "dataset.train_on": {"answers": "answers only", "everything": "everything"},
+    "dataset.train_on": {"answers": "answers only", "last_answer": "the last answer"},
+    "dataset.system_mode": {
+        "keep": "keep the rows' own",
+        "add": "put yours before",
+        "replace": "replace all",
+    },
+    "dataset.multi_turn": {"keep": "whole", "split": "one row per answer"},
     "lora.target_modules": {
         "q_proj": "q",
         "k_proj": "k",
@@ -56,6 +63,11 @@ PLACEHOLDERS = {
     "dataset.config": "the only one",
     "dataset.system_prompt": "none",
     "dataset.evaluation_source": "a share of the rows",
+    "dataset.evaluation_split": "a share of the rows",
+    "dataset.columns": "found by themselves",
+    "dataset.mix": "nothing",
+    "model.adapter": "a new one",
+    "model.remote_code": "none runs",
     "dataset.row_limit": "all",
     "training.max_steps": "none",
 }
@@ -68,6 +80,8 @@ def value_words(path: str, value: Any) -> str:
         return PLACEHOLDERS.get(path, "none")
     if isinstance(value, bool):
         return "on" if value else "off"
+    if isinstance(value, dict):
+        return pairs_text(value) or "none"
     if isinstance(value, (tuple, list)):
         return ", ".join(LABELS.get(path, {}).get(str(v), str(v)) for v in value)
     if isinstance(value, (int, float)):
@@ -110,11 +124,11 @@ class FieldRow(Horizontal):
             control = TextControl(
                 self.as_text(self._value),
                 PLACEHOLDERS.get(spec.path, "") if spec.optional else "",
-                numeric=spec.kind != "text",
+                numeric=spec.kind not in ("text", "pairs"),
             )
-            control.set_class(spec.kind == "text", "-long")
+            control.set_class(spec.kind in ("text", "pairs"), "-long")
             yield control
-        if spec.kind not in ("text", "choices"):
+        if spec.kind not in ("text", "choices", "pairs"):
             yield Static(Content(self._note), classes="field-note", markup=False)
 
     def on_descendant_focus(self) -> None:
@@ -128,6 +142,8 @@ class FieldRow(Horizontal):
         """The text that an input shows for a value of the draft."""
         if value is None:
             return ""
+        if isinstance(value, dict):
+            value = pairs_text(value)
         return number_text(value) if isinstance(value, (int, float)) else literal(value, 8000)
 
     @property
