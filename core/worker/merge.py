@@ -83,13 +83,13 @@ def merge(
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     if config.get("quantization_config"):
         raise CannotMerge("the base model is quantized")
-    deltas = _read_adapter(adapter)
-    shapes = _shapes(base)
+    deltas = read_adapter(adapter)
+    there = shapes(base)
     for name, delta in deltas.items():
-        if shapes.get(name) != (delta.up.shape[0], delta.down.shape[1]):
+        if there.get(name) != (delta.up.shape[0], delta.down.shape[1]):
             raise CannotMerge(f"the base model has no {name} of that shape")
     target.mkdir(parents=True, exist_ok=True)
-    dtypes = _write_weights(base, deltas, target, len(shapes), on_share)
+    dtypes = _write_weights(base, deltas, target, len(there), on_share)
     _write_config(config, dtypes, target)
     copy_tokenizer(base, adapter, target)
     for name in _OTHER_FILES:
@@ -97,7 +97,7 @@ def merge(
             shutil.copyfile(base / name, target / name)
 
 
-def _read_adapter(adapter: Path) -> dict[str, _Delta]:
+def read_adapter(adapter: Path) -> dict[str, _Delta]:
     config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     unusual = (
         "use_dora",
@@ -127,7 +127,7 @@ def _read_adapter(adapter: Path) -> dict[str, _Delta]:
     return {name: _Delta(pair["A"], pair["B"], scale) for name, pair in sides.items()}
 
 
-def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     for file in weight_files(folder):
         with safe_open(str(file), "pt") as opened:

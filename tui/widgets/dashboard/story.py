@@ -188,9 +188,12 @@ class Story:
             self.readings.clear()
             self._say(
                 ts,
-                {"train": "Started", "resume": "Resumed", "export": "Export started"}.get(
-                    event.job, "Started"
-                ),
+                {
+                    "train": "Started",
+                    "resume": "Resumed",
+                    "export": "Export started",
+                    "verify": "Proof started",
+                }.get(event.job, "Started"),
             )
         elif isinstance(event, events.ModelReady):
             self.model = event
