@@ -22,6 +22,7 @@ from ..proof import Weights
 from . import merge
 from .child import Check, go_on
 
+_ADAPTER: Final = "adapter_model.safetensors"
 ROWS: Final = 48
 """Rows of a tensor that are compared, spread evenly."""
 
@@ -164,6 +165,26 @@ def _merged(folder: Path, base: Path, adapter: Path, check: Check) -> Weights:
     return tally.result()
 
 
+def copied(folder: Path, adapter: Path) -> Weights:
+    """The adapter in `folder` against the one that the run trained: number by number. Raises Unreadable."""
+    tally = _Tally()
+    with _reading(folder):
+        here, there = (folder / _ADAPTER).absolute(), (adapter / _ADAPTER).absolute()
+        with safe_open(str(here), "pt") as found, safe_open(str(there), "pt") as expected:
+            names = set(found.keys())
+            tally.tensors = len(names)
+            for name in expected.keys():
+                if name not in names:
+                    tally.missing.append(name)
+                    continue
+                values, wanted = found.get_tensor(name).float(), expected.get_tensor(name).float()
+                if values.shape != wanted.shape:
+                    tally.wrong_shape.append(name)
+                else:
+                    tally.compare(name, values, wanted, None)
+    return tally.result()
+
+
 def _whole(opened: Any, name: str) -> torch.Tensor:
     return opened.get_tensor(name).float()
 
@@ -264,5 +285,5 @@ def _dequantized(tensor: Any, rows: torch.Tensor, dequantize: Callable[..., Any]
     data = np.asarray(tensor.data)
     picked = data[rows.numpy()] if data.ndim > 1 else data
     values = np.asarray(dequantize(picked, tensor.tensor_type), dtype=np.float32)
-    whole = torch.from_numpy(values)
+    whole = torch.from_numpy(values.copy())
     return whole if data.ndim > 1 else whole[rows]
