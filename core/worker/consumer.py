@@ -8,6 +8,7 @@ export brings its own template and tokenizer, and is used as a stranger would us
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import math
 import os
@@ -109,8 +110,7 @@ class _LlamaCpp:
     name = "llama.cpp"
 
     def __init__(self, path: Path, context: int) -> None:
-        import xllamacpp
-
+        xllamacpp: Any = importlib.import_module("xllamacpp")
         parameters: Any = xllamacpp.CommonParams()
         parameters.model.path = str(path)
         parameters.n_ctx = context

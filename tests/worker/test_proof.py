@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +81,40 @@ def test_each_sound_export_is_proved_once_after_it_was_made(proven: Proven) -> N
         if (kept := proof_step.load(proven.run.exports / f)) is not None
     }
     assert set(learned) == set(FORMATS[1:])
+
+
+def finetui(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "finetui.tui", *words],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=harness.PATIENCE,
+        check=False,
+    )
+
+
+def test_the_command_proves_again_and_tells_by_its_exit_code(proven: Proven, tmp_path: Path) -> None:
+    run = RunFolder(Path(shutil.copytree(proven.run.path, proven.run.path.with_name("copied"))))
+    said = finetui("verify", run.id, "--format", "merged", "--format", "adapter")
+    assert said.returncode == 0, said
+    assert "merged · proved: It answers as the trained model did" in said.stdout
+    _unmerged(run.exports / "merged", proven.base)
+    said = finetui("verify", run.id, "--json")
+    assert said.returncode == 1, said
+    proofs = {e["format"]: e for e in map(json.loads, said.stdout.splitlines()) if e["kind"] == "proof"}
+    assert set(proofs) == set(FORMATS)
+    assert proofs["merged"]["verdict"] == "broken" and proofs["gguf_f16"]["verdict"] == "same"
+    kept = proof_step.load(run.exports / "merged")
+    assert kept is not None and kept.verdict == "broken"
+
+
+def test_a_run_with_nothing_to_compare_with_says_so(proven: Proven) -> None:
+    run = RunFolder(Path(shutil.copytree(proven.run.path, proven.run.path.with_name("unasked"))))
+    proof_step.reference_file(run).unlink()
+    said = finetui("verify", run.id)
+    assert said.returncode != 0
+    assert "nothing to compare" in said.stderr and "Traceback" not in said.stderr
 
 
 # ---- broken on purpose -------------------------------------------------------------------------------------------
