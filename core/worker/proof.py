@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from .. import proof as proof_step
-from ..dataset import Turn
+from ..conversation import Turn
 from ..errors import FinetuiError
 from ..proof import Heard, Proof, Reference, ReferencePrompt, Weights
 from ..recipe import Recipe
@@ -72,11 +72,13 @@ def ask(
 
 def _prompt(chat: Chat, turns: Sequence[Turn]) -> tuple[tuple[tuple[str, str], ...], str, list[int]] | None:
     """The messages up to the last answer, their rendering and its tokens; None where they are no plain conversation."""
+    if getattr(turns, "tools", ""):
+        return None  # not every consumer's server takes tools in the same way
     last = max((i for i, turn in enumerate(turns) if turn.role == "assistant"), default=0)
     before = turns[:last]
     if last == 0 or any(turn.role not in ("system", "user", "assistant") for turn in before):
         return None
-    if before[-1].role != "user":
+    if any(turn.calls or turn.reasoning for turn in before) or before[-1].role != "user":
         return None
     try:
         messages = _messages(chat, before)
