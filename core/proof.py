@@ -199,9 +199,14 @@ def judge(
         same = sum(ours == theirs for _, ours, theirs in table)
         verdict = "same"
         sentence = f"It answers as the trained model did: {same} of {len(table)} answers word for word" + (
-            f", {agreement:.0%} of the tokens chosen alike." if agreement is not None else "."
+            f", {_share(agreement)} of the tokens chosen alike." if agreement is not None else "."
         )
     return Proof(format, verdict, sentence, heard.consumer, tuple(checks), table, agreement, gap, seconds)
+
+
+def _share(part: float) -> str:
+    """A share in words; 100 % only where it is all."""
+    return "all" if part == 1.0 else f"{min(part, 0.999):.1%}"
 
 
 def _spoken(reference: Reference, heard: Heard) -> list[Check]:
@@ -267,7 +272,7 @@ def _answered(
         Check(
             "same choices",
             agreement >= allowed.agreement,
-            f"{agreement:.1%} of the answers' tokens are chosen alike (at least {allowed.agreement:.0%} is expected).",
+            f"{_share(agreement)} of the answers' tokens are chosen alike (at least {allowed.agreement:.0%} is expected).",
             severe=far,
         ),
         Check(
