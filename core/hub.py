@@ -70,6 +70,28 @@ def cached_snapshot(repository: str, noun: Noun, revision: str | None = None) ->
         return None
 
 
+def use_token(token: str) -> None:
+    """Uses `token` in this process and the processes that it starts, and nowhere else.
+
+    Raises FinetuiError (hub-token) for what cannot be a token.
+    """
+    raise NotImplementedError
+
+
+def keep_token(token: str) -> None:
+    """Keeps `token` where the hub's own login keeps it (0600), for every program of this account.
+
+    Raises FinetuiError (hub-token), also where the file cannot be written.
+    """
+    raise NotImplementedError
+
+
+def forget_token() -> None:
+    """Forgets the token in this process, and removes the one that the hub's login keeps. Raises FinetuiError
+    (hub-token) where the file cannot be removed."""
+    raise NotImplementedError
+
+
 def status() -> int | None:
     """The HTTP status with which the hub answers a small question, or None where nothing answers. No token is sent."""
     import urllib.error

@@ -11,12 +11,22 @@ from typing import Literal
 
 from . import hub
 from .errors import FinetuiError
-from .model_facts import ModelFacts
+from .model_facts import AdapterFound, ModelFacts, RemoteCodeFound
 from .model_folder import inspect_folder
 from .recipe import DEMO
 from .text import one_line
 
-__all__ = ["DEMO_FACTS", "SUGGESTED", "ModelFacts", "Suggestion", "check_template", "inspect", "source_kind"]
+__all__ = [
+    "DEMO_FACTS",
+    "SUGGESTED",
+    "AdapterFound",
+    "ModelFacts",
+    "RemoteCodeFound",
+    "Suggestion",
+    "check_template",
+    "inspect",
+    "source_kind",
+]
 
 DEMO_FACTS = ModelFacts(
     source=DEMO,
@@ -149,7 +159,7 @@ def _path(source: str) -> Path:
         return Path(source)
 
 
-def inspect(source: str, revision: str | None = None) -> ModelFacts:
+def inspect(source: str, revision: str | None = None, remote_code: str | None = None) -> ModelFacts:
     """Looks at `source` (`demo`, a folder, or a hub id) and refuses what cannot be tuned.
 
     Blocking (files, and the hub for an id that is not cached): call it from a thread. A hub id that is whole in the hub's

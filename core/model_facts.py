@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, Literal
 
 from .errors import FinetuiError
@@ -150,11 +151,56 @@ class ModelFacts:
     """How the stored weights are quantized (`bitsandbytes 4-bit`); empty for whole ones."""
     sees_images: bool = False
     """A model that also takes images; only its text part is tuned."""
+    base: bool | None = None
+    """A base model, which was never shown conversations; False for an instruct model."""
+    eos_tokens: tuple[str, ...] = ()
+    """The tokens that end an answer, as text."""
+    template_text: str = ""
+    """The chat template's source (Jinja), cleaned for display."""
+    download_bytes: int | None = None
+    """What is still to be downloaded; 0 where nothing is."""
+    disk_bytes: int | None = None
+    """What the model takes on the disk, tokenizer and settings included."""
+    updated: date | None = None
+    """When the repository last changed."""
+    four_bit_variant: str | None = None
+    """A repository with the same model, already in 4-bit."""
+    gated: bool = False
+    """Its owner asks for terms to be accepted."""
+    remote_code_files: tuple[str, ...] = ()
+    """Python files of the repository that would run; empty for all models that Transformers itself knows."""
+    embedding_rows: int | None = None
+    """Rows of the stored embedding: token ids below this number can be looked up."""
+    tokenizer_size: int | None = None
+    """The largest token id plus one."""
 
     @property
     def is_4bit(self) -> bool:
         """Whether the checkpoint itself is 4-bit, and so needs a GPU."""
         return "4-bit" in self.quantization
+
+
+class AdapterFound(FinetuiError):
+    """An adapter where a whole model was expected. `base` is what it belongs on (empty: not told), `adapter` the
+    folder or the hub id that holds it."""
+
+    def __init__(self, what: str, why: str, fix: str, *, base: str, adapter: str) -> None:
+        super().__init__(what, why, fix, code="model-adapter")
+        self.base = base
+        self.adapter = adapter
+
+
+class RemoteCodeFound(FinetuiError):
+    """A model that runs code of its own repository, without consent. `revision` is what to write as model.remote_code
+    once the person has agreed: the commit, or for a folder the digest of its code."""
+
+    def __init__(
+        self, what: str, why: str, fix: str, *, repo: str, revision: str, files: tuple[str, ...]
+    ) -> None:
+        super().__init__(what, why, fix, code="model-remote-code")
+        self.repo = repo
+        self.revision = revision
+        self.files = files
 
 
 @dataclass(frozen=True)
