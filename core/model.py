@@ -164,8 +164,9 @@ def inspect(source: str, revision: str | None = None, remote_code: str | None = 
 
     Blocking (files, and the hub for an id that is not cached): call it from a thread. A hub id that is whole in the hub's
     cache is read from there, without network. Raises FinetuiError, each with its own `code`: model-missing,
-    model-not-a-model, model-not-text, model-gguf, model-adapter, model-no-weights, model-pickle, model-broken,
-    model-no-tokenizer, model-quantized, model-remote-code, hub-offline, hub-not-found, hub-gated, hub-revision,
+    model-not-a-model, model-not-text, model-gguf, model-adapter (AdapterFound), model-no-weights, model-pickle, model-broken,
+    model-no-tokenizer, model-tokenizer, model-quantized, model-unknown, model-remote-code (RemoteCodeFound, unless
+    `remote_code` names exactly this commit), model-hostile, hub-busy, hub-offline, hub-not-found, hub-gated, hub-revision,
     hub-failed; and model-no-chat-template only from `check_template`.
     """
     kind = source_kind(source)
@@ -174,7 +175,9 @@ def inspect(source: str, revision: str | None = None, remote_code: str | None = 
     if kind == "folder":
         folder = _path(source)
         try:
-            return inspect_folder(folder, source, folder.resolve().name or str(folder))
+            return inspect_folder(
+                folder, source, folder.resolve().name or str(folder), remote_code=remote_code
+            )
         except ValueError as error:  # NUL in a path
             raise FinetuiError(
                 f"{one_line(source, 100)} is not a path.",
@@ -184,7 +187,7 @@ def inspect(source: str, revision: str | None = None, remote_code: str | None = 
             ) from error
     from .model_hub import inspect_hub
 
-    return inspect_hub(source, revision)
+    return inspect_hub(source, revision, remote_code)
 
 
 def check_template(facts: ModelFacts) -> None:

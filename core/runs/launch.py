@@ -151,7 +151,12 @@ def resolved(recipe: Recipe, *bases: Path) -> Recipe:
         )
         return str(Path(os.path.abspath(places[0] / path))) if looks_local else source
 
-    model = recipe.model.model_copy(update={"source": absolute(recipe.model.source)})
+    model = recipe.model.model_copy(
+        update={
+            "source": absolute(recipe.model.source),
+            "adapter": absolute(recipe.model.adapter),
+        }
+    )
     dataset = recipe.dataset.model_copy(
         update={
             "source": absolute(recipe.dataset.source),

@@ -398,8 +398,10 @@ def test_models_on_the_hub(tmp_path: Path) -> None:
         assert not any(authorization for _, _, authorization in server.requests), (
             "no token was set, none is sent"
         )
-        downloaded = {path for method, path, _ in server.requests if method == "GET" and "/resolve/" in path}
-        assert not any(path.endswith((".safetensors", ".bin", ".gguf")) for path in downloaded), "no weights"
+        asked = [
+            (name, part) for name, part in server.ranges if name.endswith((".safetensors", ".bin", ".gguf"))
+        ]
+        assert asked and all(part.startswith("bytes=0-") for _name, part in asked), "headers, and no weights"
 
     tiny = answers["me/tiny"]
     assert (tiny["parameters"], tiny["license"], tiny["revision"]) == (PARAMETERS, "mit", COMMIT)
@@ -417,7 +419,7 @@ def test_models_on_the_hub(tmp_path: Path) -> None:
         "me/packed-GGUF": "model-gguf",
         "me/pickle": "model-pickle",
         "me/code": "model-remote-code",
-        "me/busy": "hub-failed",
+        "me/busy": "hub-busy",
         "me/down": "hub-failed",
     }
     assert "me/tiny" in answers["me/lora"]["text"]
