@@ -255,8 +255,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         for start in range(0, min(end, len(content)), 16384):
-            self.wfile.write(content[start : min(start + 16384, end)])
-            self.wfile.flush()
+            try:
+                self.wfile.write(content[start : min(start + 16384, end)])
+                self.wfile.flush()
+            except OSError:  # the other side has gone
+                self.close_connection = True
+                return
             if repository.bytes_per_second:
                 time.sleep(16384 / repository.bytes_per_second)
         if end < len(content):

@@ -133,6 +133,8 @@ def _fetch(repo: str, revision: str | None, tell: Tell, check: Check, code: bool
             lambda: tell(made.bytes_here(), total),
             check,
         )
+        for file in made.files:
+            _link(made, file)
         found: list[Path] = []
         _all_at_once(
             [lambda _stop: found.append(_snapshot(repo, made.commit, wanted, local=False))],
@@ -285,6 +287,18 @@ def _bring(made: Plan, file: File, stop: threading.Event) -> None:
     partial.replace(blob)
 
 
+def _link(made: Plan, file: File) -> None:
+    """Puts a blob into the snapshot under its name, as huggingface_hub does, which then asks the hub no more about it."""
+    pointer = made.root / "snapshots" / made.commit / file.name
+    if file.sha256 is None or not (made.root / "blobs" / file.sha256).exists():
+        return
+    with contextlib.suppress(OSError):  # a file system without links: huggingface_hub has another way
+        pointer.parent.mkdir(parents=True, exist_ok=True)
+        if pointer.is_symlink() and not pointer.exists():
+            pointer.unlink()
+        pointer.symlink_to(os.path.relpath(made.root / "blobs" / file.sha256, pointer.parent))
+
+
 def _header(error: BaseException, name: str) -> str | None:
     response = getattr(error, "response", None)
     return response.headers.get(name) if response is not None else None
@@ -300,7 +314,7 @@ def _pull(made: Plan, file: File, partial: Path, stop: threading.Event) -> None:
         if not whole and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
             raise hub_http.Bounded("the server sent another part than was asked for")
         with partial.open("wb" if whole else "ab") as out:
-            for part in response.iter_raw(hub_http.CHUNK_BYTES):
+            for part in response.iter_raw():
                 if stop.is_set():
                     raise Cancelled
                 at += len(part)
