@@ -6,6 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from . import recipe_file
+from .errors import FinetuiError
+from .runs import state, store
+from .text import one_line
+
 
 @dataclass(frozen=True)
 class RunModel:
@@ -26,4 +31,33 @@ class RunModel:
 
 def run_models() -> tuple[RunModel, ...]:
     """The runs that can be gone on from, newest first. Blocking; raises nothing."""
-    raise NotImplementedError
+    found: list[RunModel] = []
+    for run in store.all_runs():
+        adapter = run.adapter if (run.adapter / "adapter_model.safetensors").is_file() else None
+        merged = run.exports / "merged"
+        whole = merged if (merged / "config.json").is_file() else None
+        if adapter is None and whole is None:
+            continue
+        try:
+            now = state.status(run)
+            recipe = recipe_file.load(run.recipe)
+        except (OSError, FinetuiError):  # a recipe of another version, a folder that vanishes meanwhile
+            continue
+        if now.live:
+            continue
+        best = now.best_evaluation_loss if now.best_evaluation_loss is not None else now.evaluation_loss
+        found.append(
+            RunModel(
+                run_id=run.id,
+                name=one_line(recipe.name, 100),
+                base=recipe.model.source,
+                ended=datetime.fromtimestamp(now.ended_ts or now.last_ts or 0).astimezone()
+                if now.ended_ts or now.last_ts
+                else None,
+                state=now.state,
+                adapter=adapter,
+                merged=whole,
+                best_loss=best if best is not None else now.loss,
+            )
+        )
+    return tuple(found)

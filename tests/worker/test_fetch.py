@@ -228,7 +228,7 @@ def test_the_token_goes_to_the_hub_and_nowhere_else(
         assert ended(Download.start("me/big")).state == "done"
         assert elsewhere.requests, "the weights came from there"
         assert {token for _method, _path, token in elsewhere.requests} == {None}
-        assert {token for _method, _path, token in server.requests} == {f"Bearer {TOKEN}"}
+        assert {token for _method, _path, token in server.requests} - {None} == {f"Bearer {TOKEN}"}
     assert weights(tmp_path) == safetensors(BIG)
     for file in tmp_path.rglob("*"):
         if file.is_file():
