@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from textual.app import ComposeResult
 
-from ...core import model
 from ...core.model_catalog import CATALOG
 from ...core.recipe import DEMO
 from ...core.text import bytes_words, count_words
