@@ -325,7 +325,7 @@ for source in sys.argv[1:]:
         answers[source] = dataclasses.asdict(model.inspect(name, revision or None))
     except FinetuiError as error:
         answers[source] = {"code": error.code, "text": str(error)}
-print(json.dumps(answers))
+print(json.dumps(answers, default=str))
 """
 
 
