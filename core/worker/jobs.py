@@ -51,14 +51,17 @@ class Job:
 
         monitor = machine.Monitor(self.writer, self.run.path).start()
         try:
-            loaded = model.load(recipe, self.writer)
+            start_from = self._checkpoint() if resume else None
+            loaded = model.load(
+                recipe, self.writer, self.control.check, go_on_from_adapter=start_from is None
+            )
             self.writer.emit(loaded.ready)
             self.control.check()
             prepared = dataset.prepare(recipe, loaded.tokenizer, self.writer, self.control.check)
             self.writer.emit(prepared.ready)
             self.control.check()
             export.prepare_tools(recipe.export.formats, self._tell, check=self.control.check)
-            stopped = self._loop(recipe, loaded, prepared, resume)
+            stopped = self._loop(recipe, loaded, prepared, start_from)
             if not stopped and score.wanted(recipe, prepared.evaluation_conversations):
                 self.writer.emit(
                     score.score(
@@ -76,7 +79,7 @@ class Job:
             raise Stopped(saved=True)
         self._export(recipe, recipe.export.formats, loaded)
 
-    def _loop(self, recipe: Recipe, loaded: Any, prepared: Any, resume: bool) -> bool:
+    def _loop(self, recipe: Recipe, loaded: Any, prepared: Any, start_from: Any) -> bool:
         """Trains and saves the adapter. True where the person stopped it, which saves too; raises Stopped unsaved."""
         from . import samples, training
         from .chat import Chat
@@ -84,7 +87,6 @@ class Job:
         chat = Chat(loaded.tokenizer, recipe.model.max_length)
         asked = samples.prompts(chat, prepared.prompts, recipe.training.sample_count)
         sampler = samples.Sampler(loaded.model, loaded.tokenizer, asked, self.writer)
-        start_from = self._checkpoint() if resume else None
         trainer, reporter = training.build(
             loaded, prepared, recipe, self.run, self.writer, self.control, sampler
         )
