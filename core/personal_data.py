@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-_KEY_STARTS = ("sk-", "hf_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "AKIA", "ASIA", "xox", "AIza", "glpat-", "npm_", "eyJ", "-----BEGIN")
+_KEY_STARTS = ("hf_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "npm_"), ("sk-", "xox", "glpat-")
+_KEY_STARTS_PLAIN = ("AKIA", "ASIA", "AIza")
 _KEYS = re.compile(
     r"(?<![\w-])(?:"
     r"sk-[A-Za-z0-9_-]{20,}"
@@ -41,13 +42,16 @@ SECRETS = frozenset({KEY, TOKEN, PRIVATE_KEY})
 def kinds(text: str) -> tuple[str, ...]:
     """The kinds of secrets and personal data that `text` seems to hold. A few µs for a thousand characters."""
     found: list[str] = []
-    if any(start in text for start in _KEY_STARTS):
-        if _KEYS.search(text):
-            found.append(KEY)
-        if "eyJ" in text and _JWT.search(text):
-            found.append(TOKEN)
-        if "-----BEGIN" in text and _PEM.search(text):
-            found.append(PRIVATE_KEY)
+    if (
+        any(start in text for start in _KEY_STARTS_PLAIN)
+        or ("_" in text and any(start in text for start in _KEY_STARTS[0]))
+        or ("-" in text and any(start in text for start in _KEY_STARTS[1]))
+    ) and _KEYS.search(text):
+        found.append(KEY)
+    if "eyJ" in text and _JWT.search(text):
+        found.append(TOKEN)
+    if "-----BEGIN" in text and _PEM.search(text):
+        found.append(PRIVATE_KEY)
     if "@" in text and any(not _EXAMPLE_MAIL.search(m[0]) for m in _EMAIL.finditer(text)):
         found.append(EMAIL)
     shape = text.encode("ascii", "replace").translate(_SHAPES, _BETWEEN_DIGITS)

@@ -38,6 +38,8 @@ class Encoded:
     """Where in `ids` the end-of-text (or end-of-turn) token of the last turn stands; −1 without one."""
     second_bos: bool
     """A doubled beginning-of-text token was made single."""
+    plain: bool = False
+    """Plain writing: no chat template."""
 
     @property
     def full_length(self) -> int:
@@ -262,7 +264,8 @@ class Chat:
     ) -> Encoded:
         ids: list[int] = row.ids
         found = [piece for start, end in learned if (piece := spans.tokens(row, start, end))]
-        if turns and turns[0].role == "text":
+        plain = bool(turns) and turns[0].role == "text"
+        if plain:
             if self._text_bos and ids[:1] != [self._bos]:
                 ids = [self._bos, *ids]
                 found = [(0, last + 1) for _, last in found]
@@ -280,7 +283,7 @@ class Chat:
             ids = ids[1:]
             found = [(max(0, first - 1), last - 1) for first, last in found if last > 1]
             end -= 1
-        return Encoded(ids, spans.joined(found), self.max_length, end, twice)
+        return Encoded(ids, spans.joined(found), self.max_length, end, twice, plain)
 
     def _begins_twice(self, ids: list[int]) -> bool:
         return self._bos is not None and ids[:2] == [self._bos, self._bos]
