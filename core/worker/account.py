@@ -57,7 +57,7 @@ class Account:
         reasons: list[str] = []
         for item, held_out in items:
             if isinstance(item, DroppedRow):
-                flags = c.DROPPED | (c.BY_CHOICE if item.chosen else 0)
+                flags = c.DROPPED | (c.BY_CHOICE if item.chosen else 0) | (c.HELD_SOURCE if held_out else 0)
                 reason = self.columns.reason_of(item.reason)
                 self.columns.add(item.number, item.file, flags, reason)
                 reasons.append(item.reason)
@@ -67,7 +67,7 @@ class Account:
         return reasons
 
     def _count(self, conversation: Conversation, row: Encoded | str, held_out: bool) -> str:
-        flags = c.EVALUATION if held_out else 0
+        flags = c.EVALUATION | c.HELD_SOURCE if held_out else 0
         reason = fate(row, self.recipe.dataset.long_rows)
         if conversation.rejected:
             flags |= c.REJECTED

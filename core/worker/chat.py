@@ -115,6 +115,8 @@ class Chat:
         self._arguments_as_text = False
         self.folds_system = False
         self._opening = ""
+        self._opens_itself = False
+        """The template never opens an answer: `render` adds what it writes there."""
         if self.has_template:
             self.folds_system = not self._takes_system()
             self._opening = self._answer_opening()
@@ -136,13 +138,23 @@ class Chat:
         return True
 
     def _answer_opening(self) -> str:
-        """What the template writes before an answer; empty where a question alone does not render."""
+        """What the template writes before an answer; empty where that cannot be told.
+
+        Some templates know nothing of `add_generation_prompt`: there it is what stands between a question and its answer.
+        """
         try:
             asked = self._apply([Turn("user", "b")])
             ready = self._apply([Turn("user", "b")], answer_next=True)
+            if ready != asked:
+                return ready[len(asked) :] if ready.startswith(asked) else ""
+            said = self._apply([Turn("user", "b"), Turn("assistant", "zqx")])
         except Unrenderable:
             return ""
-        return ready[len(asked) :] if ready.startswith(asked) else ""
+        at = said.find("zqx")
+        if at > len(asked) and said.startswith(asked):
+            self._opens_itself = True
+            return said[len(asked) : at]
+        return ""
 
     def writes_tools(self) -> bool:
         """Whether the template writes tool definitions at all."""
@@ -179,7 +191,8 @@ class Chat:
             raise Unrenderable("the model has no chat template for conversations")
         if self.folds_system and len(turns) > 1 and turns[0].role == "system" and turns[1].role == "user":
             turns = [Turn("user", f"{turns[0].text}\n\n{turns[1].text}"), *turns[2:]]
-        return self._apply(turns, answer_next, tools)
+        rendered = self._apply(turns, answer_next, tools)
+        return rendered + self._opening if answer_next and self._opens_itself else rendered
 
     def _apply(self, turns: Sequence[Turn], answer_next: bool = False, tools: str = "") -> str:
         from jinja2 import TemplateError

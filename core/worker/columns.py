@@ -34,6 +34,8 @@ OTHER_END = 1 << 17
 BY_CHOICE = 1 << 18
 """Dropped by an option of the recipe, not for a fault."""
 PLAIN = 1 << 19
+HELD_SOURCE = 1 << 20
+"""It comes from a held-out file or split of its own."""
 
 _KINDS = {
     "number": "q",
@@ -112,7 +114,7 @@ class Columns:
         import numpy as np
 
         names = [name for name in _KINDS if name not in ("said", "asked")]
-        np.savez(path, **{name: self.numpy(name) for name in names})
+        np.savez(path, **{f"of_{name}": self.numpy(name) for name in names})
 
     @classmethod
     def load(cls, path: Path, reasons: Sequence[str]) -> Columns:
@@ -125,7 +127,7 @@ class Columns:
                 if name in ("said", "asked"):
                     continue
                 column = array(kind)
-                column.frombytes(stored[name].astype(kind).tobytes())
+                column.frombytes(stored[f"of_{name}"].astype(kind).tobytes())
                 setattr(made, name, column)
         count = len(made.number)
         made.said = array("q", bytes(8 * count))
