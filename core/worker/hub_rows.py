@@ -58,6 +58,12 @@ def opened(section: DatasetSection, *, streaming: bool = False) -> IterableDatas
     return rows.decode(False) if rows.features is not None else rows
 
 
+def rows_of(source: str, config: str | None, split: str) -> IterableDataset:
+    """The rows of a hub dataset for `dataset_walk.Walk`, downloaded first. Raises as `opened` does."""
+    asked: dict[str, str | None] = {"source": source, "config": config, "split": split}
+    return opened(DatasetSection.model_validate(asked))
+
+
 def _refusal(source: str) -> FinetuiError | None:
     """Why the hub does not give the dataset `source`, asked once: `datasets` asks for half a minute, and then guesses."""
     from huggingface_hub import HfApi
