@@ -126,7 +126,11 @@ def _stops(c: Circumstances) -> Iterator[Finding]:
             f"All rows are longer than {ledger.max_length:,} tokens, and their ends are cut off."
             if all_cut
             else "In none of them is an end-of-text token learned.",
-            *(_raise(c) if all_cut else (Action("change-model", "Choose a model whose template ends its turns"),)),
+            *(
+                _raise(c)
+                if all_cut
+                else (Action("change-model", "Choose a model whose template ends its turns"),)
+            ),
         )
     if recipe.dataset.row_limit is None and 0 < ledger.train_rows < 20:
         yield Finding(

@@ -104,7 +104,8 @@ class Account:
             self.columns.reason_of(reason) if reason else -1,
             full,
             trained,
-            hash((conversation.tools, *((t.role, t.text, t.calls, t.reasoning) for t in conversation.turns))) or 1,
+            hash((conversation.tools, *((t.role, t.text, t.calls, t.reasoning) for t in conversation.turns)))
+            or 1,
             _asked(conversation),
         )
         return reason
@@ -300,7 +301,7 @@ def _dropped(
 
     counts = np.bincount(reasons, minlength=len(names)) if len(reasons) else np.zeros(len(names), int)
     made = [
-        DroppedRows(names[at], int(counts[at]), _first(numbers[np.flatnonzero(reasons == at)[:FIRST_LINES]]))
+        DroppedRows(names[int(at)], int(counts[at]), _first(numbers[np.flatnonzero(reasons == at)[:FIRST_LINES]]))
         for at in np.argsort(-counts, kind="stable")
         if counts[at]
     ]

@@ -222,7 +222,10 @@ class Inspection:
             return None
         if self.columns is None or self.spool is None:
             raise FinetuiError(
-                "No row has been read yet.", "The tokenizer is being loaded.", "Wait a moment.", code="row-missing"
+                "No row has been read yet.",
+                "The tokenizer is being loaded.",
+                "Wait a moment.",
+                code="row-missing",
             )
         rows = answers.Rows(self.columns, self.spool, self.chat, self.files, self.complete)
         if call == "row":

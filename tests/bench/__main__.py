@@ -7,7 +7,12 @@ import sys
 from . import inspect, overhead, paint, startup
 from .measure import Result, show
 
-ALL = {"startup": startup.measure, "paint": paint.measure, "overhead": overhead.measure, "inspect": inspect.measure}
+ALL = {
+    "startup": startup.measure,
+    "paint": paint.measure,
+    "overhead": overhead.measure,
+    "inspect": inspect.measure,
+}
 
 
 def main() -> None:

@@ -104,7 +104,9 @@ async def _idle_gap(seconds: float) -> float:
 
 
 def measure() -> list[Result]:
-    model = subprocess.run([sys.executable, "-c", PREPARE], check=True, capture_output=True, text=True).stdout.split()[-1]
+    model = subprocess.run(
+        [sys.executable, "-c", PREPARE], check=True, capture_output=True, text=True
+    ).stdout.split()[-1]
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder, "rows.jsonl")
         write_rows(rows, ROWS)
@@ -136,6 +138,10 @@ def measure() -> list[Result]:
         Result("inspector's memory", first.most_memory / 2**20, 1500, "MiB", size),
         Result("second look", second.done, 2.0, "s", "from the shelf, tokenizer not loaded"),
         Result(
-            "event loop", 1000 * first.longest_gap, max(50.0, 3000 * idle), "ms", f"idle on this machine {1000 * idle:.0f} ms"
+            "event loop",
+            1000 * first.longest_gap,
+            max(50.0, 3000 * idle),
+            "ms",
+            f"idle on this machine {1000 * idle:.0f} ms",
         ),
     ]

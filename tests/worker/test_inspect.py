@@ -80,7 +80,9 @@ MIXED: list[Any] = [
 
 
 @pytest.fixture(scope="module")
-def mixed(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Inspector, Ledger, Path]]:
+def mixed(
+    tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Inspector, Ledger, Path]]:
     folder = tmp_path_factory.mktemp("mixed")
     recipe = harness.recipe(tiny_model, written(folder / "rows.jsonl", MIXED), evaluation_share=0.0)
     inspector = Inspector.start(recipe)
@@ -130,7 +132,9 @@ def test_rows_are_found_and_shown(mixed: tuple[Inspector, Ledger, Path]) -> None
     assert inspector.find("first", 0) == 4 and inspector.find("first", 4) == 0
     assert inspector.find("nowhere") is None
     assert inspector.jump("longest") == 5 and inspector.jump("longest", 1) == 7
-    assert inspector.jump("cut", 0) == 5 and inspector.jump("cut", 1) == 7 and inspector.jump("cut", 2) is None
+    assert (
+        inspector.jump("cut", 0) == 5 and inspector.jump("cut", 1) == 7 and inspector.jump("cut", 2) is None
+    )
     assert [inspector.jump("dropped", n) for n in range(4)] == [2, 6, 7, None]
     assert inspector.jump("unlearned") == 7
     assert inspector.jump("secrets") == 3 and inspector.jump("duplicates") == 4
@@ -290,8 +294,7 @@ def test_it_is_paused_cancelled_and_closed(tiny_model: Path, tmp_path: Path) -> 
     assert process.wait(harness.PATIENCE) is not None
     with pytest.raises(FinetuiError):
         inspector.row(0)
-    left = [p for p in (paths.cache() / "ledgers").glob(f".work-*-{process.pid}-*")]
-    assert not left
+    assert not list((paths.cache() / "ledgers").glob(f".work-*-{process.pid}-*"))
 
 
 def test_a_killed_process_is_a_card(tiny_model: Path, tmp_path: Path) -> None:
