@@ -6,24 +6,20 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from .conversation import Conversation, Role, Turn
 from .dataset_files import read_rows, sources_of
 from .dataset_formats import SURE, Detection, Format, UnknownFormat, detect
 from .dataset_inputs import source_kind
 from .dataset_load import LoadedDataset, from_rows, load
+from .dataset_peek import ask, no_answer
 from .dataset_rows import conversation
 from .dataset_source import FileKind, evaluation_path, local_path
 from .dataset_split import held_out_rows
@@ -302,60 +298,9 @@ def shown(turns: Conversation) -> Conversation:
 def _peek(
     section: DatasetSection, cancelled: Callable[[], bool] | None, timeout_seconds: float
 ) -> DatasetFacts:
-    from .runs.launch import worker_environment
-
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "finetui.core.worker.peek"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=worker_environment(),
-        start_new_session=True,
-    )
-    until = time.monotonic() + timeout_seconds
-    request: bytes | None = section.model_dump_json().encode()
+    request = section.model_dump_json().encode()
+    facts = ask(request, section.source, cancelled, timeout_seconds)["facts"]
     try:
-        while True:
-            try:
-                answer, errors = process.communicate(request, timeout=0.2)
-                break
-            except subprocess.TimeoutExpired:
-                request = None
-                if cancelled is not None and cancelled():
-                    raise FinetuiError("The look at the dataset was cancelled.", code="cancelled") from None
-                if time.monotonic() > until:
-                    raise FinetuiError(
-                        f"The look at {one_line(section.source, 100)} took too long.",
-                        f"Nothing came within {timeout_seconds:.0f} seconds.",
-                        "Try again, or download the dataset and name the file.",
-                        code="dataset-slow",
-                    ) from None
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-    return _answered(section, answer, errors, process.returncode)
-
-
-def _answered(section: DatasetSection, answer: bytes, errors: bytes, code: int) -> DatasetFacts:
-    try:
-        reply = json.loads(answer)
-        if "error" in reply:
-            card = reply["error"]
-            if "columns" in card:
-                raise UnknownFormat(
-                    card["what"], card["why"], card["fix"], tuple(card["columns"]), tuple(card["examples"])
-                )
-            raise FinetuiError(card["what"], card["why"], card["fix"], code=card["code"])
-        return TypeAdapter(DatasetFacts).validate_python(reply["facts"])
-    except (ValueError, KeyError, TypeError) as error:
-        last = errors.decode("utf-8", "replace").strip().splitlines()[-1:]
-        why = one_line(last[0], 200) if last else "It gave no answer."
-        if code == -signal.SIGKILL:
-            why = "The system ended the process that read it, most likely for want of memory."
-        raise FinetuiError(
-            f"{one_line(section.source, 100)} could not be read.",
-            why,
-            "See `finetui doctor`.",
-            code="dataset-broken",
-        ) from error
+        return TypeAdapter(DatasetFacts).validate_python(facts)
+    except ValidationError as error:
+        raise no_answer(section.source, one_line(str(error), 200)) from error

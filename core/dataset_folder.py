@@ -85,6 +85,13 @@ def manifest(folder: Path, split: str = "train") -> Manifest:
     saved = _saved_by_datasets(folder, split)
     if saved is not None:
         return saved
+    if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
+        raise FinetuiError(
+            f"{one_line(str(folder), 200)} is a folder with a model, not with rows.",
+            "It holds config.json and safetensors.",
+            "Name it in the model step, and a file or a folder of examples here.",
+            code="dataset-missing",
+        )
     found, left_out = _files(folder)
     tables = [path for path in found if bare_suffix(path) in TABLE_ENDINGS]
     if tables:

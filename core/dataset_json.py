@@ -27,8 +27,12 @@ class Lines(Protocol):
 
 
 def json_lines(source: Source, raw: Lines) -> Iterator[Located]:
-    """The rows of JSON Lines, as UTF-8. A line that is not JSON is a row that cannot be read."""
-    number = 0
+    """The rows of JSON Lines, as UTF-8. A line that is not JSON is a row that cannot be read.
+
+    Raises FinetuiError (dataset-broken) at the end of a file in which no line was JSON.
+    """
+    number = good = 0
+    first: tuple[int, str, ValueError] | None = None
     decode = json.JSONDecoder(strict=False).decode
     while line := raw.readline(MAX_ROW_CHARACTERS + 1):
         number += 1
@@ -50,9 +54,22 @@ def json_lines(source: Source, raw: Lines) -> Iterator[Located]:
                 yield Located(number, {}, "nested too deeply")
                 continue
             except ValueError as error:
+                first = first or (number, one_line(text[:400], 60), error)
                 yield Located(number, {}, _line_problem(error))
                 continue
+        good += 1
         yield _located(number, value)
+    if first is not None and not good:
+        raise _no_json_at_all(source, *first)
+
+
+def _no_json_at_all(source: Source, number: int, text: str, error: ValueError) -> FinetuiError:
+    column = f", column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+    return broken(
+        source.path,
+        f"Line {number}{column} is not valid JSON, and no other line is: {_line_problem(error)}. It reads: {text}",
+        "Each line must be one JSON object. If it is plain writing, give it the ending .txt.",
+    )
 
 
 def _line_problem(error: ValueError) -> str:

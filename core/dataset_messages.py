@@ -38,6 +38,7 @@ ROLES: dict[str, Role] = {
     "tool_response": "tool",
     "function_response": "tool",
 }
+_PLAIN: dict[Any, Role] = {name: ROLES[name] for name in ("system", "user", "assistant")}
 _REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 _ASKS = ("user", "human", "question", "prompt", "input", "instruction", "query")
 _ANSWERS = ("assistant", "answer", "response", "output", "bot", "gpt", "completion")
@@ -60,8 +61,14 @@ class Said(NamedTuple):
 
 def writable(text: str) -> str:
     """`text` without NUL, lone surrogates as U+FFFD: what every tokenizer and file takes."""
-    if text.isascii() and "\0" not in text:
-        return text
+    if "\0" not in text:
+        if text.isascii():
+            return text
+        try:
+            text.encode()  # several times faster than a search for what cannot be encoded
+            return text
+        except UnicodeEncodeError:
+            pass
     return _UNWRITABLE.sub(lambda match: "" if match[0] == "\0" else "\ufffd", text)
 
 
@@ -147,6 +154,10 @@ def _content_key(message: Mapping[str, Any]) -> str | None:
 
 def said(message: Mapping[str, Any]) -> Said:
     """One message. Raises ValueError with the reason."""
+    if len(message) == 2:  # by far the most messages
+        name, value = message.get("role"), message.get("content")
+        if isinstance(value, str) and isinstance(name, str) and name in _PLAIN:
+            return Said(_PLAIN[name], writable(value))
     name = message.get("role")
     if name is None:
         name = message.get("from")

@@ -278,6 +278,12 @@ class RowReader:
             own = turns.pop(0).text
         else:
             own = text_of(row[layout.system], "system prompt") if layout.system is not None else ""
+        for turn in turns:
+            if turn[0] == "system":
+                break
+        else:
+            if mode == "none" or not (own or self._prompt):
+                return
         if any(turn.role == "system" and not turn.text.strip() for turn in turns):
             turns[:] = [turn for turn in turns if turn.role != "system" or turn.text.strip()]
         own = own if own.strip() else ""
@@ -343,13 +349,19 @@ def _check(turns: list[Said]) -> None:
     size = 0
     first: str | None = None
     answered = False
+    problem = ""
     for turn in turns:
-        role, text = turn.role, turn.text
-        size += len(text) + len(turn.reasoning) + len(turn.calls)
+        role, text = turn[0], turn[1]
+        size += len(text) + len(turn[2]) + len(turn[3])
         if role == "assistant":
             answered = True
         if first is None and role != "system":
             first = role
+        if (not text or text.isspace()) and not problem:
+            if role == "assistant" and not turn.calls:
+                problem = "empty answer"
+            elif role == "user":
+                problem = "empty question"
     if size > MAX_ROW_CHARACTERS:
         raise ValueError("longer than 10 MB")
     if not answered:
@@ -358,20 +370,15 @@ def _check(turns: list[Said]) -> None:
         raise ValueError("starts with an answer, no question before it")
     if first == "tool":
         raise ValueError("starts with a tool's answer, no question before it")
-    for turn in turns:
-        if turn.text and not turn.text.isspace():
-            continue
-        if turn.role == "assistant" and not turn.calls:
-            raise ValueError("empty answer")
-        if turn.role == "user":
-            raise ValueError("empty question")
+    if problem:
+        raise ValueError(problem)
 
 
 def learned(turns: list[Said], section: DatasetSection) -> list[bool]:
     """Which turns the loss counts. Raises ValueError where it would count none."""
     if section.train_on == "everything" or turns[0].role == "text":
         return [True] * len(turns)
-    marks = [turn.role == "assistant" and not turn.ignored for turn in turns]
+    marks = [turn[0] == "assistant" and not turn[6] for turn in turns]
     if section.train_on == "last_answer":
         last = max((i for i, mark in enumerate(marks) if mark), default=-1)
         marks = [i == last for i in range(len(marks))]

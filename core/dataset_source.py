@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 from .errors import FinetuiError
 from .recipe import DEMO
@@ -14,8 +14,7 @@ from .text import one_line
 FileKind = Literal["JSONL", "JSON", "CSV", "TSV", "Parquet", "Arrow", "text"]
 
 
-@dataclass(frozen=True, slots=True)
-class Located:
+class Located(NamedTuple):
     """A row and where it stands: the line of a text file, or the row of a table, from 1."""
 
     number: int

@@ -20,8 +20,9 @@ def question_key(turns: Turns | Iterable[Said]) -> int:
     Rows of the same key stand on the same side of the evaluation split.
     """
     asked = [turn.text for turn in turns if turn.role == "user" or turn.role == "text"]
-    text = " ".join("\x00".join(asked).casefold().split())
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "little")
+    text = asked[0] if len(asked) == 1 else "\n\0".join(asked)
+    said = " ".join(text.lower().split()).encode("utf-8", "replace")
+    return int.from_bytes(hashlib.blake2b(said, digest_size=8).digest(), "little")
 
 
 def content_key(turns: Turns | Iterable[Said]) -> int:

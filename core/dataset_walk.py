@@ -178,6 +178,10 @@ class Walk:
         held = held_out_keys(self._unit_keys, self.section, self.seed)
         return bytearray(key in held for key in self._keys)
 
+    def keys(self) -> array[int]:
+        """After the last item: `question_key` of each conversation yielded, in order (64 bits). Two of one key ask the same."""
+        return self._keys
+
     def require_usable(self, title: str) -> Detection:
         """The detection. Raises FinetuiError (dataset-format) where no training row could be used."""
         if self.detection is not None and self.rows_kept - self.evaluation_kept:

@@ -1,7 +1,7 @@
 """A look at a dataset in a process of its own: `python -m finetui.core.worker.peek`.
 
-Reads one JSON object on standard input, the recipe's dataset section, and writes one on standard output:
-`{"facts": …}`, or `{"error": {what, why, fix, code}}`. The caller may kill it at any time. Hub datasets are streamed:
+Reads one JSON object on standard input, the recipe's dataset section or `{"splits_of": a hub dataset}`, and writes one
+on standard output: `{"facts": …}`, `{"splits": {config: [split, …]}}`, or `{"error": {what, why, fix, code}}`. The caller may kill it at any time. Hub datasets are streamed:
 only what holds the first rows is fetched. Whatever the libraries print goes to standard error.
 """
 
@@ -108,14 +108,41 @@ def _stated_bytes(stream: IterableDataset) -> int | None:
     return stream.info.download_size or None
 
 
+def _reply(request: bytes) -> dict[str, Any]:
+    source = asked_for_splits(request)
+    if source is not None:
+        return {"splits": _splits_of(source)}
+    facts = peek(DatasetSection.model_validate_json(request))
+    return {"facts": TypeAdapter(DatasetFacts).dump_python(facts, mode="json")}
+
+
+def asked_for_splits(request: bytes) -> str | None:
+    """The hub dataset of a request for configurations and splits, or None for one that holds a dataset section."""
+    try:
+        source = json.loads(request).get("splits_of")
+    except (ValueError, AttributeError):
+        return None
+    return source if isinstance(source, str) else None
+
+
+def _splits_of(source: str) -> dict[str, tuple[str, ...]]:
+    if not hub.is_offline() and hub.status() is None:
+        raise hub.offline_card(source, "dataset")
+    try:
+        return hub_rows.splits_of(source)
+    except FinetuiError:
+        raise
+    except Exception as error:  # the edge of `datasets`
+        raise hub_rows.card(error, source) from error
+
+
 def main() -> None:
     """Answers one request. The exit code is 0 with facts or with a card."""
     answer_to = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     reply: dict[str, Any]
     try:
-        facts = peek(DatasetSection.model_validate_json(sys.stdin.buffer.read()))
-        reply = {"facts": TypeAdapter(DatasetFacts).dump_python(facts, mode="json")}
+        reply = _reply(sys.stdin.buffer.read())
     except FinetuiError as error:
         reply = {"error": {"what": error.what, "why": error.why, "fix": error.fix, "code": error.code}}
         if isinstance(error, UnknownFormat):

@@ -151,7 +151,7 @@ def test_parquet_is_looked_at_in_a_process_of_its_own(tmp_path: Path) -> None:
         ("model.gguf", b"GGUF\3\0\0\0", "dataset-broken", "GGUF"),
         ("deep.json", b"[" * 200_000, "dataset-broken", "deep"),
         ("object.json", b'{"a":' * 200_000, "dataset-broken", "deep"),
-        ("line.jsonl", b'\n{"prompt": "a",\n', "dataset-format", "broken JSON"),
+        ("line.jsonl", b'\n{"prompt": "a",\n', "dataset-broken", "Line 2"),
         ("cut.json", json.dumps([PAIR] * 3, indent=1)[:-4].encode(), "dataset-broken", "Line 13"),
         ("comma.json", b'[{"prompt":"a","completion":"b"}\n {"prompt":"c"}]', "dataset-broken", "Line 2"),
         ("tail.json", b'[{"prompt":"a","completion":"b"}]\n[1]', "dataset-broken", ".jsonl"),

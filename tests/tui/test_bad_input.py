@@ -88,7 +88,7 @@ DATASETS = {
     "list.json": ("has no rows", "not a single example"),
     "colours.jsonl": ("format of this dataset is not known", "colour", "Say which column is what"),
     "prose.jsonl": ("cannot be read as a dataset", "Line 1", "one JSON object"),
-    "good": ("is a folder, not a file",),
+    "good": ("is a folder with a model",),
 }
 
 
