@@ -64,6 +64,16 @@ def test_no_field_is_forgotten() -> None:
         "dataset.format",
         "dataset.train_on",  # below
         "dataset.evaluation_source",
+        # whose rows become which batches: test_inspect_batches, and each option's effect on rows: tests/core
+        "dataset.columns",
+        "dataset.mix",
+        "dataset.system_mode",
+        "dataset.multi_turn",
+        "dataset.join_rows",
+        "dataset.long_rows",
+        "dataset.deduplicate",
+        "dataset.shuffle",
+        "dataset.evaluation_split",
         "training.optimizer",  # refused on a CPU, below
         "training.packing",
         "training.sample_count",  # test_train
