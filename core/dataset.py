@@ -7,10 +7,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -187,11 +187,22 @@ def look(
     their own are not looked at. Raises as `inspect` does."""
     kind = source_kind(section.source)
     plain = {"row_limit": None, "evaluation_share": 0.0, "evaluation_source": None, "evaluation_split": None}
-    walk = Walk(section.model_copy(update=plain), 0, opener)
+    waited = 0.0  # for the hub, which is not the reading's fault
+
+    def fetched(source: str, config: str | None, split: str) -> Iterable[Mapping[str, Any]]:
+        nonlocal waited
+        asked = time.monotonic()
+        try:
+            assert opener is not None
+            return opener(source, config, split)
+        finally:
+            waited += time.monotonic() - asked
+
+    walk = Walk(section.model_copy(update=plain), 0, fetched if opener is not None else None)
     began = time.monotonic()
     first: list[Conversation] = []
     characters = longest = conversations = 0
-    finished = True
+    finished, share = True, 1.0
     for item in walk:
         if not isinstance(item, DroppedRow):
             conversations += 1
@@ -200,8 +211,8 @@ def look(
             length = sum(len(turn.text) + len(turn.reasoning) + len(turn.calls) for turn in item)
             characters += length
             longest = max(longest, length)
-        if walk.rows_read % 16 == 0 and time.monotonic() - began > LOOK_SECONDS:
-            finished = False
+        if walk.rows_read % 16 == 0 and time.monotonic() - began - waited > LOOK_SECONDS:
+            finished, share = False, walk.share  # as it stands: the file is closed after the loop
             break
     path = local_path(section.source)
     title = {"demo": "demo: customer messages", "file": one_line(path.name, 80)}.get(kind) or _hub_title(
@@ -224,11 +235,11 @@ def look(
         dropped=walk.ledger.entries(),
         rows_read=walk.rows_read,
     )
-    if finished and time.monotonic() - began < LOOK_SECONDS / 2:
+    if finished and time.monotonic() - began - waited < LOOK_SECONDS / 2:
         return _counted(facts, section, opener)
     rows = walk.rows_kept
     if not finished:
-        total = walk.stated_rows or stated_rows or (walk.rows_read / walk.share if walk.share else None)
+        total = walk.stated_rows or stated_rows or (walk.rows_read / share if share else None)
         if total is None:
             return replace(facts, rows=None)
         rows = max(walk.rows_kept, round(total * walk.rows_kept / walk.rows_read))

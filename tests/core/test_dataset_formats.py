@@ -10,7 +10,8 @@ import pytest
 from finetui.core import dataset
 from finetui.core.conversation import Conversation, Turn
 from finetui.core.dataset import Detection, UnknownFormat
-from finetui.core.dataset_rows import RowReader, marked
+from finetui.core.dataset_marks import marked
+from finetui.core.dataset_rows import RowReader
 from finetui.core.recipe import DatasetSection
 
 

@@ -224,8 +224,8 @@ def test_a_held_out_split_takes_nothing_from_the_rows(tmp_path: Path) -> None:
         with pytest.raises(FinetuiError) as caught:
             dataset.load(DatasetSection(source=str(file), evaluation_split=wrong), 1)
         assert caught.value.code == "dataset-split" and word in str(caught.value)
+    plain = source(tmp_path, [PAIR])
     with pytest.raises(FinetuiError) as caught:
-        plain = source(tmp_path, [PAIR])
         dataset.load(DatasetSection(source=plain, evaluation_split="test"), 1)
     assert caught.value.code == "dataset-split"
     with pytest.raises(FinetuiError) as caught:
@@ -294,6 +294,18 @@ def test_a_walk_can_be_cancelled(tmp_path: Path) -> None:
     with pytest.raises(FinetuiError) as caught:
         list(walk)
     assert caught.value.code == "cancelled" and walk.rows_read < 300
+
+
+def test_the_first_of_two_passes_can_be_ended() -> None:
+    class Ended(Exception):
+        pass
+
+    def progress(rows: int) -> None:
+        assert rows == 0
+        raise Ended
+
+    with pytest.raises(Ended):
+        dataset.from_rows([pair(i) for i in range(600)], DatasetSection(row_limit=5), 1, progress=progress)
 
 
 def test_progress_never_goes_back(tmp_path: Path) -> None:

@@ -64,16 +64,9 @@ def test_no_field_is_forgotten() -> None:
         "dataset.format",
         "dataset.train_on",  # below
         "dataset.evaluation_source",
-        # whose rows become which batches: test_inspect_batches, and each option's effect on rows: tests/core
-        "dataset.columns",
-        "dataset.mix",
-        "dataset.system_mode",
-        "dataset.multi_turn",
-        "dataset.join_rows",
-        "dataset.long_rows",
-        "dataset.deduplicate",
-        "dataset.shuffle",
-        "dataset.evaluation_split",
+        *("dataset.columns", "dataset.mix", "dataset.system_mode"),  # these in tests/core/test_dataset_*
+        *("dataset.multi_turn", "dataset.join_rows", "dataset.deduplicate", "dataset.evaluation_split"),
+        *("dataset.long_rows", "dataset.shuffle"),  # in test_inspect_batches
         "training.optimizer",  # refused on a CPU, below
         "training.packing",
         "training.sample_count",  # test_train
