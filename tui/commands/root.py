@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import care, diagnosis, exits, listing, models, output, recipes, training, verifying
+from . import care, diagnosis, exits, inspect, listing, models, output, recipes, training, verifying
 
 app = typer.Typer(
     name="finetui",
@@ -24,6 +24,7 @@ app.command("stop")(training.stop)
 app.command("resume")(training.resume)
 app.command("export")(training.export)
 app.command("verify")(verifying.verify)
+app.command("inspect")(inspect.inspect)
 app.command("label")(care.label)
 app.command("clean")(care.clean)
 app.command("delete")(care.delete)

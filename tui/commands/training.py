@@ -194,7 +194,9 @@ def _check_sources(recipe: Recipe) -> None:
     for _, error in training.problems(recipe, system.snapshot()):
         raise error
     chosen = recipe.model
-    model.check_template(model.inspect(chosen.source, chosen.revision, chosen.remote_code))
+    model.check_template(
+        model.inspect(chosen.source, chosen.revision, chosen.remote_code), recipe.dataset.format
+    )
     model_adapter.check_adapter(recipe)
     try:
         dataset.inspect(recipe.dataset)
