@@ -53,6 +53,7 @@ class StepScreen(Screen[None]):
     basic: ClassVar[tuple[str, ...]] = ()
     continue_label: ClassVar[str] = "Continue"
     enter_words: ClassVar[str] = "Enter continues"
+    footer_first: ClassVar[tuple[str, ...]] = ("step.next", "step.back", "step.advanced", "step.reset")
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+n", "next", "Next", id="step.next", tooltip="Go on to the next step"),
         Binding("enter", "next", "Next", show=False, id="step.enter"),
@@ -136,7 +137,7 @@ class StepScreen(Screen[None]):
             with Vertical(id="side"):
                 yield Explain()
                 yield SideGauges()
-        yield Footer(first=("step.next", "step.back", "step.advanced", "step.reset"))
+        yield Footer(first=self.footer_first)
 
     def on_mount(self) -> None:
         self.wizard.visited.add(self.step)
