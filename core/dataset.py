@@ -20,22 +20,20 @@ from typing import Literal
 from pydantic import TypeAdapter
 
 from . import hub
+from .conversation import Conversation, Role, Turn
 from .dataset_files import ENDINGS, located_rows, look_at, read_rows
-from .dataset_formats import Detection, Format, Turn, conversation, detect
+from .dataset_formats import Detection, Format, conversation, detect
 from .dataset_load import (
-    Conversation,
     ConversationReader,
     Dropped,
     LoadedDataset,
-    evaluation_path,
-    file_path,
     from_rows,
     held_out_rows,
     load,
-    local_path,
     split,
 )
-from .dataset_source import FileKind, Reading, Source
+from .dataset_source import FileKind, Reading, Source, evaluation_path, file_path, local_path
+from .dataset_walk import DroppedRow, RowOpener, Walk
 from .errors import FinetuiError
 from .recipe import DEMO, DatasetSection
 from .text import one_line
@@ -45,10 +43,14 @@ __all__ = [
     "DatasetFacts",
     "Detection",
     "Dropped",
+    "DroppedRow",
     "FileKind",
     "Format",
     "LoadedDataset",
+    "Role",
+    "RowOpener",
     "Turn",
+    "Walk",
     "conversation",
     "detect",
     "examine",
@@ -245,9 +247,12 @@ def shown(turns: Conversation) -> Conversation:
     """`turns` with each text cut at 20,000 characters, so that a look costs little memory."""
     if all(len(turn.text) <= _SHOWN_CHARACTERS for turn in turns):
         return turns
-    return tuple(
-        replace(t, text=t.text[: _SHOWN_CHARACTERS - 1] + "…") if len(t.text) > _SHOWN_CHARACTERS else t
-        for t in turns
+    return replace(
+        turns,
+        turns=tuple(
+            replace(t, text=t.text[: _SHOWN_CHARACTERS - 1] + "…") if len(t.text) > _SHOWN_CHARACTERS else t
+            for t in turns
+        ),
     )
 
 

@@ -11,15 +11,15 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from .conversation import Conversation, Role, Turn
 from .errors import FinetuiError
 from .recipe import DatasetSection
 from .text import one_line
 
-Format = Literal["messages", "sharegpt", "alpaca", "prompt_completion"]
-Role = Literal["system", "user", "assistant", "tool"]
+Format = Literal["messages", "sharegpt", "alpaca", "prompt_completion", "text", "preference"]
 
 MAX_ROW_CHARACTERS = 10 * 1024 * 1024
 """A longer row is no example of a conversation; it is dropped, and counted."""
@@ -86,15 +86,6 @@ LOOKED_FOR = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One message of a conversation. `learned` marks what the loss counts."""
-
-    role: Role
-    text: str
-    learned: bool = False
-
-
 @dataclass(frozen=True)
 class Detection:
     """The format that the first rows speak for, and the reason in words."""
@@ -103,6 +94,10 @@ class Detection:
     reason: str
     columns: tuple[str, ...] = ()
     """The columns of the first rows, in order; safe to display."""
+    confidence: float = 1.0
+    """How sure it is, 0 to 1: below 0.7 a person should look at the mapping."""
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    """Role (user, assistant, messages, …) to the column that holds it."""
 
 
 def detect(rows: Sequence[Mapping[str, Any]]) -> Detection:
@@ -130,7 +125,7 @@ def detect(rows: Sequence[Mapping[str, Any]]) -> Detection:
     return Detection(format, votes[format][0], columns)
 
 
-def conversation(row: Mapping[str, Any], format: Format, section: DatasetSection) -> tuple[Turn, ...]:
+def conversation(row: Mapping[str, Any], format: Format, section: DatasetSection) -> Conversation:
     """`row` as turns, with the section's system prompt and learned marks.
 
     NUL characters are left out and lone surrogates become U+FFFD, as no tokenizer takes them. Raises ValueError with
@@ -154,7 +149,7 @@ def conversation(row: Mapping[str, Any], format: Format, section: DatasetSection
     said = [turn for turn in said if turn[0] != "system" or turn[1].strip()]
     _check(said)
     everything = section.train_on == "everything"
-    return tuple(Turn(role, _writable(text), everything or role == "assistant") for role, text in said)
+    return Conversation(tuple(Turn(r, _writable(text), everything or r == "assistant") for r, text in said))
 
 
 def _check(said: list[tuple[Role, str]]) -> None:

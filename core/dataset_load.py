@@ -6,17 +6,15 @@ import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from .conversation import Conversation
 from .dataset_files import located_rows, look_at
-from .dataset_formats import Detection, Turn, conversation, detect
-from .dataset_source import Located, Reading
+from .dataset_formats import Detection, conversation, detect
+from .dataset_source import Located, Reading, evaluation_path, local_path
 from .errors import FinetuiError
-from .recipe import DEMO, DatasetSection
+from .recipe import DatasetSection
 from .text import one_line
-
-Conversation = tuple[Turn, ...]
 
 _DETECT_ROWS = 50
 _DETECT_BYTES = 8 * 1024 * 1024
@@ -226,27 +224,3 @@ def _collect(
         if limit is not None and len(conversations) >= limit:
             break
     return conversations
-
-
-def local_path(source: str) -> Path:
-    if source == DEMO:
-        from . import demo
-
-        return demo.train_path()
-    return file_path(source)
-
-
-def evaluation_path(source: str) -> Path:
-    if source == DEMO:
-        from . import demo
-
-        return demo.heldout_path()
-    return file_path(source)
-
-
-def file_path(source: str) -> Path:
-    """`source` as a path, its `~` expanded."""
-    try:
-        return Path(source).expanduser()
-    except RuntimeError:  # ~somebody who does not exist
-        return Path(source)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from .errors import FinetuiError
+from .recipe import DEMO
 from .text import one_line
 
 FileKind = Literal["JSONL", "JSON", "CSV", "TSV", "Parquet"]
@@ -57,3 +58,27 @@ def broken(path: Path, why: str, fix: str) -> FinetuiError:
     return FinetuiError(
         f"{one_line(path.name, 100)} cannot be read as a dataset.", why, fix, code="dataset-broken"
     )
+
+
+def local_path(source: str) -> Path:
+    if source == DEMO:
+        from . import demo
+
+        return demo.train_path()
+    return file_path(source)
+
+
+def evaluation_path(source: str) -> Path:
+    if source == DEMO:
+        from . import demo
+
+        return demo.heldout_path()
+    return file_path(source)
+
+
+def file_path(source: str) -> Path:
+    """`source` as a path, its `~` expanded."""
+    try:
+        return Path(source).expanduser()
+    except RuntimeError:  # ~somebody who does not exist
+        return Path(source)

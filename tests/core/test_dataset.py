@@ -296,7 +296,7 @@ def test_formats_are_detected_and_read_alike(row: dict[str, Any], format: str) -
     found = dataset.detect([row])
     assert found.format == format and found.reason
     turns = dataset.conversation(row, found.format, DatasetSection())
-    assert turns == (Turn("user", "Hi"), Turn("assistant", "Hello", learned=True))
+    assert turns.turns == (Turn("user", "Hi"), Turn("assistant", "Hello", learned=True))
 
 
 def test_alpaca_joins_instruction_and_input() -> None:
