@@ -44,7 +44,9 @@ class LedgerScreen(Screen[None]):
     AUTO_FOCUS = "#findings"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f3", "rows", "Rows", id="ledger.rows", tooltip="See the rows token by token"),
-        Binding("x", "cancel", "Stop reading", id="ledger.cancel", tooltip="Stop reading; what is known stays"),
+        Binding(
+            "x", "cancel", "Stop reading", id="ledger.cancel", tooltip="Stop reading; what is known stays"
+        ),
         Binding("r", "again", "Read again", id="ledger.again", tooltip="Read all rows again"),
         Binding("pagedown,space", "page(1)", "Page down", show=False, id="ledger.pagedown"),
         Binding("pageup", "page(-1)", "Page up", show=False, id="ledger.pageup"),
@@ -96,7 +98,9 @@ class LedgerScreen(Screen[None]):
             mark, style, words = glyphs().check, "$success", f"All {ledger.read:,} rows read ({seconds})"
         elif not words:
             words = "Choose a model and a dataset first; then every row is read here."
-        self.query_one("#ledger-state", Static).update(Content.assemble((f"{mark} ", f"bold {style}"), (literal(words), style)))
+        self.query_one("#ledger-state", Static).update(
+            Content.assemble((f"{mark} ", f"bold {style}"), (literal(words), style))
+        )
         none, found = self.query_one("#ledger-none", Static), self.query_one(FindingList)
         error = inspection.error
         if error is not None:
@@ -109,9 +113,13 @@ class LedgerScreen(Screen[None]):
             )
         elif ledger is not None and not ledger.findings and inspection.state == "done":
             none.update(Content.assemble(("Nothing to mend.", "bold $success")))
-        none.display = error is not None or (ledger is not None and not ledger.findings and inspection.state == "done")
+        none.display = error is not None or (
+            ledger is not None and not ledger.findings and inspection.state == "done"
+        )
         found.show(ledger.findings if ledger is not None else ())
-        self.query_one("#ledger-findings").display = none.display or bool(ledger is not None and ledger.findings)
+        self.query_one("#ledger-findings").display = none.display or bool(
+            ledger is not None and ledger.findings
+        )
         self._paint_figures()
 
     @while_standing
@@ -163,7 +171,9 @@ class LedgerScreen(Screen[None]):
             error = wizard.set(path, value)
             title = declared(path).title
             said.append(
-                wizard.sentence(path, error) if error else f"{title}: {before} {glyphs().right} {value_words(path, value)}"
+                wizard.sentence(path, error)
+                if error
+                else f"{title}: {before} {glyphs().right} {value_words(path, value)}"
             )
             self.finetui.draft_changed(path)
         self.finetui.notify(literal(". ".join(said)), title="Changed", markup=False)
@@ -185,12 +195,16 @@ class LedgerScreen(Screen[None]):
             if key == "write":
                 codes = action.codes or (finding.code,)
                 self.finetui.inspecting.ask(
-                    "clean", lambda inspector: inspector.write_clean(target, codes), self._written, self.finetui.show_error
+                    "clean",
+                    lambda inspector: inspector.write_clean(target, codes),
+                    self._written,
+                    self.finetui.show_error,
                 )
 
         question = f"{one_line(str(target), 200)}\nwill hold the rows that are kept, without these. Your own file stays as it is."
         self.app.push_screen(
-            ConfirmModal("Write a cleaned copy", question, (("write", "Write it"), ("cancel", "Cancel"))), answered
+            ConfirmModal("Write a cleaned copy", question, (("write", "Write it"), ("cancel", "Cancel"))),
+            answered,
         )
 
     @while_standing
@@ -207,7 +221,9 @@ class LedgerScreen(Screen[None]):
 
         words = f"{copy.written:,} rows written, {copy.left_out:,} left out:\n{one_line(str(copy.path), 200)}"
         self.app.push_screen(
-            ConfirmModal("The cleaned copy is there", words, (("use", "Train on it"), ("cancel", "Keep the old one"))),
+            ConfirmModal(
+                "The cleaned copy is there", words, (("use", "Train on it"), ("cancel", "Keep the old one"))
+            ),
             answered,
         )
 

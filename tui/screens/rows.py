@@ -48,14 +48,36 @@ class RowsScreen(Screen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n,right,space", "turn(1)", "Next row", id="rows.next"),
         Binding("p,left", "turn(-1)", "Row before", id="rows.previous"),
-        Binding("slash", "ask('find')", "Find", key_display="/", id="rows.find", tooltip="Find a row by its text"),
+        Binding(
+            "slash", "ask('find')", "Find", key_display="/", id="rows.find", tooltip="Find a row by its text"
+        ),
         Binding("g", "ask('go')", "Go to", show=False, id="rows.go", tooltip="Go to a row by its number"),
-        Binding("l", "jump('longest')", "Longest", show=False, id="rows.longest", tooltip="The longest row, then the next"),
-        Binding("s", "jump('shortest')", "Shortest", show=False, id="rows.shortest", tooltip="The shortest row"),
+        Binding(
+            "l",
+            "jump('longest')",
+            "Longest",
+            show=False,
+            id="rows.longest",
+            tooltip="The longest row, then the next",
+        ),
+        Binding(
+            "s", "jump('shortest')", "Shortest", show=False, id="rows.shortest", tooltip="The shortest row"
+        ),
         Binding("c", "jump('cut')", "Cut", show=False, id="rows.cut", tooltip="Rows that lose their end"),
-        Binding("d", "jump('dropped')", "Dropped", show=False, id="rows.dropped", tooltip="Rows that are left out"),
-        Binding("u", "jump('unlearned')", "Unlearned", show=False, id="rows.unlearned", tooltip="Rows that teach nothing"),
-        Binding("r", "raw", "Raw row", id="rows.raw", tooltip="Show or hide the row as it stands in the file"),
+        Binding(
+            "d", "jump('dropped')", "Dropped", show=False, id="rows.dropped", tooltip="Rows that are left out"
+        ),
+        Binding(
+            "u",
+            "jump('unlearned')",
+            "Unlearned",
+            show=False,
+            id="rows.unlearned",
+            tooltip="Rows that teach nothing",
+        ),
+        Binding(
+            "r", "raw", "Raw row", id="rows.raw", tooltip="Show or hide the row as it stands in the file"
+        ),
         Binding("home", "show_row(0)", "First row", show=False, id="rows.first"),
         Binding("down", "scroll(1)", "Down", show=False, id="rows.down"),
         Binding("up", "scroll(-1)", "Up", show=False, id="rows.up"),
@@ -182,7 +204,9 @@ class RowsScreen(Screen[None]):
                 self.action_show_row(index)
 
         self._say(f"Looking for “{text}” {glyphs().ellipsis}")
-        self.finetui.inspecting.ask("jump", lambda inspector: inspector.find(text, after), found, self._failed)
+        self.finetui.inspecting.ask(
+            "jump", lambda inspector: inspector.find(text, after), found, self._failed
+        )
 
     @while_standing
     def _say(self, words: str) -> None:
@@ -264,7 +288,11 @@ class RowsScreen(Screen[None]):
         if row is None:
             stage = self.inspection.stage or "reading the first rows"
             idle = self.inspection.state == "idle"
-            words = "No model and dataset to show yet." if idle else f"{stage[:1].upper()}{stage[1:]} {glyphs().ellipsis}"
+            words = (
+                "No model and dataset to show yet."
+                if idle
+                else f"{stage[:1].upper()}{stage[1:]} {glyphs().ellipsis}"
+            )
             seen.update(Content.assemble((literal(words), "$text-muted")))
             return
         seen.update(self._seen(row, max(20, self._cells("#seen"))))
@@ -287,7 +315,9 @@ class RowsScreen(Screen[None]):
             parts.append(Content.assemble(("The model never sees this row: it is left out.", "$text-muted")))
         if row.rejected:
             lines = wrapped(tokens.visible(row.rejected), cells - 2)
-            parts.append(Content.assemble(("The rejected answer (kept for preference training, not learned)", "bold")))
+            parts.append(
+                Content.assemble(("The rejected answer (kept for preference training, not learned)", "bold"))
+            )
             parts.append(Content.assemble(("\n".join("  " + line for line in lines), "$text-muted")))
         return Content("\n").join(parts)
 

@@ -35,13 +35,18 @@ def figures(ledger: Ledger, cells: int, chart_rows: int) -> Content:
         lines.append(Content.assemble(("Left out", "$text-muted")))
         for dropped in ledger.dropped:
             where = lines_words(dropped.lines, dropped.count)
-            _hanging(lines, f"{dropped.count:,}", f"{dropped.reason} ({where})" if where else dropped.reason, cells)
+            _hanging(
+                lines, f"{dropped.count:,}", f"{dropped.reason} ({where})" if where else dropped.reason, cells
+            )
     lines.append(Content(""))
     share = f" ({ledger.trained_share:.1%})" if ledger.tokens else ""
     line("Tokens", f"{ledger.tokens:,} an epoch{dot}{ledger.trained_tokens:,} learned{share}", "bold")
     q = ledger.quantiles
     if q.most:
-        line("A row has", f"{q.least:,} to {q.most:,} tokens{dot}half ≤ {q.p50:,}{dot}95 % ≤ {q.p95:,}{dot}99 % ≤ {q.p99:,}")
+        line(
+            "A row has",
+            f"{q.least:,} to {q.most:,} tokens{dot}half ≤ {q.p50:,}{dot}95 % ≤ {q.p95:,}{dot}99 % ≤ {q.p99:,}",
+        )
     part = ledger.cut_rows / ledger.kept if ledger.kept else 0.0
     line(
         "Too long",
@@ -57,16 +62,29 @@ def figures(ledger: Ledger, cells: int, chart_rows: int) -> Content:
         lines += [Content(""), Content.assemble(("Rows by length, in tokens", "$text-muted")), chart]
     lines.append(Content(""))
     if ledger.kept:
-        line("End of text", f"in {_of(ledger.ends_present, ledger.kept)}, learned in {_of(ledger.ends_trained, ledger.kept)}")
+        line(
+            "End of text",
+            f"in {_of(ledger.ends_present, ledger.kept)}, learned in {_of(ledger.ends_trained, ledger.kept)}",
+        )
     if ledger.double_bos:
         line("Double start", f"{ledger.double_bos:,} rows begin with two start tokens", "$text-warning")
     if ledger.system_folded:
-        line("System", f"{ledger.system_folded:,} system prompts stand in the first question: the template has no place for them")
-    line("Copies", f"{ledger.duplicates:,} rows say what an earlier one says" if ledger.duplicates else "none")
+        line(
+            "System",
+            f"{ledger.system_folded:,} system prompts stand in the first question: the template has no place for them",
+        )
+    line(
+        "Copies", f"{ledger.duplicates:,} rows say what an earlier one says" if ledger.duplicates else "none"
+    )
     if ledger.evaluation_rows:
-        line("Leaks", f"{ledger.leaked_rows:,} held-out rows also stand in training" if ledger.leaked_rows else "none")
+        line(
+            "Leaks",
+            f"{ledger.leaked_rows:,} held-out rows also stand in training" if ledger.leaked_rows else "none",
+        )
     if ledger.secrets:
-        lines.append(Content.assemble(("Spotted (the texts are shown nowhere but in their rows)", "$text-muted")))
+        lines.append(
+            Content.assemble(("Spotted (the texts are shown nowhere but in their rows)", "$text-muted"))
+        )
         for secret in ledger.secrets:
             where = lines_words(secret.lines, secret.count)
             _hanging(lines, f"{secret.count:,}", f"{secret.kind} ({where})", cells)

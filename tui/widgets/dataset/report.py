@@ -25,9 +25,17 @@ def report_words(inspection: Inspection) -> tuple[str, str, str]:
     if error is not None:
         return marks.cross, "$text-error", error.what
     if inspection.state == "waiting":
-        return marks.todo, "$text-muted", f"Getting ready to read every row as the model will see it {marks.ellipsis}"
+        return (
+            marks.todo,
+            "$text-muted",
+            f"Getting ready to read every row as the model will see it {marks.ellipsis}",
+        )
     if inspection.state == "cancelled":
-        return marks.pause, "$text-warning", "The reading was stopped; what is known is of the rows read so far."
+        return (
+            marks.pause,
+            "$text-warning",
+            "The reading was stopped; what is known is of the rows read so far.",
+        )
     if inspection.state == "reading":
         found = worst_first(ledger.findings) if ledger is not None else []
         worst = f" {marks.middot} {found[0].sentence}" if found and found[0].severity == "stop" else ""
