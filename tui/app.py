@@ -383,6 +383,11 @@ class FinetuiApp(App[int], inherit_bindings=False):
         if not isinstance(self.screen, HelpModal):
             self.push_screen(HelpModal(self.screen))
 
+    def get_key_display(self, binding: Binding) -> str:
+        """How a key is written: `F3`, not `f3`."""
+        shown = super().get_key_display(binding)
+        return shown.upper() if shown[:1] == "f" and shown[1:].isdigit() else shown
+
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """Every action of the screen in front, and the ways to go."""
         from .palette import commands

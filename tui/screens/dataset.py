@@ -58,8 +58,8 @@ class DatasetScreen(SourceStepScreen):
         "step.next",
         "dataset.rows",
         "dataset.ledger",
-        "dataset.mapping",
         "step.back",
+        "dataset.mapping",
         "step.advanced",
     )
     step = "dataset"
@@ -122,9 +122,22 @@ class DatasetScreen(SourceStepScreen):
             above = preview.virtual_region.y
             preview.styles.max_height = max(5, main.size.height - above - main.gutter.bottom)
 
+    def blocking(self) -> tuple[str, str] | None:
+        """The report above says what stops the training; the foot says which key mends it."""
+        block = super().blocking()
+        gate = self.wizard.inspection.gate
+        if block is not None and not block[0] and self.wizard.dataset_error is None and gate is not None:
+            return "", "Training cannot start on this. F4 shows what mends it."
+        return block
+
     def notes(self) -> dict[str, str]:
         facts = self.wizard.dataset_facts
         notes: dict[str, str] = {}
+        limit, plan = self.wizard.value("dataset.row_limit"), self.wizard.plan()
+        if limit and facts is not None and facts.rows and plan is not None:
+            notes["dataset.row_limit"] = (
+                f"{min(1.0, plan.rows / facts.rows):.1%} of {facts.rows:,}: {plan.words}"
+            )
         if facts is not None:
             found = facts.detection
             sure = f", {found.confidence:.0%} sure" if found.confidence < 1 else ""

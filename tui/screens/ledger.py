@@ -95,7 +95,9 @@ class LedgerScreen(Screen[None]):
         self.query_one(Header).show_place("Ledger", facts.title if facts is not None else "")
         if ledger is not None and inspection.state == "done":
             seconds = "seen before" if ledger.cached else f"{ledger.seconds:.1f} s"
-            mark, style, words = glyphs().check, "$success", f"All {ledger.read:,} rows read ({seconds})"
+            counts = f"{ledger.read:,} rows read = {ledger.kept:,} kept + {ledger.dropped_rows:,} dropped"
+            below = "" if self.size.width >= 100 else f" {glyphs().middot} PgDn: all figures"
+            mark, style, words = glyphs().check, "$success", f"{counts} ({seconds}){below}"
         elif not words:
             words = "Choose a model and a dataset first; then every row is read here."
         self.query_one("#ledger-state", Static).update(

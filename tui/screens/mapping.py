@@ -39,10 +39,10 @@ KINDS: dict[str, tuple[str, ...]] = {
 
 NEEDED = {"pair": 2, "messages": 1, "text": 1, "preference": 3}
 KIND_WORDS = {
-    "pair": "question and answer",
-    "messages": "list of turns",
-    "text": "plain text",
-    "preference": "better and worse answer",
+    "pair": "question + answer",
+    "messages": "turns",
+    "text": "text",
+    "preference": "preference",
 }
 ROLE_WORDS = {
     "user": "Question",

@@ -18,7 +18,6 @@ from ..widgets.controls import TextControl
 from ..widgets.dataset import tokens
 from ..widgets.footer import Footer
 from ..widgets.header import Header
-from ..widgets.preview import wrapped
 from ..widgets.text import literal
 from .closing import while_standing
 
@@ -91,7 +90,7 @@ class RowsScreen(Screen[None]):
         super().__init__()
         self.at = index
         self.row: SeenRow | None = None
-        self._first_jump = jump
+        self._first_jump: Kind | None = jump
         self._jumped: tuple[str, int] = ("", -1)
         self._asking = ""
         self._needle = ""
@@ -296,10 +295,10 @@ class RowsScreen(Screen[None]):
             seen.update(Content.assemble((literal(words), "$text-muted")))
             return
         seen.update(self._seen(row, max(20, self._cells("#seen"))))
-        raw = tokens.visible(row.raw[:MOST_RAW_CHARACTERS])
+        raw = row.raw[:MOST_RAW_CHARACTERS]
         if len(row.raw) > MOST_RAW_CHARACTERS:
             raw += f"\n{glyphs().ellipsis} {len(row.raw) - MOST_RAW_CHARACTERS:,} characters more"
-        lines = wrapped(raw, max(20, self._cells("#raw")))
+        lines = tokens.plain_lines(raw, max(20, self._cells("#raw")))
         self.query_one("#raw-text", Static).update(
             Content.assemble(("As it stands in the file\n", "bold $text-muted"), "\n".join(lines))
         )
@@ -314,7 +313,7 @@ class RowsScreen(Screen[None]):
         elif row.dropped:
             parts.append(Content.assemble(("The model never sees this row: it is left out.", "$text-muted")))
         if row.rejected:
-            lines = wrapped(tokens.visible(row.rejected), cells - 2)
+            lines = tokens.plain_lines(row.rejected[:MOST_RAW_CHARACTERS], cells - 2)
             parts.append(
                 Content.assemble(("The rejected answer (kept for preference training, not learned)", "bold"))
             )

@@ -113,6 +113,15 @@ def _wrapped(text: str, bits: bytearray, start: int, end: int, cells: int) -> li
             return lines
 
 
+def plain_lines(text: str, cells: int) -> list[str]:
+    """`text`, safe to show, in lines of at most `cells` cells; indentation stays."""
+    lines: list[str] = []
+    for part in visible(text).replace("\t", "    ").split("\n"):
+        for line in _wrapped(part, bytearray(len(part)), 0, len(part), max(2, cells)):
+            lines.append("".join(run for run, _ in line.runs))
+    return lines
+
+
 def _line(text: str, bits: bytearray, start: int, end: int) -> Line:
     runs: list[tuple[str, int]] = []
     at = start
