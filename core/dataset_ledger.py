@@ -126,6 +126,7 @@ class Ledger:
     """The whole account. `read == kept + dropped_rows` at all times; `kept == train_rows + evaluation_rows`."""
 
     read: int = 0
+    """Rows looked at: conversations and rows left out. Split talks count as one row each, joined rows as one."""
     kept: int = 0
     dropped: tuple[DroppedRows, ...] = ()
     train_rows: int = 0
@@ -163,6 +164,10 @@ class Ledger:
     """0 to 1."""
     mapping: tuple[tuple[str, str], ...] = ()
     """(role, column) pairs that were used."""
+    source_rows: int = 0
+    """Rows of the files, before talks are split and rows are joined."""
+    preference_rows: int = 0
+    """Rows with a rejected answer."""
     cached: bool = False
     """Taken from an earlier inspection of the same file, settings and tokenizer."""
 
