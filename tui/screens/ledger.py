@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from ..app import FinetuiApp
     from ..inspecting import Inspection
 
-LOOKS = {"cut": "cut", "dropped": "dropped", "unlearned": "unlearned", "lost": "unlearned"}
-"""Which rows show a finding, by a word in its code; the others are looked at by their line."""
-
 
 class LedgerScreen(Screen[None]):
     """Findings with their actions, and all figures; it fills while the rows are still being read."""
@@ -183,11 +180,7 @@ class LedgerScreen(Screen[None]):
     def _look(self, finding: Finding) -> None:
         from .rows import RowsScreen
 
-        jump = next((kind for word, kind in LOOKS.items() if word in finding.code), None)
-        if jump is not None:
-            self.app.push_screen(RowsScreen(jump=jump))  # type: ignore[arg-type]
-        else:
-            self.app.push_screen(RowsScreen(max(0, finding.lines[0] - 1) if finding.lines else 0))
+        self.app.push_screen(RowsScreen(finding=finding))
 
     def _clean_copy(self, finding: Finding, action: Action) -> None:
         """Asks first: it writes a file. Then offers to train on that one."""

@@ -23,11 +23,11 @@ from .closing import while_standing
 
 if TYPE_CHECKING:
     from ...core.dataset_inspect import Kind
-    from ...core.dataset_ledger import SeenRow
+    from ...core.dataset_ledger import Finding, SeenRow
     from ..app import FinetuiApp
     from ..inspecting import Inspection
 
-JUMPS: dict[str, tuple[str, str]] = {
+JUMPS: dict[Kind, tuple[str, str]] = {
     "longest": ("longest", "No row has been read yet."),
     "shortest": ("shortest", "No row has been read yet."),
     "cut": ("cut", "No row is cut: all fit into the sequence length."),
@@ -77,6 +77,14 @@ class RowsScreen(Screen[None]):
         Binding(
             "r", "raw", "Raw row", id="rows.raw", tooltip="Show or hide the row as it stands in the file"
         ),
+        Binding(
+            "f",
+            "finding",
+            "Next of the finding",
+            show=False,
+            id="rows.finding",
+            tooltip="The next row of the finding",
+        ),
         Binding("home", "show_row(0)", "First row", show=False, id="rows.first"),
         Binding("down", "scroll(1)", "Down", show=False, id="rows.down"),
         Binding("up", "scroll(-1)", "Up", show=False, id="rows.up"),
@@ -85,12 +93,12 @@ class RowsScreen(Screen[None]):
         Binding("escape", "back", "Back", id="rows.back"),
     ]
 
-    def __init__(self, index: int = 0, jump: Kind | None = None) -> None:
-        """Opens at the row `index`, or at the first that `jump` finds."""
+    def __init__(self, index: int = 0, finding: Finding | None = None) -> None:
+        """Opens at the row `index`, or at the first that `finding` is about; f goes on to the next of those."""
         super().__init__()
         self.at = index
         self.row: SeenRow | None = None
-        self._first_jump: Kind | None = jump
+        self.finding = finding
         self._jumped: tuple[str, int] = ("", -1)
         self._asking = ""
         self._needle = ""
@@ -137,8 +145,8 @@ class RowsScreen(Screen[None]):
             self._error = self.inspection.error
         elif not self._asked and self.inspection.ready:
             self._asked = True
-            if self._first_jump is not None:
-                self.action_jump(self._first_jump)
+            if self.finding is not None:
+                self.action_finding()
             else:
                 self.action_show_row(self.at)
         self._paint()
@@ -172,21 +180,32 @@ class RowsScreen(Screen[None]):
         if self.total:
             self.action_show_row((self.at + by) % self.total)
 
+    def action_finding(self) -> None:
+        """To the first row that the finding is about; pressed again, to the next one."""
+        if self.finding is not None:
+            self._jump(self.finding.code, "concerned", "No row of this finding can be shown.", "f")
+
     def action_jump(self, kind: Kind) -> None:
         """To the first row of `kind`; pressed again, to the next one."""
+        self._jump(kind, *JUMPS[kind], kind[0])
+
+    def _jump(self, kind: str, name: str, nothing: str, key: str) -> None:
         nth = self._jumped[1] + 1 if self._jumped[0] == kind else 0
+        if not self.inspection.ready:
+            self.app.bell()
+            return
 
         def found(index: int | None) -> None:
             if index is None and nth:
                 self._jumped = (kind, -1)
-                self._say(f"That was the last {JUMPS[kind][0]} row; {kind[0]} starts over.")
+                self._say(f"that was the last {name} row; {key} starts over")
             elif index is None:
-                self._say(JUMPS[kind][1])
+                self._say(nothing)
                 if self.row is None:
                     self.action_show_row(self.at)
             else:
                 self._jumped = (kind, nth)
-                self._message = f"{JUMPS[kind][0]}, number {nth + 1}"
+                self._message = f"{name}, number {nth + 1}; {key} for the next"
                 self.action_show_row(index)
 
         self.finetui.inspecting.ask("jump", lambda inspector: inspector.jump(kind, nth), found, self._failed)
@@ -216,6 +235,9 @@ class RowsScreen(Screen[None]):
 
     def action_ask(self, what: str) -> None:
         """Opens the line that takes a text to find, or a number to go to."""
+        if not self.inspection.ready:
+            self.app.bell()
+            return
         self._asking = what
         self.query_one("#row-ask").display = True
         self.query_one("#row-keys").display = False
@@ -253,6 +275,8 @@ class RowsScreen(Screen[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """While a text is typed, only Esc is the screen's."""
+        if action == "finding" and self.finding is None:
+            return False
         return not self._asking or action in ("back", "help", "quit")
 
     # ── Looks ──

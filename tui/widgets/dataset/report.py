@@ -25,11 +25,8 @@ def report_words(inspection: Inspection) -> tuple[str, str, str]:
     if error is not None:
         return marks.cross, "$text-error", error.what
     if inspection.state == "waiting":
-        return (
-            marks.todo,
-            "$text-muted",
-            f"Getting ready to read every row as the model will see it {marks.ellipsis}",
-        )
+        stage = inspection.stage or "getting ready to read every row"
+        return marks.todo, "$text-muted", f"{stage[:1].upper()}{stage[1:].rstrip('.')} {marks.ellipsis}"
     if inspection.state == "cancelled":
         return (
             marks.pause,
