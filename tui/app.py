@@ -312,7 +312,7 @@ class FinetuiApp(App[int], inherit_bindings=False):
         """Shows the run in `folder`."""
         from .screens import run_screen
 
-        self.inspecting.close()
+        self.inspecting.close(preparing=True)
         screen = run_screen(folder)
         self.shown_run = screen.run
         if getattr(self.screen, "step", ""):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -26,6 +27,7 @@ START_AFTER_SECONDS = 0.4
 """How long the choices must stand still before a process is started for them."""
 
 POLL_SECONDS = 0.25
+PREPARE_SECONDS = 180.0
 
 READ_PATHS = ("model.source", "model.revision", "model.max_length", "training.seed")
 """What an inspection depends on, besides every field of the dataset."""
@@ -210,13 +212,15 @@ class Inspecting:
         self._key = ""
         self.refresh()
 
-    def close(self) -> None:
-        """Ends the process, whatever it is doing, and forgets what it found."""
-        self._end()
+    def close(self, preparing: bool = False) -> None:
+        """Ends the process, whatever it is doing, and forgets what it found. With `preparing`, one that is still making
+        the demo's model ready, which a training needs next, may finish that first."""
+        waiting = preparing and self._app.wizard.inspection.state == "waiting"
+        self._end(PREPARE_SECONDS if waiting else 0.0)
         self._key = ""
         self._show(Inspection())
 
-    def _end(self) -> None:
+    def _end(self, patience_seconds: float = 0.0) -> None:
         for timer in (self._start_timer, self._poll_timer):
             if timer is not None:
                 timer.stop()
@@ -226,9 +230,15 @@ class Inspecting:
             inspector, self._inspector = self._inspector, None
         self._app.forget("inspector")
         if inspector is not None:
-            threading.Thread(target=_close, args=(inspector,), name="inspector-close").start()
+            threading.Thread(target=_close, args=(inspector, patience_seconds), daemon=True).start()
 
 
-def _close(inspector: Inspector) -> None:
+def _close(inspector: Inspector, patience_seconds: float) -> None:
+    until = time.monotonic() + patience_seconds
+    while time.monotonic() < until:
+        now = inspector.poll()
+        if now.ready or now.error is not None:
+            break
+        time.sleep(POLL_SECONDS)
     with contextlib.suppress(FinetuiError):
         inspector.close()
