@@ -78,11 +78,8 @@ def load(recipe: Recipe, writer: EventWriter, check: Callable[[], None]) -> Load
         writer.progress("dataset", rows, 0, "rows")
 
     writer.progress("dataset", text="reading")
-    if dataset_step.source_kind(section.source) != "hub":
-        return dataset_step.load(section, recipe.training.seed, progress)
     try:
-        rows = hub_rows.opened(section)
-        return dataset_step.from_rows(rows, section, recipe.training.seed, progress=progress)
+        return dataset_step.load(section, recipe.training.seed, progress, hub_rows.rows_of)
     except (FinetuiError, Stopped):
         raise
     except Exception as error:  # the edge of `datasets`, which lets through what all its libraries raise

@@ -1,7 +1,7 @@
 """A look at a dataset in a process of its own: `python -m finetui.core.worker.peek`.
 
-Reads one JSON object on standard input, the recipe's dataset section, and writes one on standard output:
-`{"facts": …}`, or `{"error": {what, why, fix, code}}`. The caller may kill it at any time. Hub datasets are streamed:
+Reads one JSON object on standard input, the recipe's dataset section or `{"splits_of": a hub dataset}`, and writes one
+on standard output: `{"facts": …}`, `{"splits": {config: [split, …]}}`, or `{"error": {what, why, fix, code}}`. The caller may kill it at any time. Hub datasets are streamed:
 only what holds the first rows is fetched. Whatever the libraries print goes to standard error.
 """
 
@@ -12,14 +12,14 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from .. import hub
-from ..dataset import DatasetFacts, examine, shown, source_kind, with_held_out
-from ..dataset_load import ConversationReader
-from ..dataset_source import Located
+from ..dataset import DatasetFacts, estimated, examine, source_kind
+from ..dataset_formats import UnknownFormat
 from ..errors import FinetuiError
 from ..recipe import DatasetSection
 from ..secrets import redact
@@ -34,8 +34,6 @@ LOOK_ROWS = 2000
 
 LOOK_SECONDS = 3.0
 """How long rows are fetched, from the first one on."""
-
-_FIRST_ROWS = 20
 
 
 def peek(section: DatasetSection) -> DatasetFacts:
@@ -63,30 +61,22 @@ def _peek_hub(section: DatasetSection) -> DatasetFacts:
                 section.source, "dataset", f"No answer from {one_line(hub.endpoint(), 100)}."
             )
         raise card from error
-    reader = ConversationReader((Located(number, row) for number, row in enumerate(rows, 1)), section)
-    conversations = list(reader)
-    detection = reader.require_usable(section.source)
-    lengths = [sum(len(turn.text) for turn in turns) for turns in conversations]
-    stated = _stated_rows(stream, section.split)
-    total = (
-        reader.usable if whole else None if stated is None else round(stated * reader.usable / reader.seen)
-    )
-    facts = DatasetFacts(
-        source=section.source,
-        kind="hub",
-        title=one_line(section.source.split("/")[-1], 80),
-        file_kind="hub",
-        detection=detection,
-        rows=total,
-        evaluation_rows=None,
-        first=tuple(shown(turns) for turns in conversations[:_FIRST_ROWS]),
-        bytes=_stated_bytes(stream),
-        mean_characters=sum(lengths) / len(lengths),
-        longest_characters=max(lengths),
-        rows_exact=whole or (stated is not None and reader.usable == reader.seen),
-        dropped=reader.ledger.entries(),
-    )
-    return with_held_out(facts, section)
+
+    def opened(source: str, config: str | None, split: str) -> list[Mapping[str, Any]]:
+        if (source, config, split) == (section.source, section.config, section.split):
+            return rows
+        asked = section.model_copy(update={"source": source, "config": config, "split": split})
+        return _first_rows(open_stream(asked))[0]
+
+    stated = None if whole else _stated_rows(stream, section.split)
+    facts = examine(section, opened, stated)
+    if not whole:
+        facts = replace(facts, rows_exact=False)
+    if not whole and stated is None:
+        facts = replace(facts, rows=None, train_rows=None, evaluation_rows=None)
+    elif not whole and stated is not None and facts.rows_read and facts.rows:
+        facts = estimated(facts, section, round(stated * (1 - facts.dropped_rows / facts.rows_read)))
+    return replace(facts, bytes=_stated_bytes(stream))
 
 
 def _first_rows(stream: IterableDataset) -> tuple[list[Mapping[str, Any]], bool]:
@@ -118,16 +108,45 @@ def _stated_bytes(stream: IterableDataset) -> int | None:
     return stream.info.download_size or None
 
 
+def _reply(request: bytes) -> dict[str, Any]:
+    source = asked_for_splits(request)
+    if source is not None:
+        return {"splits": _splits_of(source)}
+    facts = peek(DatasetSection.model_validate_json(request))
+    return {"facts": TypeAdapter(DatasetFacts).dump_python(facts, mode="json")}
+
+
+def asked_for_splits(request: bytes) -> str | None:
+    """The hub dataset of a request for configurations and splits, or None for one that holds a dataset section."""
+    try:
+        source = json.loads(request).get("splits_of")
+    except (ValueError, AttributeError):
+        return None
+    return source if isinstance(source, str) else None
+
+
+def _splits_of(source: str) -> dict[str, tuple[str, ...]]:
+    if not hub.is_offline() and hub.status() is None:
+        raise hub.offline_card(source, "dataset")
+    try:
+        return hub_rows.splits_of(source)
+    except FinetuiError:
+        raise
+    except Exception as error:  # the edge of `datasets`
+        raise hub_rows.card(error, source) from error
+
+
 def main() -> None:
     """Answers one request. The exit code is 0 with facts or with a card."""
     answer_to = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     reply: dict[str, Any]
     try:
-        facts = peek(DatasetSection.model_validate_json(sys.stdin.buffer.read()))
-        reply = {"facts": TypeAdapter(DatasetFacts).dump_python(facts, mode="json")}
+        reply = _reply(sys.stdin.buffer.read())
     except FinetuiError as error:
         reply = {"error": {"what": error.what, "why": error.why, "fix": error.fix, "code": error.code}}
+        if isinstance(error, UnknownFormat):
+            reply["error"] |= {"columns": error.columns, "examples": error.examples}
     except ValidationError as error:
         reply = {
             "error": {
