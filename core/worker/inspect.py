@@ -112,11 +112,11 @@ class Inspection:
         self._read(walk, account)
         ledger = account.ledger(walk, complete=not self.cancelled.is_set())
         self.complete = ledger.complete
-        self._tell(walk, ledger)
-        if name is not None and self.complete:
+        if name is not None and self.complete:  # before it is told: whoever asked may end this process then
             kept = shelf.keep(name, self._work, ledger, account.columns, self.spool, self.files)
             if kept is not None:
                 self._work = None
+        self._tell(walk, ledger)
 
     def _opener(self) -> Any:
         def opened(source: str, config: str | None, split: str) -> Any:

@@ -56,7 +56,8 @@ def resolve(recipe: Recipe, writer: EventWriter) -> Path:
             lambda *said: writer.progress("load", text=text.one_line(str(said[-1])))
         ).absolute()
     facts = model_step.inspect(source, recipe.model.revision)
-    model_step.check_template(facts)  # before gigabytes are fetched
+    if recipe.dataset.format != "text":  # plain writing needs none
+        model_step.check_template(facts)  # before gigabytes are fetched
     if facts.kind == "folder":
         return Path(source).expanduser().absolute()
     return download.fetch(source, recipe.model.revision, writer)
@@ -96,7 +97,8 @@ def load(recipe: Recipe, writer: EventWriter) -> Loaded:
             "Set precision to 16bit, or reinstall bitsandbytes.",
             code="precision-4bit",
         )
-    if not getattr(tokenizer, "chat_template", None):
+    template = getattr(tokenizer, "chat_template", None)
+    if not template and recipe.dataset.format != "text":
         raise failures.no_chat_template()
     dtype = str(base.dtype).removeprefix("torch.")
     model = lora.attach(base, recipe)
@@ -110,7 +112,7 @@ def load(recipe: Recipe, writer: EventWriter) -> Loaded:
         base_bytes=sum(p.stat().st_size for p in folder.glob("*.safetensors")),
         architecture=_architecture(folder),
         context_length=int(getattr(base.config, "max_position_embeddings", 0) or 0),
-        chat_template=family(str(tokenizer.chat_template)),
+        chat_template=family(str(template)) if template else "",
         load_seconds=time.monotonic() - started,
     )
     name = "SmolLM2-135M-Instruct" if recipe.model.source == DEMO else recipe.model.source

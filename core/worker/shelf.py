@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 import socket
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,7 +119,7 @@ def find(name: str) -> Found | None:
         return Found(ledger, columns, spool, tuple(head["files"]))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
         shutil.rmtree(folder, ignore_errors=True)
         return None
 

@@ -131,7 +131,9 @@ def _all_at_once(
         while rest < len(text) and text[rest].isspace():
             rest += 1
         mark = next((one for one in special if text.startswith(one, rest)), "")
-        found.append((start, rest + len(mark) if mark else at))
+        if not mark:  # what else the template writes after an answer only a prefix tells
+            return None
+        found.append((start, rest + len(mark)))
     return found if text[at:] == other[there:] else None
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import care, diagnosis, exits, listing, output, recipes, training
+from . import care, diagnosis, exits, inspect, listing, output, recipes, training
 
 app = typer.Typer(
     name="finetui",
@@ -26,6 +26,7 @@ app.command("export")(training.export)
 app.command("label")(care.label)
 app.command("clean")(care.clean)
 app.command("delete")(care.delete)
+app.command("inspect")(inspect.inspect)
 app.command("doctor")(diagnosis.doctor)
 app.add_typer(recipes.app, name="recipe")
 
