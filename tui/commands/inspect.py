@@ -29,16 +29,23 @@ def inspect(
     ],
     model: Annotated[
         str | None,
-        typer.Option("--model", metavar="MODEL", help="Whose tokenizer and chat template: demo, a folder or a hub id."),
+        typer.Option(
+            "--model", metavar="MODEL", help="Whose tokenizer and chat template: demo, a folder or a hub id."
+        ),
     ] = None,
     settings: SetOption = None,
     rows: Annotated[
-        int, typer.Option("--rows", metavar="N", min=0, max=1000, help="Show so many rows as the model sees them.")
+        int,
+        typer.Option(
+            "--rows", metavar="N", min=0, max=1000, help="Show so many rows as the model sees them."
+        ),
     ] = SHOWN_ROWS,
     clean: Annotated[
         str | None,
         typer.Option(
-            "--write-clean", metavar="FILE", help="Write the usable rows as JSONL, without copies and without secrets."
+            "--write-clean",
+            metavar="FILE",
+            help="Write the usable rows as JSONL, without copies and without secrets.",
         ),
     ] = None,
     as_json: JsonOption = False,
@@ -139,7 +146,9 @@ def _document(recipe: Recipe, ledger: Ledger, seen: list[SeenRow], copy: Any) ->
         },
         "findings": findings,
         "rows": [asdict(row) for row in seen],
-        "clean_copy": {"path": str(copy.path), "written": copy.written, "left_out": copy.left_out} if copy else None,
+        "clean_copy": {"path": str(copy.path), "written": copy.written, "left_out": copy.left_out}
+        if copy
+        else None,
     }
 
 
@@ -205,7 +214,6 @@ def _bars(ledger: Ledger) -> Iterator[str]:
 
 
 def _row(row: SeenRow) -> Iterator[str]:
-    from ...core.text import clean
 
     fate = f"left out: {row.dropped}" if row.dropped else "held out" if row.evaluation else "trained on"
     yield ""

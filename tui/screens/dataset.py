@@ -29,8 +29,6 @@ FORMATS = {
     "text": "plain text",
     "preference": "preference pairs",
 }
-SURE = 0.7
-"""Below this confidence a person should look at the columns."""
 
 
 class DatasetScreen(SourceStepScreen):
@@ -151,6 +149,8 @@ class DatasetScreen(SourceStepScreen):
         return notes
 
     def refresh_facts(self) -> None:
+        from ...core import dataset
+
         wizard, box, preview = (
             self.wizard,
             self.query_one("#facts", Facts),
@@ -183,7 +183,7 @@ class DatasetScreen(SourceStepScreen):
                 where = ", ".join(f"{line:,}" for line in worst.first[:3])
                 more = glyphs().ellipsis if worst.count > 3 else ""
                 warning = f"{facts.dropped_rows:,} rows cannot be used: {worst.reason} (row {where}{more})"
-            elif facts.detection.confidence < SURE:
+            elif facts.detection.confidence < dataset.SURE:
                 warning = "That is a guess. Look at the rows below; F5 says which column holds what."
             elif rows is not None and rows < 100:
                 warning = f"Only {rows:,} rows. A hundred are a start, a thousand are better."

@@ -22,7 +22,7 @@ from ..widgets.facts import Facts
 from ..widgets.footer import Footer
 from ..widgets.header import Header
 from ..widgets.preview import RowPreview
-from ..widgets.text import literal
+from ..widgets.text import clip, literal
 from .closing import while_standing
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ class MappingScreen(Screen[None]):
                     yield Static(Content("A row holds"), classes="field-label", markup=False)
                     yield RadioControl(tuple(KINDS), "pair", KIND_WORDS, id="mapping-kind")
                 yield Vertical(id="roles")
+                yield Static(id="mapping-examples", markup=False)
                 yield Button(Content(f"Use these {glyphs().chevron}"), id="use", compact=True)
             with VerticalScroll(id="mapping-result", can_focus=False):
                 yield Static(Content("What the model would learn"), id="mapping-title", markup=False)
@@ -133,17 +134,54 @@ class MappingScreen(Screen[None]):
         self.query_one("#mapping-kind", RadioControl).value = self._kind
         self._show_roles()
         self._look()
+        error = wizard.dataset_error
         if detection is not None and detection.columns:
             self._know(detection.columns)
+        elif error is not None and getattr(error, "columns", ()):
+            self._learn_from(error)
         else:
-            source, split = str(wizard.value("dataset.source")), str(wizard.value("dataset.split"))
-            self.finetui.in_background(
-                "columns", lambda: columns_of(source, split), self._know, lambda _: self._know(())
-            )
+            self._find_columns()
+
+    def _find_columns(self) -> None:
+        """Looks at the dataset as it stands, for the names of its columns."""
+        section = self._section(None)
+        if section is None:
+            self._know(())
+            return
+
+        def work() -> DatasetFacts:
+            from ...core import dataset
+
+            return dataset.inspect(section)
+
+        self.finetui.in_background(
+            "columns", work, lambda facts: self._know(facts.detection.columns), self._learn_from
+        )
 
     @while_standing
-    def _know(self, columns: tuple[str, ...]) -> None:
+    def _learn_from(self, error: FinetuiError) -> None:
+        """Rows that could not be understood come with the names of their columns and an example of each."""
+        self._know(tuple(getattr(error, "columns", ())), tuple(getattr(error, "examples", ())))
+
+    def _section(self, columns: dict[str, str] | None) -> DatasetSection | None:
+        """The dataset of the draft with `columns`; None where another field of it is wrong."""
+        draft = self.finetui.wizard.draft
+        values = {spec.path.split(".")[1]: draft[spec.path] for spec in fields("dataset")}
+        try:
+            return DatasetSection.model_validate({**values, "columns": columns, "format": "auto"})
+        except ValueError:
+            return None
+
+    @while_standing
+    def _know(self, columns: tuple[str, ...], examples: tuple[str, ...] = ()) -> None:
         self._columns = columns
+        shown = [
+            Content.assemble(
+                (f"{literal(name, 40)}  ", "bold"), (clip(literal(example, 200), 60), "$text-muted")
+            )
+            for name, example in zip(columns, examples, strict=False)
+        ]
+        self.query_one("#mapping-examples", Static).update(Content("\n").join(shown))
         words = (
             "Say which column holds what; the rows beside follow at once."
             if columns
@@ -213,11 +251,8 @@ class MappingScreen(Screen[None]):
         self._paint()
         if columns is None:
             return
-        draft = self.finetui.wizard.draft
-        values = {spec.path.split(".")[1]: draft[spec.path] for spec in fields("dataset")}
-        try:
-            section = DatasetSection.model_validate({**values, "columns": columns, "format": "auto"})
-        except ValueError:
+        section = self._section(columns)
+        if section is None:
             self._got_error(
                 FinetuiError("Another field of the dataset is wrong.", fix="Go back and mend it first.")
             )
@@ -299,17 +334,3 @@ class MappingScreen(Screen[None]):
         chain = self.focus_chain
         if self.focused in chain:
             chain[max(0, min(len(chain) - 1, chain.index(self.focused) + by))].focus()
-
-
-def columns_of(source: str, split: str) -> tuple[str, ...]:
-    """The columns of the first rows of a local `source`, in order, safe to show. Raises FinetuiError where it cannot be read."""
-    from ...core.dataset_files import located_rows, look_at
-    from ...core.dataset_source import local_path
-
-    names: dict[str, None] = {}
-    for seen, located in enumerate(located_rows(look_at(local_path(source)), split)):
-        if not located.problem:
-            names.update(dict.fromkeys(str(name) for name in located.row))
-        if seen >= 20:
-            break
-    return tuple(names)
