@@ -157,6 +157,11 @@ class DatasetScreen(SourceStepScreen):
             self.query_one("#preview", RowPreview),
         )
         facts = wizard.dataset_facts
+        self.once(
+            "room",
+            (facts, wizard.dataset_error, wizard.inspection.state),
+            lambda: self.call_after_refresh(self.fit),
+        )
         self._show_hub_parts()
         self.query_one("#report", ReportLine).show(wizard.inspection)
         if wizard.problem("dataset.source"):
@@ -238,6 +243,12 @@ class DatasetScreen(SourceStepScreen):
 
     # ── Beside this step ──
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Of a dataset that cannot be read there are neither rows nor a ledger to see."""
+        if action in ("rows", "ledger") and self.is_mounted:
+            return self.wizard.dataset_error is None
+        return super().check_action(action, parameters)
+
     @on(ReportLine.Opened)
     def action_ledger(self) -> None:
         """Opens the ledger and its findings."""
@@ -262,9 +273,7 @@ def with_columns_key(error: FinetuiError) -> FinetuiError:
     """A format that was not recognised is mended with F5; say so."""
     if error.code != "dataset-format":
         return error
-    return FinetuiError(
-        error.what, error.why, f"{error.fix} F5 says which column holds what.", code=error.code
-    )
+    return FinetuiError(error.what, error.why, f"{error.fix} F5 asks which is which.", code=error.code)
 
 
 def is_folder(source: str) -> bool:

@@ -24,6 +24,7 @@ from ..widgets.dataset.report import report_words
 from ..widgets.footer import Footer
 from ..widgets.form import value_words
 from ..widgets.header import Header
+from ..widgets.page import Page
 from ..widgets.text import literal
 from .closing import while_standing
 
@@ -63,7 +64,7 @@ class LedgerScreen(Screen[None]):
     def compose(self) -> ComposeResult:
         yield Header()
         yield Static(id="ledger-state", markup=False)
-        with VerticalScroll(id="ledger-page", can_focus=False):
+        with Page(id="ledger-page", can_focus=False):
             with Vertical(id="ledger-findings"):
                 yield Static(id="ledger-none", markup=False)
                 yield FindingList(id="findings")

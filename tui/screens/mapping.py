@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.screen import Screen
 from textual.timer import Timer
@@ -21,6 +21,7 @@ from ..widgets.controls import ChoiceControl, Edited, RadioControl, TextControl
 from ..widgets.facts import Facts
 from ..widgets.footer import Footer
 from ..widgets.header import Header
+from ..widgets.page import Page
 from ..widgets.preview import RowPreview
 from ..widgets.text import clip, literal
 from .closing import while_standing
@@ -107,7 +108,7 @@ class MappingScreen(Screen[None]):
     def compose(self) -> ComposeResult:
         yield Header()
         with Horizontal(id="mapping"):
-            with VerticalScroll(id="mapping-form", can_focus=False):
+            with Page(id="mapping-form", can_focus=False):
                 yield Static(id="mapping-words", markup=False)
                 with Horizontal(classes="field-row mapping-kind"):
                     yield Static(Content("A row holds"), classes="field-label", markup=False)
@@ -115,7 +116,7 @@ class MappingScreen(Screen[None]):
                 yield Vertical(id="roles")
                 yield Static(id="mapping-examples", markup=False)
                 yield Button(Content(f"Use these {glyphs().chevron}"), id="use", compact=True)
-            with VerticalScroll(id="mapping-result", can_focus=False):
+            with Page(id="mapping-result", can_focus=False):
                 yield Static(Content("What the model would learn"), id="mapping-title", markup=False)
                 yield Facts(id="mapping-facts")
                 yield RowPreview(id="mapping-preview")

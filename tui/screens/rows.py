@@ -336,6 +336,9 @@ class RowsScreen(Screen[None]):
             parts.append(tokens.content(row.spans, cells))
         elif row.dropped:
             parts.append(Content.assemble(("The model never sees this row: it is left out.", "$text-muted")))
+            if not self._beside:
+                lines = tokens.plain_lines(row.raw[:MOST_RAW_CHARACTERS], cells)
+                parts.append(Content("\n" + "\n".join(lines)))
         if row.rejected:
             lines = tokens.plain_lines(row.rejected[:MOST_RAW_CHARACTERS], cells - 2)
             parts.append(

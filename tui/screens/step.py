@@ -27,6 +27,7 @@ from ..widgets.footer import Footer
 from ..widgets.form import FieldRow, Fold, Form
 from ..widgets.gauges import LineGauges, SideGauges, outlook
 from ..widgets.header import Header
+from ..widgets.page import Page
 from ..widgets.rail import State as RailState
 from ..widgets.rail import StepRail
 from ..widgets.text import literal
@@ -121,7 +122,7 @@ class StepScreen(Screen[None]):
         with Horizontal(classes="wizard-body"):
             yield StepRail([(step, STEP_NAMES[step]) for step in STEPS], current=self.step)
             with Vertical(id="work"):
-                with VerticalScroll(id="main", can_focus=False):
+                with Page(id="main", can_focus=False):
                     yield Static(id="step-title", markup=False)
                     yield from self.compose_before()
                     yield Form(basic, advanced, values, self.step in self.wizard.unfolded)

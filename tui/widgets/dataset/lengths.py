@@ -9,10 +9,24 @@ from textual.content import Content
 
 from ...theme import glyphs
 
+LEAST_COLUMNS = 12
 
-def columns(edges: Sequence[float], counts: Sequence[int], most: int) -> tuple[list[float], list[int]]:
-    """`counts` merged into at most `most` columns; `edges` has one more than there are columns."""
-    together = max(1, -(-len(counts) // max(1, most)))
+
+def columns(edges: Sequence[float], counts: Sequence[int], cells: int) -> tuple[list[float], list[int]]:
+    """`counts` without the empty ones at the start, merged so that columns of whole cells fill most of `cells`.
+
+    `edges` has one more than there are columns.
+    """
+    first = next(index for index, count in enumerate(counts) if count)
+    edges, counts = edges[first:], counts[first:]
+
+    def filled(together: int) -> int:
+        number = -(-len(counts) // together)
+        return number * (cells // number)
+
+    fewest = -(-len(counts) // max(1, cells))
+    most = max(fewest, len(counts) // LEAST_COLUMNS)
+    together = max(range(max(1, fewest), max(1, most) + 1), key=lambda n: (filled(n), -n))
     merged = [sum(counts[at : at + together]) for at in range(0, len(counts), together)]
     kept = [edges[min(at * together, len(edges) - 1)] for at in range(len(merged))]
     return [*kept, edges[-1]], merged
@@ -28,10 +42,9 @@ def histogram(
     if len(counts) < 1 or len(edges) != len(counts) + 1 or not any(counts) or cells < 20:
         return None
     marks = glyphs()
-    edges, counts = columns(edges, counts, min(40, cells - 2))
+    edges, counts = columns(edges, counts, cells - 2)
     wide = max(1, (cells - 2) // len(counts))
     at = len(counts) if maximum >= edges[-1] else max(0, bisect_left(edges, maximum))
-    beyond = maximum > edges[-1]
     bar = at * wide
     highest = max(counts)
     lines: list[Content] = []
@@ -44,7 +57,7 @@ def histogram(
         if at == len(counts):
             runs.append((marks.marker, "bold $accent"))
         lines.append(Content.assemble(*runs))
-    label = f"maximum {maximum:,}" + (f" (longest {edges[-1]:,.0f})" if beyond else "")
+    label = f"maximum {maximum:,}"
     lines.append(_axis(f"{edges[0]:,.0f}", label, f"{edges[-1]:,.0f}", bar, len(counts) * wide + 1, cells))
     return Content("\n").join(lines)
 

@@ -46,7 +46,7 @@ def report_words(inspection: Inspection) -> tuple[str, str, str]:
     found = [f for f in worst_first(ledger.findings) if f.severity != "note"]
     if not found:
         share = ledger.trained_tokens / ledger.tokens if ledger.tokens else 0.0
-        words = f"All {ledger.read:,} rows read: {ledger.tokens:,} tokens, {share:.0%} of them learned. Nothing to mend."
+        words = f"Nothing to mend: {ledger.read:,} rows, {ledger.tokens:,} tokens, {share:.0%} learned"
         return marks.check, "$success", words
     mark, style, _ = mark_of(found[0].severity)
     more = f" (+{len(found) - 1} more)" if len(found) > 1 else ""
