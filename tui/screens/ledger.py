@@ -197,7 +197,10 @@ class LedgerScreen(Screen[None]):
                     self.finetui.show_error,
                 )
 
-        question = f"{one_line(str(target), 200)}\nwill hold the rows that are kept, without these. Your own file stays as it is."
+        question = (
+            f"{one_line(target.name, 200)} in {one_line(str(target.parent), 300)} will hold the rows that are kept, "
+            "without these. Your own file stays as it is."
+        )
         self.app.push_screen(
             ConfirmModal("Write a cleaned copy", question, (("write", "Write it"), ("cancel", "Cancel"))),
             answered,
@@ -215,7 +218,10 @@ class LedgerScreen(Screen[None]):
                 wizard.sources["dataset", "file"] = str(copy.path)
                 self.finetui.draft_changed("dataset.source")
 
-        words = f"{copy.written:,} rows written, {copy.left_out:,} left out:\n{one_line(str(copy.path), 200)}"
+        words = (
+            f"{copy.written:,} rows written to {one_line(copy.path.name, 200)}, {copy.left_out:,} left out "
+            f"(in {one_line(str(copy.path.parent), 300)})."
+        )
         self.app.push_screen(
             ConfirmModal(
                 "The cleaned copy is there", words, (("use", "Train on it"), ("cancel", "Keep the old one"))
