@@ -191,7 +191,7 @@ def look(
     began = time.monotonic()
     first: list[Conversation] = []
     characters = longest = conversations = 0
-    finished = True
+    finished, share = True, 1.0
     for item in walk:
         if not isinstance(item, DroppedRow):
             conversations += 1
@@ -201,7 +201,7 @@ def look(
             characters += length
             longest = max(longest, length)
         if walk.rows_read % 16 == 0 and time.monotonic() - began > LOOK_SECONDS:
-            finished = False
+            finished, share = False, walk.share  # as it stands: the file is closed after the loop
             break
     path = local_path(section.source)
     title = {"demo": "demo: customer messages", "file": one_line(path.name, 80)}.get(kind) or _hub_title(
@@ -228,7 +228,7 @@ def look(
         return _counted(facts, section, opener)
     rows = walk.rows_kept
     if not finished:
-        total = walk.stated_rows or stated_rows or (walk.rows_read / walk.share if walk.share else None)
+        total = walk.stated_rows or stated_rows or (walk.rows_read / share if share else None)
         if total is None:
             return replace(facts, rows=None)
         rows = max(walk.rows_kept, round(total * walk.rows_kept / walk.rows_read))

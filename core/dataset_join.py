@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .conversation import Conversation
-from .dataset_rows import Row, parts
+from .dataset_marks import Row, parts
 from .dataset_source import Located
 from .recipe import DatasetSection
 

@@ -62,6 +62,12 @@ def load(
 
 
 def _loaded(walk: Walk, title: str, progress: Callable[[int], None] | None) -> LoadedDataset:
+    def first_pass() -> bool:
+        if progress is not None and not walk.rows_read:
+            progress(0)  # nothing is yielded yet, but whoever waits may want to end it
+        return False
+
+    walk.cancelled = first_pass
     conversations: list[Conversation] = []
     told = 0
     for item in walk:

@@ -106,15 +106,18 @@ def as_messages(value: Any) -> list[Mapping[str, Any]] | None:
 
     Lists of `{"user": …, "assistant": …}` are put apart into their messages.
     """
-    if isinstance(value, str):
-        value = parsed(value) if value.lstrip().startswith("[") else value
-    if isinstance(value, Mapping) and ("role" in value or "from" in value) and _content_key(value):
-        value = [value]
-    if not isinstance(value, list | tuple) or not value:
+    if not isinstance(value, list):
+        if isinstance(value, str):
+            value = parsed(value) if value.lstrip().startswith("[") else value
+        if isinstance(value, Mapping) and ("role" in value or "from" in value) and _content_key(value):
+            value = [value]
+        if not isinstance(value, list | tuple):
+            return None
+    if not value:
         return None
     pairs: list[Mapping[str, Any]] = []
     for message in value:
-        if not isinstance(message, Mapping):
+        if not isinstance(message, dict) and not isinstance(message, Mapping):  # the second costs far more
             return None
         if "role" in message or "from" in message:
             continue

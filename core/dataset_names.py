@@ -210,11 +210,16 @@ def ask_and_answer(columns: Sequence[str]) -> tuple[str, str, float] | None:
     ask, answer = named(columns, ASKS), named(columns, ANSWERS)
     if ask and answer and ask != answer:
         return ask, answer, 0.8
-    by_word = {name: set(words(name)) for name in columns}
-    asks = [name for word in ASKS if len(word) > 1 for name in columns if word in by_word[name]]
-    answers = [name for word in ANSWERS if len(word) > 1 for name in columns if word in by_word[name]]
+    asks = [name for word in ASKS if len(word) > 1 for name in columns if _has(name, word)]
+    answers = [name for word in ANSWERS if len(word) > 1 for name in columns if _has(name, word)]
     answer = answer or next((name for name in answers if name != ask), None)
     ask = ask or next((name for name in asks if name != answer), None)
     if ask and answer and ask != answer:
         return ask, answer, 0.6
     return None
+
+
+def _has(name: str, word: str) -> bool:
+    """Whether a name has the word in it, or ends with it, as compounds do (`Kundenfrage`)."""
+    said = words(name)
+    return word in said or (len(word) >= 5 and any(part.endswith(word) for part in said))

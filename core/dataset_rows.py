@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import dataset_names as names
-from .conversation import Conversation, Turn
+from .conversation import Conversation
 from .dataset_formats import Detection, Format
+from .dataset_marks import Row, marked
 from .dataset_messages import (
     Said,
     as_messages,
@@ -30,19 +31,6 @@ from .text import one_line
 
 _LAYOUTS = 256
 """So many different sets of columns are remembered; a hostile file may have as many as rows."""
-
-
-@dataclass(slots=True)
-class Row:
-    """What a row says, before it is decided what of it is learned."""
-
-    said: list[Said]
-    tools: str = ""
-    rejected: tuple[Said, ...] = ()
-
-    @property
-    def is_text(self) -> bool:
-        return self.said[0].role == "text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,28 +259,24 @@ class RowReader:
 
     def _put_system(self, result: Row, row: Mapping[str, Any], layout: _Layout) -> None:
         turns, mode = result.said, self._section.system_mode
-        if mode in ("replace", "none"):
-            turns[:] = [turn for turn in turns if turn.role != "system"]
-            own = ""
-        elif turns[0].role == "system":
-            own = turns.pop(0).text
-        else:
-            own = text_of(row[layout.system], "system prompt") if layout.system is not None else ""
+        own = ""
+        if mode == "keep" or mode == "add":
+            if turns[0].role == "system":
+                own = turns.pop(0).text
+            elif layout.system is not None:
+                own = text_of(row[layout.system], "system prompt")
+            own = own if own.strip() else ""
         for turn in turns:
-            if turn[0] == "system":
+            if turn[0] == "system" and (mode in ("replace", "none") or not turn[1].strip()):
+                turns[:] = [
+                    t for t in turns if t.role != "system" or (t.text.strip() and mode in ("keep", "add"))
+                ]
                 break
-        else:
-            if mode == "none" or not (own or self._prompt):
-                return
-        if any(turn.role == "system" and not turn.text.strip() for turn in turns):
-            turns[:] = [turn for turn in turns if turn.role != "system" or turn.text.strip()]
-        own = own if own.strip() else ""
         if mode == "none":
             return
         if mode == "add" and self._prompt:
             own = f"{self._prompt}\n\n{own}" if own else self._prompt
-        elif not own:
-            own = self._prompt
+        own = own or self._prompt
         if own:
             turns.insert(0, Said("system", own))
 
@@ -372,57 +356,3 @@ def _check(turns: list[Said]) -> None:
         raise ValueError("starts with a tool's answer, no question before it")
     if problem:
         raise ValueError(problem)
-
-
-def learned(turns: list[Said], section: DatasetSection) -> list[bool]:
-    """Which turns the loss counts. Raises ValueError where it would count none."""
-    if section.train_on == "everything" or turns[0].role == "text":
-        return [True] * len(turns)
-    marks = [turn[0] == "assistant" and not turn[6] for turn in turns]
-    if section.train_on == "last_answer":
-        last = max((i for i, mark in enumerate(marks) if mark), default=-1)
-        marks = [i == last for i in range(len(marks))]
-    if not any(marks):
-        raise ValueError("every answer has weight 0")
-    return marks
-
-
-def _turns(turns: list[Said] | tuple[Said, ...], marks: list[bool] | None) -> tuple[Turn, ...]:
-    result: list[Turn] = []
-    for index, (role, text, reasoning, calls, name, call_id, _) in enumerate(turns):
-        mark = marks is not None and marks[index]
-        if reasoning or calls or name or call_id:
-            result.append(Turn(role, text, mark, reasoning, calls, name, call_id))
-        else:
-            result.append(Turn(role, text, mark))
-    return tuple(result)
-
-
-def marked(
-    row: Row, section: DatasetSection, number: int = 0, source: int = 0, file: int = 0
-) -> Conversation:
-    """The row as one conversation with its learned marks. Raises ValueError where nothing would be learned."""
-    marks = learned(row.said, section)
-    rejected = _turns(row.rejected, None) if row.rejected else ()
-    return Conversation(_turns(row.said, marks), row.tools, rejected, number, source, file)
-
-
-def parts(
-    row: Row, section: DatasetSection, number: int = 0, source: int = 0, file: int = 0
-) -> list[Conversation]:
-    """As `marked`, a talk split into one conversation per learned answer where the section says so."""
-    whole = marked(row, section, number, source, file)
-    if section.multi_turn == "keep" or row.is_text:
-        return [whole]
-    answers = [i for i, turn in enumerate(row.said) if turn.role == "assistant" and not turn.ignored]
-    if section.train_on == "last_answer":
-        answers = answers[-1:]
-    if len(answers) < 2 and section.train_on != "everything":
-        return [whole]
-    result: list[Conversation] = []
-    for index in answers:
-        marks = [i == index for i in range(index + 1)]
-        turns = _turns(row.said[: index + 1], marks)
-        rejected = whole.rejected if index == len(row.said) - 1 else ()
-        result.append(Conversation(turns, row.tools, rejected, number, source, file))
-    return result or [whole]

@@ -7,6 +7,7 @@ import gzip
 import io
 import re
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -135,14 +136,21 @@ def encoding_of(path: Path, head: bytes) -> tuple[str, str]:
 
 
 _HIGH_RUNS = re.compile(rb"[\x80-\xff]+")
-_TYPICAL = {
-    "cp1251": (re.compile("[а-яё]"), "Windows-1251"),
-    "shift_jis": (re.compile("[\u3040-\u30ff]"), "Shift-JIS"),
-    "euc_jp": (re.compile("[\u3040-\u30ff]"), "EUC-JP"),
-    "euc_kr": (re.compile("[\uac00-\ud7a3]"), "EUC-KR"),
-    "gb18030": (re.compile("[\u4e00-\u9fff\u3000-\u303f\uff00-\uffef]"), "GB 18030"),
-}
-"""Encodings to the characters that most of a text in them consists of, and their names."""
+_COMMON_HANZI = frozenset(
+    bytes((lead, trail)).decode("gb2312", "ignore")
+    for lead in range(0xB0, 0xD8)
+    for trail in range(0xA1, 0xFF)
+) | frozenset("，。？！：；、“”（）《》")
+_KANA = re.compile("[\u3040-\u30ff]")
+_TYPICAL: tuple[tuple[str, str, Callable[[str], int], float], ...] = (
+    ("euc_kr", "EUC-KR", lambda text: len(re.findall("[\uac00-\ud7a3]", text)), 0.95),
+    ("euc_jp", "EUC-JP", lambda text: len(_KANA.findall(text)), 0.25),
+    ("shift_jis", "Shift-JIS", lambda text: len(_KANA.findall(text)), 0.25),
+    ("cp1251", "Windows-1251", lambda text: len(re.findall("[а-яё]", text)), 0.6),
+    ("gb18030", "GB 18030", lambda text: sum(c in _COMMON_HANZI for c in text), 0.8),
+)
+"""Encodings with their names, how many typical characters a text has, and the share of those that speaks for it. In
+this order, as each accepts the bytes of later ones with untypical characters."""
 
 
 def _legacy(head: bytes) -> tuple[str, str]:
@@ -151,15 +159,11 @@ def _legacy(head: bytes) -> tuple[str, str]:
     high = sum(map(len, runs))
     in_runs = sum(len(run) for run in runs if len(run) > 1)
     if high and in_runs / high > 0.6 and high > len(head) * 0.08:
-        scores: list[tuple[float, str, str]] = []
-        for name, (typical, shown) in _TYPICAL.items():
+        for name, shown, typical, least in _TYPICAL:
             try:
                 text = codecs.getincrementaldecoder(name)().decode(head)
             except UnicodeDecodeError:
                 continue
-            foreign = sum(c > "\x7f" for c in text)
-            scores.append((len(typical.findall(text)) / max(1, foreign), name, shown))
-        score, name, shown = max(scores, default=(0.0, "", ""))
-        if score > (0.25 if name in ("shift_jis", "euc_jp") else 0.6):
-            return name, f"its text is no UTF-8 and was read as {shown}"
+            if typical(text) >= least * max(1, sum(c > "\x7f" for c in text)):
+                return name, f"its text is no UTF-8 and was read as {shown}"
     return "utf-8", "its text is no UTF-8 and was read as Windows-1252"

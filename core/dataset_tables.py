@@ -21,7 +21,9 @@ def _reading(source: Source) -> Iterator[None]:
 
     try:
         yield
-    except (pyarrow.ArrowException, ValueError, OverflowError, MemoryError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the system's, not the reader's
         raise broken(
             source.path,
             f"The {source.kind} reader says: {one_line(str(error), 160) or 'out of memory'}",

@@ -12,7 +12,8 @@ from .conversation import Conversation
 from .dataset_formats import Detection
 from .dataset_inputs import Input, RowOpener, evaluation_inputs, given_input, training_inputs
 from .dataset_join import Joiner
-from .dataset_rows import Row, RowReader, learned, parts
+from .dataset_marks import Row, learned, parts
+from .dataset_rows import RowReader
 from .dataset_sample import COPY, UNCHOSEN, UNUSABLE, Plan, copies_of
 from .dataset_source import Located
 from .dataset_split import content_key, held_out_keys, question_key
@@ -100,7 +101,7 @@ class Walk:
         section's own source, and `given_evaluation` in place of held-out ones; both must be readable more than once."""
         self.section = section
         self.seed = seed
-        self._cancelled = cancelled
+        self.cancelled = cancelled
         first = None if given is None else given_input(section, given)
         self._training = training_inputs(section, opener, first)
         if given_evaluation is not None:
@@ -333,7 +334,7 @@ class Walk:
                     self.detection = replace(read.detection, reason=f"{reason}; {note}" if note else reason)
                 for located in read.rows:
                     count += 1
-                    if self._cancelled is not None and count % 256 == 0 and self._cancelled():
+                    if self.cancelled is not None and count % 256 == 0 and self.cancelled():
                         raise FinetuiError("The reading of the dataset was cancelled.", code="cancelled")
                     yield entry, file, located, read.reader
                 file += 1

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,9 @@ from . import hub_rows
 if TYPE_CHECKING:
     from datasets import IterableDataset
 
+Beginnings = dict[tuple[str, str], int | None]
+"""(source, split) of hub datasets that were not read whole, and their rows, where the hub states them."""
+
 LOOK_ROWS = 2000
 """At most so many rows of a hub dataset are fetched for the look."""
 
@@ -40,7 +43,8 @@ def peek(section: DatasetSection) -> DatasetFacts:
     """The facts of the dataset that `section` names. Raises FinetuiError as `core.dataset.inspect` does."""
     if source_kind(section.source) == "hub":
         return _peek_hub(section)
-    return examine(section)
+    opened, beginnings = _opener(section, None)
+    return _without_unknown(examine(section, opened), section, beginnings)
 
 
 def _peek_hub(section: DatasetSection) -> DatasetFacts:
@@ -62,12 +66,7 @@ def _peek_hub(section: DatasetSection) -> DatasetFacts:
             )
         raise card from error
 
-    def opened(source: str, config: str | None, split: str) -> list[Mapping[str, Any]]:
-        if (source, config, split) == (section.source, section.config, section.split):
-            return rows
-        asked = section.model_copy(update={"source": source, "config": config, "split": split})
-        return _first_rows(open_stream(asked))[0]
-
+    opened, beginnings = _opener(section, rows)
     stated = None if whole else _stated_rows(stream, section.split)
     facts = examine(section, opened, stated)
     if not whole:
@@ -76,7 +75,42 @@ def _peek_hub(section: DatasetSection) -> DatasetFacts:
         facts = replace(facts, rows=None, train_rows=None, evaluation_rows=None)
     elif not whole and stated is not None and facts.rows_read and facts.rows:
         facts = estimated(facts, section, round(stated * (1 - facts.dropped_rows / facts.rows_read)))
-    return replace(facts, bytes=_stated_bytes(stream))
+    held_out = (section.evaluation_source or section.source, section.evaluation_split or section.split)
+    if section.evaluation_split and held_out in beginnings:
+        facts = replace(facts, evaluation_rows=beginnings[held_out])
+    return replace(_without_unknown(facts, section, beginnings), bytes=_stated_bytes(stream))
+
+
+def _without_unknown(facts: DatasetFacts, section: DatasetSection, beginnings: Beginnings) -> DatasetFacts:
+    """`facts` without the counts that nobody knows: of sources mixed in, only the beginning was read."""
+    if any((name, section.split) in beginnings for name in section.mix or {}):
+        return replace(facts, rows=None, train_rows=None, rows_exact=False)
+    return facts
+
+
+def _opener(
+    section: DatasetSection, rows: list[Mapping[str, Any]] | None
+) -> tuple[Callable[[str, str | None, str], list[Mapping[str, Any]]], Beginnings]:
+    """What gives the first rows of hub datasets (`rows` are those of the section's own), and what of them was not read
+    whole, with the number of rows that the hub states."""
+    beginnings: Beginnings = {}
+
+    def opened(source: str, config: str | None, split: str) -> list[Mapping[str, Any]]:
+        if rows is not None and (source, config, split) == (section.source, section.config, section.split):
+            return rows
+        asked = section.model_copy(update={"source": source, "config": config, "split": split})
+        try:
+            stream = open_stream(asked)
+            found, whole = _first_rows(stream)
+        except FinetuiError:
+            raise
+        except Exception as error:  # the edge of `datasets`
+            raise hub_rows.card(error, source) from error
+        if not whole:
+            beginnings[source, split] = _stated_rows(stream, split)
+        return found
+
+    return opened, beginnings
 
 
 def _first_rows(stream: IterableDataset) -> tuple[list[Mapping[str, Any]], bool]:

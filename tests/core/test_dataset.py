@@ -236,7 +236,7 @@ def test_a_large_file_is_not_read_whole(tmp_path: Path) -> None:
     facts = look(str(file))
     file.unlink()
     assert not facts.rows_exact
-    assert facts.rows is not None and facts.rows > 1_000_000
+    assert facts.rows is not None and 1_800_000 < facts.rows < 2_500_000
     assert len(facts.first) == 20
 
 

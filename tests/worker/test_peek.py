@@ -87,6 +87,8 @@ def test_a_split_of_the_hub_is_held_out_and_others_are_mixed_in(server: Hub, tmp
     section = DatasetSection(source="me/set", evaluation_split="test", mix={str(mixed): 2.0})
     facts = dataset.inspect(section)
     assert (facts.rows, facts.train_rows, facts.evaluation_rows) == (31, 32, 7)
+    other_way = DatasetSection(source=str(mixed), mix={"me/set": 1.0}, evaluation_share=0.0)
+    assert dataset.inspect(other_way).rows == 31
 
 
 def test_what_cannot_be_had_gets_a_card(server: Hub) -> None:
