@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .dataset_ledger import Action, Finding, Ledger, Severity
+from .errors import FinetuiError
 from .recipe import Recipe
 from .text import one_line
 
@@ -27,6 +28,10 @@ class Circumstances:
 
     recipe: Recipe
     ledger: Ledger
+    refusal: FinetuiError | None = None
+    """Why the reading alone finds no usable row."""
+    evaluation_refusal: FinetuiError | None = None
+    """The same for held-out rows of their own."""
     has_template: bool = True
     plain_text: bool = False
     renderable: int = 0
@@ -63,6 +68,27 @@ def _stops(c: Circumstances) -> Iterator[Finding]:
         return  # the rows still to come may change it
     if not ledger.read:
         yield _stop("empty", 0, "The dataset has no rows.", "There is nothing to learn from.")
+    elif c.refusal is not None:
+        yield _stop(
+            "no-usable-rows",
+            ledger.read,
+            c.refusal.what,
+            f"{c.refusal.why} {c.refusal.fix}".strip(),
+            Action("map", "Say which column is what"),
+            _LOOK,
+        )
+    elif c.evaluation_refusal is not None:
+        yield _stop(
+            "no-held-out-rows",
+            ledger.read,
+            c.evaluation_refusal.what,
+            c.evaluation_refusal.why,
+            Action(
+                "drop",
+                "Hold out a share of the rows instead",
+                (("dataset.evaluation_source", None), ("dataset.evaluation_split", None)),
+            ),
+        )
     elif not c.has_template and not c.plain_text:
         yield _stop(
             "no-template",
@@ -100,7 +126,11 @@ def _stops(c: Circumstances) -> Iterator[Finding]:
             f"All rows are longer than {ledger.max_length:,} tokens, and their ends are cut off."
             if all_cut
             else "In none of them is an end-of-text token learned.",
-            *(_raise(c) if all_cut else (Action("change-model", "Choose a model whose template ends its turns"),)),
+            *(
+                _raise(c)
+                if all_cut
+                else (Action("change-model", "Choose a model whose template ends its turns"),)
+            ),
         )
     if recipe.dataset.row_limit is None and 0 < ledger.train_rows < 20:
         yield Finding(

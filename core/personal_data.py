@@ -21,7 +21,9 @@ _KEYS = re.compile(
 _JWT = re.compile(r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}")
 _PEM = re.compile(r"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY")
 _EMAIL = re.compile(r"[A-Za-z0-9_%+-][\w.%+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.){1,4}[A-Za-z]{2,24}\b")
-_EXAMPLE_MAIL = re.compile(r"@(?:[\w-]+\.)*(?:example|test|invalid|localhost)\b|@(?:[\w-]+\.)*example\.(?:com|org|net)\b", re.I)
+_EXAMPLE_MAIL = re.compile(
+    r"@(?:[\w-]+\.)*(?:example|test|invalid|localhost)\b|@(?:[\w-]+\.)*example\.(?:com|org|net)\b", re.I
+)
 _CARD = re.compile(r"(?<!\d)(?<!\d\.)(?:\d[ -]?){12,18}\d(?!\d|\.\d)")
 _PHONE = re.compile(
     r"(?<![\w.])(?:\+\d{1,3}[ .\-/]?(?:\(?\d{1,4}\)?[ .\-/]?){2,5}\d{2,4}|\(\d{3}\) ?\d{3}[ .-]\d{4}|\d{3}[.-]\d{3}[.-]\d{4})(?![\w-])"

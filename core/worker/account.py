@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,8 @@ from ..dataset_ledger import (
     Quantiles,
     Secrets,
 )
-from ..dataset_walk import DroppedRow, Walk
+from ..dataset_walk import DUPLICATE, DroppedRow, Walk
+from ..errors import FinetuiError
 from ..recipe import Recipe
 from . import columns as c
 from .chat import Chat, Encoded
@@ -57,7 +58,9 @@ class Account:
         reasons: list[str] = []
         for item, held_out in items:
             if isinstance(item, DroppedRow):
-                flags = c.DROPPED | (c.BY_CHOICE if item.chosen else 0) | (c.HELD_SOURCE if held_out else 0)
+                flags = c.DROPPED | (c.HELD_SOURCE if held_out else 0)
+                if item.chosen or item.reason == DUPLICATE:
+                    flags |= c.BY_CHOICE | (0 if item.chosen else c.DUPLICATE)
                 reason = self.columns.reason_of(item.reason)
                 self.columns.add(item.number, item.file, flags, reason)
                 reasons.append(item.reason)
@@ -101,7 +104,8 @@ class Account:
             self.columns.reason_of(reason) if reason else -1,
             full,
             trained,
-            hash((conversation.tools, *((t.role, t.text, t.calls, t.reasoning) for t in conversation.turns))) or 1,
+            hash((conversation.tools, *((t.role, t.text, t.calls, t.reasoning) for t in conversation.turns)))
+            or 1,
             _asked(conversation),
         )
         return reason
@@ -192,7 +196,7 @@ class Account:
             source_rows=walk.rows_read,
             preference_rows=int((flags & c.REJECTED != 0).sum()),
         )
-        return replace(ledger, findings=findings(self._circumstances(ledger, flags, full, numbers)))
+        return replace(ledger, findings=findings(self._circumstances(walk, ledger, flags, full, numbers)))
 
     def _secret_kinds(self) -> tuple[Secrets, ...]:
         return tuple(
@@ -208,6 +212,7 @@ class Account:
 
     def _circumstances(
         self,
+        walk: Walk,
         ledger: Ledger,
         flags: np.ndarray[Any, Any],
         full: np.ndarray[Any, Any],
@@ -222,9 +227,15 @@ class Account:
         whole = kept & (full <= limit)
         unended = whole & (flags & c.END_TRAINED == 0)
         faulty = (flags & c.DROPPED != 0) & (flags & (c.BY_CHOICE | c.TOO_LONG | c.ANSWER_LOST) == 0)
+        refusal = evaluation_refusal = None
+        if ledger.complete:
+            refusal = _refused(lambda: walk.require_usable(self.recipe.dataset.source))
+            evaluation_refusal = _refused(walk.require_usable_evaluation)
         return Circumstances(
             recipe=self.recipe,
             ledger=ledger,
+            refusal=refusal,
+            evaluation_refusal=evaluation_refusal,
             has_template=self.chat.has_template,
             plain_text=bool((flags & c.PLAIN != 0).any()),
             renderable=int((full >= 0).sum()),
@@ -247,10 +258,18 @@ class Account:
         )
 
 
+def _refused(check: Callable[[], object]) -> FinetuiError | None:
+    try:
+        check()
+    except FinetuiError as error:
+        return error
+    return None
+
+
 def _asked(conversation: Conversation) -> int:
-    """A hash of what is asked, white space and case aside; 0 where nothing is."""
-    said = " ".join([turn.text for turn in conversation.turns if turn.role == "user"])
-    return hash(" ".join(said.split()).casefold()) or 1 if said else 0
+    """A hash of what is asked, white space and case aside, as the split takes it; 0 where nothing is."""
+    said = "\x00".join([turn.text for turn in conversation.turns if turn.role == "user"])
+    return hash(" ".join(said.casefold().split())) or 1 if said else 0
 
 
 def _pattern(texts: Sequence[str]) -> re.Pattern[str] | None:
@@ -282,7 +301,7 @@ def _dropped(
 
     counts = np.bincount(reasons, minlength=len(names)) if len(reasons) else np.zeros(len(names), int)
     made = [
-        DroppedRows(names[at], int(counts[at]), _first(numbers[np.flatnonzero(reasons == at)[:FIRST_LINES]]))
+        DroppedRows(names[int(at)], int(counts[at]), _first(numbers[np.flatnonzero(reasons == at)[:FIRST_LINES]]))
         for at in np.argsort(-counts, kind="stable")
         if counts[at]
     ]

@@ -85,7 +85,7 @@ class Rows:
             full_tokens=max(0, full),
             dropped=kept.reason,
             evaluation=bool(flags & c.EVALUATION),
-            source=Path(self.files[file]).name if len(self.files) > 1 and 0 <= file < len(self.files) else "",
+            source=Path(str(self.files[int(file)])).name if len(self.files) > 1 and 0 <= file < len(self.files) else "",
             rejected="\n\n".join(turn.text for turn in rejected)[:RAW_CHARACTERS],
         )
 

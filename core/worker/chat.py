@@ -70,9 +70,7 @@ class Encoded:
     @property
     def trained(self) -> int:
         """Tokens that the loss counts. Nothing predicts the first token, so it never counts."""
-        return sum(
-            max(0, min(last, self.max_length) - max(first, 1)) for first, last in self.learned
-        )
+        return sum(max(0, min(last, self.max_length) - max(first, 1)) for first, last in self.learned)
 
     @property
     def end_present(self) -> bool:
@@ -175,9 +173,7 @@ class Chat:
         except Unrenderable:
             return False
 
-    def render(
-        self, turns: Sequence[Turn] | Conversation, answer_next: bool = False, tools: str = ""
-    ) -> str:
+    def render(self, turns: Sequence[Turn] | Conversation, answer_next: bool = False, tools: str = "") -> str:
         """`turns` as the model reads them; `answer_next` adds the opening of the assistant's turn.
 
         A template that has no system turn gets the system prompt at the head of the first user turn. Plain writing
@@ -279,8 +275,8 @@ class Chat:
         found = [piece for start, end in learned if (piece := spans.tokens(row, start, end))]
         plain = bool(turns) and turns[0].role == "text"
         if plain:
-            if self._text_bos and ids[:1] != [self._bos]:
-                ids = [self._bos, *ids]
+            if self._text_bos and self._bos is not None and ids[:1] != [self._bos]:
+                ids = [int(self._bos), *ids]
                 found = [(0, last + 1) for _, last in found]
             end = len(ids) - 1 if ids[-1:] == [self._eos] else -1
         else:
@@ -356,9 +352,7 @@ def _merged(pieces: list[Span]) -> tuple[Span, ...]:
     last: Span | None = None
     for piece in pieces:
         if last is not None and (
-            piece.special
-            or last.special
-            or (piece.trained, piece.cut) != (last.trained, last.cut)
+            piece.special or last.special or (piece.trained, piece.cut) != (last.trained, last.cut)
         ):
             close(last)
         texts.append(piece.text)

@@ -114,7 +114,8 @@ class Columns:
         import numpy as np
 
         names = [name for name in _KINDS if name not in ("said", "asked")]
-        np.savez(path, **{f"of_{name}": self.numpy(name) for name in names})
+        columns: dict[str, Any] = {f"of_{name}": self.numpy(name) for name in names}
+        np.savez(path, **columns)
 
     @classmethod
     def load(cls, path: Path, reasons: Sequence[str]) -> Columns:

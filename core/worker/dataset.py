@@ -122,7 +122,9 @@ def tokenize(
 
     table = pa.table({"input_ids": column(ids), "labels": column(labels)})
     digest = hashlib.sha256(ids.tobytes() + labels.tobytes() + ends.tobytes()).hexdigest()
-    return Tokens(Dataset(table), len(ends) - 1, len(ids), trained, cut, longest, dropped, ended, plain, digest)
+    return Tokens(
+        Dataset(table), len(ends) - 1, len(ids), trained, cut, longest, dropped, ended, plain, digest
+    )
 
 
 def _append(row: Encoded, ids: array[int], labels: array[int], ends: array[int]) -> None:

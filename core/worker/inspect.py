@@ -24,7 +24,6 @@ from pydantic import TypeAdapter
 from .. import hub
 from ..conversation import Conversation
 from ..dataset_ledger import Ledger, SeenRow
-from ..dataset_source import evaluation_path
 from ..dataset_walk import DroppedRow, Walk
 from ..errors import FinetuiError
 from ..recipe import Recipe
@@ -129,13 +128,10 @@ class Inspection:
 
     def _key(self, walk: Walk) -> str | None:
         assert self._folder is not None
-        files = walk.files
-        if self.recipe.dataset.evaluation_source:
-            files = (*files, evaluation_path(self.recipe.dataset.evaluation_source))
         self.files = tuple(str(f) for f in walk.files)
         with contextlib.suppress(OSError):
             return shelf.key(
-                self.recipe, files, tokenizer.fingerprint(self._folder), _templates(self._folder)
+                self.recipe, walk.files, tokenizer.fingerprint(self._folder), _templates(self._folder)
             )
         return None
 
@@ -226,7 +222,10 @@ class Inspection:
             return None
         if self.columns is None or self.spool is None:
             raise FinetuiError(
-                "No row has been read yet.", "The tokenizer is being loaded.", "Wait a moment.", code="row-missing"
+                "No row has been read yet.",
+                "The tokenizer is being loaded.",
+                "Wait a moment.",
+                code="row-missing",
             )
         rows = answers.Rows(self.columns, self.spool, self.chat, self.files, self.complete)
         if call == "row":

@@ -52,7 +52,9 @@ class Spool:
     def bytes(self) -> int:
         return self._end
 
-    def add(self, raw: Mapping[str, Any], conversation: Conversation | None, number: int, reason: str) -> None:
+    def add(
+        self, raw: Mapping[str, Any], conversation: Conversation | None, number: int, reason: str
+    ) -> None:
         """Raises OSError where the disk takes no more."""
         if self.full:
             return

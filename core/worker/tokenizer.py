@@ -160,7 +160,16 @@ def end_tokens(folder: Path, tokenizer: Any) -> frozenset[int]:
 def fingerprint(folder: Path) -> str:
     """SHA-256 over the files that decide how rows are tokenized. Reads a few MB."""
     digest = hashlib.sha256()
-    names = ("tokenizer", "special_tokens", "added_tokens", "vocab", "merges", "spiece", "chat_template", "generation")
+    names = (
+        "tokenizer",
+        "special_tokens",
+        "added_tokens",
+        "vocab",
+        "merges",
+        "spiece",
+        "chat_template",
+        "generation",
+    )
     for path in sorted(folder.rglob("*")):
         if path.name.startswith(names) and path.is_file():
             digest.update(path.name.encode() + b"\0")

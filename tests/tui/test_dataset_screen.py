@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from textual.pilot import Pilot
@@ -22,8 +22,12 @@ from finetui.tui.screens.rows import RowsScreen
 from finetui.tui.widgets.dataset.findings import FindingList
 from tests.tui.driving import SIZES, at_step, press, seen, until, wizard
 from tests.worker.conftest import tiny_model
+from tests.worker.test_peek import rows, server
 
-__all__ = ["tiny_model"]
+if TYPE_CHECKING:
+    from tests.hub_server import Hub
+
+__all__ = ["server", "tiny_model"]
 
 HOSTILE = "[@click=app.quit]x[/] [bold]loud[/bold] \x1b[31mred\x1b[0m \x1b]52;c;aGk=\x07 \u202ertl"
 
@@ -285,6 +289,26 @@ async def test_hostile_rows_stay_text_on_every_screen(
             assert not any(c in seen(app) for c in "\x1b\x07\u202e")
             while not isinstance(app.screen, DatasetScreen):
                 await press(pilot, "escape")
+
+
+@pytest.mark.parametrize("size", SIZES, ids=fill)
+async def test_the_parts_of_a_hub_dataset_are_picked_from_their_names(
+    size: tuple[int, int], server: Hub, tiny_model: Path
+) -> None:
+    names = "configs:\n- config_name: en\n  data_files: en.jsonl\n- config_name: de\n  data_files: de.jsonl\n"
+    files = {"README.md": f"---\n{names}---\n".encode(), "en.jsonl": rows(15), "de.jsonl": rows(16)}
+    server.add("datasets", "me/several", files)
+    async with dataset_step(size, tiny_model, Path("me/several")) as (app, pilot):
+        await until(pilot, lambda: "Configuration" in seen(app), "for the names")
+        assert app.wizard.draft["dataset.config"] == "en"  # without one, it could not be read
+        await until(pilot, lambda: (facts := app.wizard.dataset_facts) is not None and facts.rows == 15)
+        app.screen.query_one("#hub-config-choice").focus()
+        await press(pilot, "right")
+        assert app.wizard.draft["dataset.config"] == "de"
+        await until(pilot, lambda: (facts := app.wizard.dataset_facts) is not None and facts.rows == 16)
+        await counted(app, pilot)
+        ledger = app.wizard.inspection.complete
+        assert ledger is not None and ledger.read == 16
 
 
 async def test_the_reading_can_be_stopped_and_taken_up_again(home: Path, tiny_model: Path) -> None:

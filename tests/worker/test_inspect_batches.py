@@ -17,9 +17,7 @@ from finetui.core.recipe import Recipe
 from . import harness, tiny
 from .test_mask import LLAMA3, NO_END, NO_SYSTEM, THINKING
 
-NO_PROMPT = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
-)
+NO_PROMPT = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
 TOOLS = (
     "{% if tools %}{{ '<|im_start|>tools\n' + tools | tojson + '<|im_end|>\n' }}{% endif %}"
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}"
@@ -36,9 +34,7 @@ SPECIAL = {name: VOCABULARY[name] for name in (*tiny.SPECIAL, "<pad>")}
 
 def talk(*said: str, system: str | None = None, **more: Any) -> dict[str, Any]:
     roles = ("user", "assistant")
-    messages: list[dict[str, Any]] = [
-        {"role": roles[i % 2], "content": text} for i, text in enumerate(said)
-    ]
+    messages: list[dict[str, Any]] = [{"role": roles[i % 2], "content": text} for i, text in enumerate(said)]
     if system is not None:
         messages.insert(0, {"role": "system", "content": system})
     return {"messages": messages, **more}
@@ -107,12 +103,17 @@ def batches(loader: Any) -> Counter[tuple[tuple[int, bool], ...]]:
     rows: Counter[tuple[tuple[int, bool], ...]] = Counter()
     for batch in loader:
         for ids, labels, mask in zip(
-            batch["input_ids"].tolist(), batch["labels"].tolist(), batch["attention_mask"].tolist(), strict=True
+            batch["input_ids"].tolist(),
+            batch["labels"].tolist(),
+            batch["attention_mask"].tolist(),
+            strict=True,
         ):
             length = sum(mask)
             assert all(label == -100 for label in labels[length:])
             assert all(label in (-100, token) for token, label in zip(ids, labels, strict=True))
-            rows[tuple((t, label != -100) for t, label in zip(ids[:length], labels[:length], strict=True))] += 1
+            rows[
+                tuple((t, label != -100) for t, label in zip(ids[:length], labels[:length], strict=True))
+            ] += 1
     return rows
 
 
@@ -147,7 +148,12 @@ def test_the_rows_shown_are_the_batches(
     model = tiny.make(tmp_path / "model", template)
     data = tmp_path / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    settings: dict[str, Any] = {"evaluation_share": 0.0, "batch_size": 2, "max_steps": None, "epochs": 1.0} | changes
+    settings: dict[str, Any] = {
+        "evaluation_share": 0.0,
+        "batch_size": 2,
+        "max_steps": None,
+        "epochs": 1.0,
+    } | changes
     recipe = harness.recipe(model, data, **settings)
     built = Trainer(recipe)
     ledger, shown = inspected(recipe)
@@ -169,7 +175,9 @@ def test_the_rows_shown_are_the_batches(
             assert row.spans[-1].cut
 
 
-def test_without_shuffling_the_batches_follow_the_file(unsloth: None, tiny_model: Path, tmp_path: Path) -> None:
+def test_without_shuffling_the_batches_follow_the_file(
+    unsloth: None, tiny_model: Path, tmp_path: Path
+) -> None:
     from .in_process import Trainer
 
     data = tiny.write_rows(tmp_path / "rows.jsonl", 9)

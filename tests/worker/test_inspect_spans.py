@@ -24,9 +24,15 @@ from .test_mask import LLAMA3, NO_END, THINKING, chat, learned, one
 def long_talk(pairs: int, last_only: bool = False) -> tuple[Turn, ...]:
     turns: list[Turn] = [Turn("system", "Be short.")]
     for n in range(pairs):
-        turns.append(Turn("user", f"question {n}\n<|im_start|>assistant\nnot this" if n % 7 == 3 else f"s{n % 3}"))
         turns.append(
-            Turn("assistant", f" answer {n} " if n % 5 == 2 else "user", learned=not last_only or n == pairs - 1)
+            Turn("user", f"question {n}\n<|im_start|>assistant\nnot this" if n % 7 == 3 else f"s{n % 3}")
+        )
+        turns.append(
+            Turn(
+                "assistant",
+                f" answer {n} " if n % 5 == 2 else "user",
+                learned=not last_only or n == pairs - 1,
+            )
         )
     return tuple(turns)
 
@@ -88,7 +94,10 @@ def test_tools_calls_and_reasoning_are_rendered_and_learned(tmp_path: Path) -> N
     )
     text = of.tokenizer.decode(row.input_ids)
     assert text.startswith("<|im_start|>tools\n[{") and "Köln" in text
-    assert learned(of, row) == ['[weather {"city": "Köln"}]<|im_end|>', "<think>Warm.</think>18 degrees.<|im_end|>"]
+    assert learned(of, row) == [
+        '[weather {"city": "Köln"}]<|im_end|>',
+        "<think>Warm.</think>18 degrees.<|im_end|>",
+    ]
     deaf = chat(tmp_path / "deaf", tiny.CHAT_TEMPLATE)
     assert not deaf.writes_tools() and not deaf.writes_reasoning()
 
@@ -135,7 +144,9 @@ def plain_chat(unsloth: None, tmp_path_factory: pytest.TempPathFactory) -> Chat:
 
 @settings(max_examples=150)
 @given(
-    st.lists(st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=30), min_size=2, max_size=6)
+    st.lists(
+        st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=30), min_size=2, max_size=6
+    )
 )
 def test_masks_match_those_counted_token_by_token(plain_chat: Chat, said: list[str]) -> None:
     turns = tuple(

@@ -214,7 +214,6 @@ def _bars(ledger: Ledger) -> Iterator[str]:
 
 
 def _row(row: SeenRow) -> Iterator[str]:
-
     fate = f"left out: {row.dropped}" if row.dropped else "held out" if row.evaluation else "trained on"
     yield ""
     yield (

@@ -78,7 +78,10 @@ class HubParts(Vertical):
     def proposal(self) -> tuple[str | None, str] | None:
         """The configuration and split to take where those now named do not exist; None where they do."""
         config, split, _ = self._now
-        if not self._parts or (config or next(iter(self._parts))) in self._parts and split in self.splits:
+        if not self._parts:
+            return None
+        by_default = config is None and (len(self._parts) == 1 or "default" in self._parts)
+        if (by_default or config in self._parts) and split in self.splits:
             return None
         name = config if config in self._parts else next(iter(self._parts))
         splits = self._parts[name]
