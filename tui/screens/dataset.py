@@ -174,12 +174,13 @@ class DatasetScreen(SourceStepScreen):
             box.show_busy(f"Looking at {wizard.value('dataset.source')} …")
             preview.show(())
         else:
-            about = "" if facts.rows_exact else "about "
+            about, mix = "" if facts.rows_exact else "about ", wizard.value("dataset.mix")
             rows = facts.train_rows if facts.train_rows is not None else facts.rows
             figures = [
                 f"{about}{rows:,} rows to learn from" if rows is not None else "",
                 f"{facts.evaluation_rows:,} held out" if facts.evaluation_rows else "none held out",
                 bytes_words(facts.bytes) if facts.bytes else "",
+                f"{len(mix) + 1} sources mixed" if isinstance(mix, dict) and mix else "",
             ]
             reason = f"{FORMATS.get(facts.detection.format, '')}: {facts.detection.reason}"
             warning = ""
