@@ -120,6 +120,11 @@ class DatasetScreen(SourceStepScreen):
             above = preview.virtual_region.y
             preview.styles.max_height = max(5, main.size.height - above - main.gutter.bottom)
 
+    def _make_room(self) -> None:
+        """What was found has another height now: the explanation takes what is left, once that is laid out."""
+        self.refresh_bindings()
+        self.set_timer(0.1, self.fit)
+
     def blocking(self) -> tuple[str, str] | None:
         """The report above says what stops the training; the foot says which key mends it."""
         block = super().blocking()
@@ -160,7 +165,7 @@ class DatasetScreen(SourceStepScreen):
         self.once(
             "room",
             (facts, wizard.dataset_error, wizard.inspection.state),
-            lambda: self.call_after_refresh(self.fit),
+            self._make_room,
         )
         self._show_hub_parts()
         self.query_one("#report", ReportLine).show(wizard.inspection)
