@@ -7,10 +7,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -187,7 +187,18 @@ def look(
     their own are not looked at. Raises as `inspect` does."""
     kind = source_kind(section.source)
     plain = {"row_limit": None, "evaluation_share": 0.0, "evaluation_source": None, "evaluation_split": None}
-    walk = Walk(section.model_copy(update=plain), 0, opener)
+    waited = 0.0  # for the hub, which is not the reading's fault
+
+    def fetched(source: str, config: str | None, split: str) -> Iterable[Mapping[str, Any]]:
+        nonlocal waited
+        asked = time.monotonic()
+        try:
+            assert opener is not None
+            return opener(source, config, split)
+        finally:
+            waited += time.monotonic() - asked
+
+    walk = Walk(section.model_copy(update=plain), 0, fetched if opener is not None else None)
     began = time.monotonic()
     first: list[Conversation] = []
     characters = longest = conversations = 0
@@ -200,7 +211,7 @@ def look(
             length = sum(len(turn.text) + len(turn.reasoning) + len(turn.calls) for turn in item)
             characters += length
             longest = max(longest, length)
-        if walk.rows_read % 16 == 0 and time.monotonic() - began > LOOK_SECONDS:
+        if walk.rows_read % 16 == 0 and time.monotonic() - began - waited > LOOK_SECONDS:
             finished, share = False, walk.share  # as it stands: the file is closed after the loop
             break
     path = local_path(section.source)
@@ -224,7 +235,7 @@ def look(
         dropped=walk.ledger.entries(),
         rows_read=walk.rows_read,
     )
-    if finished and time.monotonic() - began < LOOK_SECONDS / 2:
+    if finished and time.monotonic() - began - waited < LOOK_SECONDS / 2:
         return _counted(facts, section, opener)
     rows = walk.rows_kept
     if not finished:

@@ -94,10 +94,13 @@ def _opener(
     """What gives the first rows of hub datasets (`rows` are those of the section's own), and what of them was not read
     whole, with the number of rows that the hub states."""
     beginnings: Beginnings = {}
+    kept: dict[tuple[str, str | None, str], list[Mapping[str, Any]]] = {}
+    if rows is not None:
+        kept[section.source, section.config, section.split] = rows
 
     def opened(source: str, config: str | None, split: str) -> list[Mapping[str, Any]]:
-        if rows is not None and (source, config, split) == (section.source, section.config, section.split):
-            return rows
+        if (source, config, split) in kept:  # a look may read its rows twice
+            return kept[source, config, split]
         asked = section.model_copy(update={"source": source, "config": config, "split": split})
         try:
             stream = open_stream(asked)
@@ -108,6 +111,7 @@ def _opener(
             raise hub_rows.card(error, source) from error
         if not whole:
             beginnings[source, split] = _stated_rows(stream, split)
+        kept[source, config, split] = found
         return found
 
     return opened, beginnings

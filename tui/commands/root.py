@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import care, diagnosis, exits, inspect, listing, output, recipes, training
+from . import care, diagnosis, exits, inspect, listing, models, output, recipes, training, verifying
 
 app = typer.Typer(
     name="finetui",
@@ -24,9 +24,11 @@ app.command("stop")(training.stop)
 app.command("resume")(training.resume)
 app.command("export")(training.export)
 app.command("inspect")(inspect.inspect)
+app.command("verify")(verifying.verify)
 app.command("label")(care.label)
 app.command("clean")(care.clean)
 app.command("delete")(care.delete)
+app.command("models")(models.models)
 app.command("doctor")(diagnosis.doctor)
 app.add_typer(recipes.app, name="recipe")
 
