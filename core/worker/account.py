@@ -301,7 +301,9 @@ def _dropped(
 
     counts = np.bincount(reasons, minlength=len(names)) if len(reasons) else np.zeros(len(names), int)
     made = [
-        DroppedRows(names[int(at)], int(counts[at]), _first(numbers[np.flatnonzero(reasons == at)[:FIRST_LINES]]))
+        DroppedRows(
+            names[int(at)], int(counts[at]), _first(numbers[np.flatnonzero(reasons == at)[:FIRST_LINES]])
+        )
         for at in np.argsort(-counts, kind="stable")
         if counts[at]
     ]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 RAW_CHARACTERS = 200_000
-SHOWN_CHARACTERS = 400_000
+SHOWN_CHARACTERS = 100_000
 """A row is shown so far; its counts are of the whole."""
 
 FLAGS: dict[str, int] = {
@@ -72,7 +72,7 @@ class Rows:
         spans: tuple[Span, ...] = ()
         if kept.conversation is not None and full >= 0:
             with contextlib.suppress(Unrenderable):
-                spans = _clipped(self.chat().see(kept.conversation).spans)
+                spans = self.chat().see(kept.conversation, SHOWN_CHARACTERS).spans
         file = self.columns.file[index]
         rejected = kept.conversation.rejected if kept.conversation else ()
         return SeenRow(
@@ -85,7 +85,9 @@ class Rows:
             full_tokens=max(0, full),
             dropped=kept.reason,
             evaluation=bool(flags & c.EVALUATION),
-            source=Path(str(self.files[int(file)])).name if len(self.files) > 1 and 0 <= file < len(self.files) else "",
+            source=Path(str(self.files[int(file)])).name
+            if len(self.files) > 1 and 0 <= file < len(self.files)
+            else "",
             rejected="\n\n".join(turn.text for turn in rejected)[:RAW_CHARACTERS],
         )
 
@@ -205,15 +207,3 @@ def _put(temporary: Path, path: Path) -> None:
         if os.path.lexists(path):
             raise FileExistsError from None
         temporary.rename(path)
-
-
-def _clipped(spans: tuple[Span, ...]) -> tuple[Span, ...]:
-    shown: list[Span] = []
-    room = SHOWN_CHARACTERS
-    for span in spans:
-        if len(span.text) > room:
-            shown.append(Span(span.text[:room] + "…", span.trained, span.special, span.cut))
-            break
-        shown.append(span)
-        room -= len(span.text)
-    return tuple(shown)

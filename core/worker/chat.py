@@ -252,12 +252,12 @@ class Chat:
             for turns, item in zip(conversations, rendered, strict=True)
         ]
 
-    def see(self, turns: Sequence[Turn] | Conversation) -> Seen:
-        """One row with its text, as `encode` makes it. Raises Unrenderable."""
+    def see(self, turns: Sequence[Turn] | Conversation, most_characters: int = 100_000) -> Seen:
+        """One row with its text, as `encode` makes it; what lies past `most_characters` is not shown. Raises Unrenderable."""
         text = self.render(turns)
         (row,) = self._tokenized([text])
         encoded = self._encoded(turns, self.spans(turns, text), row)
-        return Seen(encoded, self._pieces(text, encoded, row))
+        return Seen(encoded, self._pieces(text, encoded, row, most_characters))
 
     def _tokenized(self, texts: list[str]) -> list[Any]:
         """The texts through the tokenizer itself: what `tokenizer(texts)` does, without a Python object per token."""
@@ -297,28 +297,34 @@ class Chat:
     def _begins_twice(self, ids: list[int]) -> bool:
         return self._bos is not None and ids[:2] == [self._bos, self._bos]
 
-    def _pieces(self, text: str, encoded: Encoded, row: Any) -> tuple[Span, ...]:
-        """`text` cut where the fate of its tokens changes. A character of several tokens goes with its first."""
-        offsets = row.offsets
-        ids = encoded.ids
-        ahead = 1 if encoded.second_bos else -1 if ids[:1] != row.ids[:1] else 0
+    def _pieces(self, text: str, encoded: Encoded, row: Any, most: int) -> tuple[Span, ...]:
+        """`text` cut where the fate of its tokens changes, up to `most` characters. A character of several tokens goes
+        with its first."""
+        ids, count = encoded.ids, len(row)
+        offsets = row.offsets if count < 100_000 else None  # all at once is quicker, and costs memory
+        ahead = 1 if encoded.second_bos else -1 if count and ids[0] != row.ids[0] else 0
+        at = row.token_to_chars(0)[1] if encoded.second_bos else 0
+        stretches = iter((*encoded.learned, (len(ids), len(ids))))
+        first, last = next(stretches)
         pieces: list[Span] = []
-        at = offsets[0][1] if encoded.second_bos else 0
-        trained = [False] * len(ids)
-        for first, last in encoded.learned:
-            trained[first:last] = [True] * (last - first)
         for index, token in enumerate(ids):
+            if at >= most:
+                pieces.append(Span("…", False, False, index >= encoded.max_length))
+                return _merged(pieces)
+            if index >= last:
+                first, last = next(stretches, (len(ids), len(ids)))
             cut = index >= encoded.max_length
             source = index + ahead
-            special = token in self._marks
-            if 0 <= source < len(offsets):
-                end = offsets[source][1]
-                shown = text[at:end] if end > at else ""
-                at = max(at, end)
+            place = None
+            if 0 <= source < count:
+                place = offsets[source] if offsets is not None else row.token_to_chars(source)
+            if place is not None:
+                shown = text[at : place[1]]
+                at = max(at, place[1])
             else:
-                shown = self._added.get(token, "")
+                shown = "" if 0 <= source < count else self._added.get(token, "")
             if shown:
-                pieces.append(Span(shown, trained[index] and not cut, special, cut))
+                pieces.append(Span(shown, first <= index < last and not cut, token in self._marks, cut))
         if at < len(text):
             pieces.append(Span(text[at:], False, False, bool(pieces) and pieces[-1].cut))
         return _merged(pieces)

@@ -29,7 +29,7 @@ from ..errors import FinetuiError
 from ..recipe import Recipe
 from ..secrets import redact
 from ..text import one_line
-from . import answers, shelf, tokenizer
+from . import answers, failures, shelf, tokenizer
 from .account import Account
 from .chat import Chat
 from .columns import Columns
@@ -41,6 +41,9 @@ FIRST_BATCH = 32
 BATCH = 256
 BATCH_CHARACTERS = 2_000_000
 BEAT_SECONDS = 0.5
+NICENESS = 5
+"""The screens that wait for it go first."""
+
 MEMORY_BYTES = 6 * 1024**3
 """Of address space beyond what the process has at its start: what a hostile template may claim."""
 
@@ -108,7 +111,16 @@ class Inspection:
         self._work = shelf.workplace()
         self.spool = Spool(self._work / "rows")
         self.columns = account.columns
-        self._read(walk, account)
+        try:
+            self._read(walk, account)
+        except (FinetuiError, MemoryError):
+            raise
+        except Exception as error:  # the edge of `datasets`, which lets through what all its libraries raise
+            if all(isinstance(file, Path) for file in walk.files) or failures.is_of_this_machine(error):
+                raise
+            from . import hub_rows
+
+            raise hub_rows.card(error, self.recipe.dataset.source) from error
         ledger = account.ledger(walk, complete=not self.cancelled.is_set())
         self.complete = ledger.complete
         if name is not None and self.complete:  # before it is told: whoever asked may end this process then
@@ -119,6 +131,7 @@ class Inspection:
 
     def _opener(self) -> Any:
         def opened(source: str, config: str | None, split: str) -> Any:
+            tokenizer.with_torch_again()
             from . import hub_rows
 
             hub.quiet()
@@ -341,6 +354,8 @@ def main() -> None:
         Recipe.model_validate_json(json.dumps(first["recipe"])), outlet, float(first["patience"])
     )
     _limit()
+    with contextlib.suppress(OSError):
+        os.nice(NICENESS)
     threading.Thread(target=_beat, args=(inspection,), name="beat", daemon=True).start()
     threading.Thread(target=_serve, args=(inspection, source), name="serve", daemon=True).start()
     _guarded(inspection.run, outlet)

@@ -42,6 +42,12 @@ def without_torch() -> None:
         sys.modules["torch"] = None  # type: ignore[assignment]
 
 
+def with_torch_again() -> None:
+    """Undoes `without_torch`: `datasets` takes torch for present when it is installed, and imports it."""
+    if sys.modules.get("torch", 0) is None:
+        del sys.modules["torch"]
+
+
 def folder(model: ModelSection, tell: Callable[[str], None] = lambda _text: None) -> Path:
     """The folder with the model's tokenizer files; those of a hub model are fetched when they are not in the cache.
 

@@ -34,7 +34,8 @@ from transformers import AutoTokenizer
 AutoTokenizer.from_pretrained(sys.argv[1])
 """
 BASELINE = """
-import sys
+import os, sys
+os.nice(5)  # as the inspector
 from datasets import disable_progress_bars, load_dataset
 from transformers import AutoTokenizer
 disable_progress_bars()

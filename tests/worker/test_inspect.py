@@ -19,6 +19,7 @@ from finetui.core.dataset_ledger import Finding, Ledger
 from finetui.core.errors import FinetuiError
 from finetui.core.recipe import Recipe
 
+from ..hub_server import running
 from . import harness, tiny
 
 KEY = "sk-" + "a1B2" * 8
@@ -325,6 +326,53 @@ def test_a_model_without_a_tokenizer_is_a_card(tmp_path: Path, source: str, code
     try:
         error = until(inspector, lambda p: p.error).error
         assert error is not None and error.code == code and error.fix
+    finally:
+        inspector.close()
+
+
+def test_from_the_hub_only_the_tokenizer_is_fetched(
+    tiny_model: Path, tiny_rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running() as hub:
+        files = {p.name: p.read_bytes() for p in tiny_model.iterdir()}
+        hub.add("models", "somebody/tiny", files | {"pytorch_model.bin": b"a pickle", "modeling.py": b"boom"})
+        hub.add("models", "somebody/secret", files, gated=True)
+        hub.add("datasets", "somebody/rows", {"train.jsonl": tiny_rows.read_bytes()})
+        for name, value in {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path)}.items():
+            monkeypatch.setenv(name, value)
+        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HUB_CACHE"):
+            monkeypatch.delenv(name, raising=False)
+        ledger = ledger_of(harness.recipe(Path("somebody/tiny"), Path("somebody/rows")))
+        assert (ledger.train_rows, ledger.evaluation_rows) == (36, 4)
+        fetched = {path.rsplit("/", 1)[-1] for _, path, _ in hub.requests}
+        assert "tokenizer.json" in fetched
+        assert not {"model.safetensors", "pytorch_model.bin", "modeling.py"} & fetched
+        for model, rows, code in (
+            ("somebody/secret", "somebody/rows", "hub-gated"),
+            ("somebody/none", "somebody/rows", "hub-not-found"),
+            ("somebody/tiny", "somebody/none", "hub-not-found"),
+        ):
+            inspector = Inspector.start(harness.recipe(Path(model), Path(rows)))
+            try:
+                error = until(inspector, lambda p: p.error).error
+                assert error is not None and error.code == code
+            finally:
+                inspector.close()
+
+
+def test_rows_of_any_size_are_taken(tiny_model: Path, tmp_path: Path) -> None:
+    nasty = "\x00\ud800 [/] \x1b[31m"
+    rows = [talk("q", "a"), talk("q" * 200_000, "a" * 200_000), talk(nasty, nasty), talk("z", "y")]
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    inspector = Inspector.start(harness.recipe(tiny_model, data, evaluation_share=0.0))
+    try:
+        ledger = complete(inspector)
+        assert ledger.read == 4 == ledger.kept + ledger.dropped_rows
+        longest = inspector.jump("longest")
+        assert longest == 1 and inspector.row(1).full_tokens > 400_000
+        assert sum(len(span.text) for span in inspector.row(1).spans) < 110_000
+        assert inspector.row(2).spans and inspector.row(3).number == 4
     finally:
         inspector.close()
 

@@ -65,6 +65,9 @@ AGENT = [
 ]
 TEXTS = [{"text": "Once upon a time. " * n} for n in (1, 2, 9)]
 
+PAIRS = [{"prompt": f"question {n}", "chosen": f"good {n}", "rejected": f"bad {n}"} for n in range(3)]
+ODD = [{"wieso": f"question {n}", "darum": f"answer {n}", "id": n} for n in range(4)]
+
 
 def expanded(row: SeenRow) -> tuple[tuple[int, bool], ...]:
     """The shown row as (token, learned) pairs: tokens of this tokenizer are bytes, so the text tells them all."""
@@ -134,10 +137,16 @@ def batches(loader: Any) -> Counter[tuple[tuple[int, bool], ...]]:
         (LOUD, TALKS, {}),
         (TOOLS, AGENT, {}),
         (tiny.CHAT_TEMPLATE, TEXTS, {"format": "text"}),
+        (None, TEXTS, {"format": "text"}),
+        (tiny.CHAT_TEMPLATE, PAIRS, {}),
+        (tiny.CHAT_TEMPLATE, TALKS, {"join_rows": 2, "evaluation_share": 0.3}),
+        (tiny.CHAT_TEMPLATE, TALKS, {"row_limit": 4, "evaluation_share": 0.3}),
+        (tiny.CHAT_TEMPLATE, TALKS, {"row_limit": 4, "shuffle": False}),
+        (tiny.CHAT_TEMPLATE, ODD, {"columns": {"user": "wieso", "assistant": "darum"}}),
     ],
     ids=[
         "chatml", "everything", "last-answer", "drop", "split", "llama3", "two-bos", "thinking", "no-system", "no-end",
-        "no-prompt", "loud", "tools", "text",
+        "no-prompt", "loud", "tools", "text", "base-text", "pairs", "joined", "sample", "first-rows", "mapped",
     ],
 )  # fmt: skip
 def test_the_rows_shown_are_the_batches(
@@ -164,6 +173,8 @@ def test_the_rows_shown_are_the_batches(
     if built.prepared.evaluation is not None:
         held = batches(built.trainer.get_eval_dataloader())
         assert Counter(expanded(r) for r in kept if r.evaluation) == held
+    assert ledger.preference_rows == (len(PAIRS) if rows is PAIRS else 0)
+    assert all(bool(row.rejected) == (rows is PAIRS) for row in shown)
     facts = built.prepared.ready
     assert (ledger.train_rows, ledger.evaluation_rows) == (facts.rows, facts.evaluation_rows)
     assert (ledger.tokens, ledger.trained_tokens) == (facts.tokens, facts.trained_tokens)
