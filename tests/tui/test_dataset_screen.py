@@ -299,8 +299,13 @@ async def test_the_parts_of_a_hub_dataset_are_picked_from_their_names(
     files = {"README.md": f"---\n{names}---\n".encode(), "en.jsonl": rows(15), "de.jsonl": rows(16)}
     server.add("datasets", "me/several", files)
     async with dataset_step(size, tiny_model, Path("me/several")) as (app, pilot):
-        await until(pilot, lambda: "Configuration" in seen(app), "for the names")
-        assert app.wizard.draft["dataset.config"] == "en"  # without one, it could not be read
+        await until(
+            pilot, lambda: "Configuration" in seen(app) and "choose one" in seen(app), "for the names"
+        )
+        assert app.wizard.draft["dataset.config"] is None  # which one is meant, only the person knows
+        app.screen.query_one("#hub-config-choice").focus()
+        await press(pilot, "right")
+        assert app.wizard.draft["dataset.config"] == "en"
         await until(pilot, lambda: (facts := app.wizard.dataset_facts) is not None and facts.rows == 15)
         app.screen.query_one("#hub-config-choice").focus()
         await press(pilot, "right")

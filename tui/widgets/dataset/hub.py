@@ -59,7 +59,13 @@ class HubParts(Vertical):
             return
         names = tuple(known)
         splits = known.get(config or "", known[names[0]])
-        self._offer("config", names, config or names[0], len(names) > 1)
+        asked = config is None and len(names) > 1 and "default" not in names
+        self._offer(
+            "config",
+            (NONE, *names) if asked else names,
+            config or (NONE if asked else names[0]),
+            len(names) > 1,
+        )
         self._offer("split", splits, split, True)
         self._offer("evaluation_split", (NONE, *splits), evaluation or NONE, len(splits) > 1)
 
@@ -68,7 +74,7 @@ class HubParts(Vertical):
         control = self.query_one(f"#hub-{key}-choice", ChoiceControl)
         control.choices = names
         control.labels = {
-            NONE: "a share of the rows",
+            NONE: "choose one" if key == "config" else "a share of the rows",
             **{name: literal(name, 60) for name in names if name != NONE},
         }
         control.value = value
@@ -76,17 +82,19 @@ class HubParts(Vertical):
 
     @property
     def proposal(self) -> tuple[str | None, str] | None:
-        """The configuration and split to take where those now named do not exist; None where they do."""
+        """What to take where the configuration or split now named is not there; None where both are.
+
+        Which of several configurations is meant is for the person to say.
+        """
         config, split, _ = self._now
         if not self._parts:
             return None
-        by_default = config is None and (len(self._parts) == 1 or "default" in self._parts)
-        if (by_default or config in self._parts) and split in self.splits:
+        if (config is None or config in self._parts) and split in self.splits:
             return None
-        name = config if config in self._parts else next(iter(self._parts))
-        splits = self._parts[name]
+        name = config if config in self._parts else None
+        splits = self._parts[name or next(iter(self._parts))]
         first = "train" if "train" in splits else splits[0] if splits else "train"
-        return (name if len(self._parts) > 1 else None), split if split in splits else first
+        return name, split if split in splits else first
 
     @property
     def splits(self) -> tuple[str, ...]:
