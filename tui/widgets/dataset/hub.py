@@ -63,7 +63,7 @@ class HubParts(Vertical):
         self._offer(
             "config",
             (NONE, *names) if asked else names,
-            config or (NONE if asked else names[0]),
+            config or (NONE if asked else next(iter(known))),
             len(names) > 1,
         )
         self._offer("split", splits, split, True)
