@@ -150,6 +150,10 @@ def load(folder: Path) -> Any:
             "Its files are damaged, or of a kind that this version does not know. Choose another model.",
             code="tokenizer-broken",
         ) from error
+    finally:
+        # `transformers` has decided by now; `datasets` would take the mark of absence for torch itself.
+        if sys.modules.get("torch", sys) is None:
+            del sys.modules["torch"]
 
 
 def end_tokens(folder: Path, tokenizer: Any) -> frozenset[int]:
