@@ -1,22 +1,20 @@
-"""Predicts the memory that a recipe needs. A simple estimate: right in size, not to the per cent."""
+"""Predicts the memory that a recipe needs, from the model's config.json alone."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .lora import adapter_weights
-from .model import ModelFacts
+from .lora import adapter_weights_of
+from .memory_shape import Shape, from_facts
+from .model_facts import ModelFacts
 from .recipe import Recipe
 
 GIB = 1024**3
+MIB = 1024**2
 CUDA_CONTEXT_BYTES = int(0.5 * GIB)
 """What the driver shows above torch's reserved memory (measured on an H100)."""
 HOST_LIBRARY_BYTES = int(1.2 * GIB)
 """Resident memory of torch and Unsloth before a model is loaded (measured on a CPU)."""
-
-_WIDTH = 2
-"""Bytes of a 16-bit number; Unsloth computes in bfloat16 on a CPU too."""
-_LOSS_CHUNK_TOKENS = 4096
 
 
 @dataclass(frozen=True)
@@ -32,43 +30,59 @@ class MemoryEstimate:
     """Predicted memory by part, on the GPU or, where there is none, on the host."""
 
     parts: tuple[Part, ...]
+    gpu_reserved_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
         return sum(part.bytes for part in self.parts)
 
 
+def chunk_rows(rows: int, shape: Shape, card_bytes: int) -> int:
+    """Tokens whose logits Unsloth's fused loss computes at once (unsloth_zoo, fused_linear_rows)."""
+
+    def power(number: float) -> int:
+        return 1 << max(int(number).bit_length() - 1, 0)
+
+    least = min(max(power(512 * 151_936 / shape.vocabulary), 512), 4096)
+    wanted = min(max(power(rows * shape.hidden / shape.vocabulary), least), 4096)
+    return max(1, min(wanted, rows, (2 * GIB) // (shape.vocabulary * 4)))
+
+
+def estimate_shape(
+    recipe: Recipe,
+    shape: Shape,
+    *,
+    card_bytes: int,
+    learned_share: float = 1.0,
+    longest_tokens: float | None = None,
+) -> MemoryEstimate:
+    length = int(min(recipe.model.max_length, longest_tokens or recipe.model.max_length))
+    tokens = recipe.training.batch_size * length
+    four = recipe.model.precision == "4bit"
+    weights = int(shape.embeddings * 2 + shape.vectors * 2 + shape.matrices * (0.516 if four else 2))
+    adapter = adapter_weights_of(shape, recipe.lora)
+    per_weight = 16 if recipe.training.optimizer == "adamw_torch" else 10.1
+    h, q, k, i = shape.hidden, shape.queries, shape.keys, shape.inner
+    saved = 2 * tokens * (4 * h + 2 * q + 2 * k + 2 * i)
+    transient = 2 * tokens * (4 * h + 2 * i)
+    if recipe.lora.gradient_checkpointing:
+        activations = saved + transient + 2 * tokens * 2 * h
+    else:
+        activations = saved * shape.layers + transient
+    rows = chunk_rows(tokens, shape, card_bytes)
+    logits = int(rows * shape.vocabulary * 4 + 2 * tokens * h * 2)
+    work = shape.largest_matrix * 2 * (2 if four else 0) + 100 * MIB
+    parts = (
+        Part("weights", weights),
+        Part("adapter", int(adapter * per_weight)),
+        Part("activations", int(max(activations, logits))),
+        Part("workspace", int(work)),
+    )
+    return MemoryEstimate(parts, sum(p.bytes for p in parts))
+
+
 def estimate(
     recipe: Recipe, facts: ModelFacts, *, gpu: bool, longest_tokens: float | None = None
 ) -> MemoryEstimate | None:
-    """The memory of training `recipe` on a GPU, or on the host's processor; None where the model's shape is not known.
-
-    `longest_tokens` is the longest row's length where it is known; the recipe's sequence length bounds it.
-    Weights: 2 bytes each in 16-bit; in 4-bit about 0.56 for the layers and 2 for embedding and head. Adapter: weight, gradient and Adam's two moments in 32-bit, 16 bytes. Activations of
-    one row of tokens: about 34 × hidden bytes a layer (arXiv 2205.05198), or 2 × hidden with checkpointing plus one layer's
-    recomputation. Logits: Unsloth computes the loss in chunks, with a 16-bit and a 32-bit copy of each.
-    """
-    if not (facts.parameters and facts.hidden_size and facts.layers and facts.vocabulary):
-        return None
-    hidden, layers, vocabulary = facts.hidden_size, facts.layers, facts.vocabulary
-    inner = facts.intermediate_size or 4 * hidden
-    embeddings = vocabulary * hidden * (1 if facts.tied_embeddings else 2)
-    if recipe.model.precision == "4bit":
-        weights = int((facts.parameters - embeddings) * 0.56 + embeddings * 2)
-    else:
-        weights = facts.parameters * _WIDTH
-    length = min(recipe.model.max_length, longest_tokens or recipe.model.max_length)
-    tokens = recipe.training.batch_size * length
-    one_layer = tokens * (12 * hidden + 4 * inner) * _WIDTH
-    checkpointing = recipe.lora.gradient_checkpointing
-    kept = tokens * hidden * _WIDTH * layers + one_layer if checkpointing else one_layer * layers
-    logits = int(min(tokens, _LOSS_CHUNK_TOKENS) * vocabulary * 6)
-    return MemoryEstimate(
-        (
-            Part("weights", weights),
-            Part("adapter", (adapter_weights(facts, recipe.lora) or 0) * 16),
-            Part("activations", int(kept)),
-            Part("logits", logits),
-            Part("libraries", CUDA_CONTEXT_BYTES if gpu else HOST_LIBRARY_BYTES),
-        )
-    )
+    shape = from_facts(facts)
+    return None if shape is None else estimate_shape(recipe, shape, card_bytes=80 * GIB)
