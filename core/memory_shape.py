@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 from .model_facts import ModelFacts
-
-Path = Literal["fast", "compiled"]
+from .recipe import LoraSection
 
 
 @dataclass(frozen=True)
@@ -93,6 +92,41 @@ class Shape:
             return self.hidden * max(2 * inner, self.queries + 2 * self.keys)
         return self.hidden * max(inner, self.queries)
 
+    def adapter_weights(self, section: LoraSection) -> int:
+        """Trainable weights of the adapter: rank × (inputs + outputs) for each adapted matrix (LoRA, arXiv 2106.09685).
+
+        Phi-3 keeps queries, keys and values, and gate and up, in one matrix each, which none of the names fit.
+        """
+        hidden, inner = self.hidden, self.inner
+        sizes = {
+            "q_proj": hidden + self.queries,
+            "k_proj": hidden + self.keys,
+            "v_proj": hidden + self.keys,
+            "o_proj": self.queries + hidden,
+            "gate_proj": hidden + inner,
+            "up_proj": hidden + inner,
+            "down_proj": inner + hidden,
+        }
+        return self.layers * section.rank * sum(sizes[name] for name in section.target_modules)
+
+    def facts(self) -> ModelFacts:
+        """The shape as facts of a model that nobody has looked at."""
+        return ModelFacts(
+            "",
+            "folder",
+            "",
+            parameters=self.parameters,
+            hidden_size=self.hidden,
+            intermediate_size=self.inner,
+            layers=self.layers,
+            heads=self.heads,
+            kv_heads=self.kv_heads,
+            head_size=self.head,
+            vocabulary=self.vocabulary,
+            tied_embeddings=self.tied,
+            model_type=self.kind,
+        )
+
 
 def from_config(config: Mapping[str, Any]) -> Shape | None:
     """The shape that a config.json describes; None where a figure is missing that nothing can stand in for."""
@@ -160,7 +194,5 @@ def from_facts(facts: ModelFacts) -> Shape | None:
     )
     computed = dense.layers * (dense.attention + dense.mlp)
     if "moe" in facts.model_type or dense.matrices > 1.3 * computed:
-        from dataclasses import replace
-
         return replace(dense, experts=-1)
     return dense

@@ -263,7 +263,7 @@ def predicted(point: Point) -> Any:
     recipe = recipe_of(point, "model", "rows")
     shape = from_config(shapes.SHAPES[point.shape])
     card = int((point.card_gib or 80) * GIB)
-    return estimate_shape(recipe, shape, card_bytes=card, learned_share=1.0)
+    return estimate_shape(recipe, shape, card_bytes=card)
 
 
 def measure(

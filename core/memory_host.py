@@ -1,0 +1,51 @@
+"""What a training takes of the host's memory, beside a GPU and without one. Sizes in bytes."""
+
+from __future__ import annotations
+
+from .memory_parts import GIB, KIB, MIB, Part
+from .memory_shape import Shape
+from .recipe import Recipe
+
+LIBRARY_BYTES = int(1.2 * GIB)
+"""Resident memory of torch and Unsloth before a model is loaded (measured on a CPU)."""
+GPU_LIBRARY_BYTES = int(3.0 * GIB)
+"""The same with CUDA's libraries and its compiled kernels (measured on an H100)."""
+
+_STAGING_BYTES = 200 * 256 * KIB
+"""Buffers that Unsloth pins before it knows how large they must be."""
+_OFFLOAD_FROM_BYTES = 2 * MIB
+_BF16, _FP32 = 2, 4
+
+
+def offloaded_bytes(recipe: Recipe, shape: Shape, tokens: int) -> int:
+    """Layer inputs that Unsloth's checkpointing keeps in pinned host memory.
+
+    torch rounds a pinned block up to a power of two.
+    """
+    if not recipe.lora.gradient_checkpointing:
+        return 0
+    row = _BF16 * tokens * shape.hidden
+    if row <= _OFFLOAD_FROM_BYTES:
+        return _STAGING_BYTES
+    return shape.layers * (1 << (row - 1).bit_length()) + _STAGING_BYTES
+
+
+def parts_with_gpu(recipe: Recipe, shape: Shape, tokens: int) -> tuple[Part, ...]:
+    """Where the GPU trains: libraries, and what checkpointing keeps here."""
+    return (Part("libraries", GPU_LIBRARY_BYTES), Part("offloaded", offloaded_bytes(recipe, shape, tokens)))
+
+
+def parts_without_gpu(recipe: Recipe, shape: Shape, tokens: int) -> tuple[Part, ...]:
+    """Where the processor trains, in 16 bit."""
+    weights = shape.parameters * _BF16
+    adapter = shape.adapter_weights(recipe.lora) * 4 * _FP32
+    one_layer = tokens * (12 * shape.hidden + 4 * shape.inner) * _BF16
+    kept = tokens * shape.hidden * _BF16 * shape.layers + one_layer
+    activations = kept if recipe.lora.gradient_checkpointing else one_layer * shape.layers
+    return (
+        Part("weights", weights),
+        Part("adapter", adapter),
+        Part("activations", activations),
+        Part("logits", min(tokens, 4096) * shape.vocabulary * 6),
+        Part("libraries", LIBRARY_BYTES),
+    )
