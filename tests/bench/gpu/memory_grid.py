@@ -8,6 +8,7 @@ NVIDIA GPU with Unsloth and bitsandbytes, no network.
 from __future__ import annotations
 
 import argparse
+import csv
 import dataclasses
 import json
 import os
@@ -37,7 +38,7 @@ PATIENCE = 240.0
 _BIG = ("Qwen3-8B", "Mistral-7B", "Llama-3.1-8B", "Qwen2.5-7B")
 _MIDDLE = ("Llama-3.2-3B", "Gemma-2-2B", "Qwen3-4B", "SmolLM3-3B", "Phi-4-mini")
 
-_TRACED = (("Llama-3.2-1B", "16bit"), ("Llama-3.2-1B", "4bit"), ("Qwen3-8B", "4bit"), ("Gemma-2-2B", "4bit"))
+_TRACED = (("Llama-3.2-1B", "4bit"), ("Qwen3-8B", "4bit"), ("Gemma-2-2B", "4bit"))
 """Where each allocation of the peak is asked for by name as well: it takes seconds."""
 
 
@@ -85,7 +86,7 @@ def other_points() -> Iterator[Point]:
     """Families that Unsloth trains in another way, and things of which one look is enough."""
     for name in ("Gemma-3-1B", "Phi-4-mini", "SmolLM3-3B", "Qwen3-MoE-8L"):
         for precision in ("16bit", "4bit"):
-            trace = precision == "4bit"
+            trace = precision == "4bit" and name != "SmolLM3-3B"
             yield Point(name, precision, 2048, 2, trace=trace)
             yield Point(name, precision, 1024, 2, checkpointing=False, trace=trace)
         for precision in ("16bit", "4bit"):
@@ -306,6 +307,99 @@ def read(file: Path) -> list[dict[str, Any]]:
     return found
 
 
+def card_of(file: Path) -> str:
+    """The card that a points.jsonl was measured on."""
+    return next((json.loads(line)["card"] for line in file.read_text().splitlines() if '"card"' in line), "")
+
+
+COLUMNS = (
+    *(field.name for field in dataclasses.fields(Point) if field.name != "trace"),
+    "loaded_bytes",
+    "allocated_bytes",
+    "reserved_bytes",
+    "pinned_bytes",
+    "host_bytes",
+    "card",
+)
+"""Of the table. `reserved_bytes`: torch.cuda.max_memory_reserved() over loading, steps and evaluation."""
+
+
+def write_table(answers: list[dict[str, Any]], card: str, file: Path) -> None:
+    """Writes measurements as CSV, in the order of the grid."""
+    rows = []
+    for answer in answers:
+        point: Point = answer["point"]
+        row = {name: getattr(point, name) for name in COLUMNS if hasattr(point, name)}
+        row |= {
+            "loaded_bytes": answer["loaded_allocated"],
+            "allocated_bytes": max(answer["allocated"], answer["load_peak_allocated"]),
+            "reserved_bytes": answer["reserved_whole"],
+            "pinned_bytes": answer["pinned"],
+            "host_bytes": answer["host"]["VmHWM"] - answer["host_loaded"].get("RssFile", 0),
+            "card": card,
+        }
+        rows.append(row)
+    rows.sort(key=lambda row: [str(row[name]) for name in ("split", "shape", "precision")])
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """A row of the table."""
+
+    point: Point
+    reserved_bytes: int
+    loaded_bytes: int
+    pinned_bytes: int
+    host_bytes: int
+
+    @property
+    def error(self) -> float:
+        """The prediction against the measurement: 0.05 is 5 % too much, negative is too little."""
+        return predicted(self.point).gpu_reserved_bytes / self.reserved_bytes - 1
+
+
+def read_table(file: Path = TABLE) -> list[Measured]:
+    """The rows of the table."""
+    kinds = {field.name: type(field.default) for field in dataclasses.fields(Point)}
+    found = []
+    with file.open(newline="", encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            values: dict[str, Any] = {"shape": row["shape"]}
+            for name, kind in kinds.items():
+                if name in row and name != "shape":
+                    values[name] = row[name] == "True" if kind is bool else kind(row[name])
+            figures = (int(row[f"{name}_bytes"]) for name in ("reserved", "loaded", "pinned", "host"))
+            found.append(Measured(Point(**values), *figures))
+    return found
+
+
+def summary(rows: list[Measured]) -> str:
+    """Points, mean and largest error of `rows`, and how far below the truth the worst one is."""
+    errors = [row.error for row in rows]
+    mean = sum(map(abs, errors)) / len(errors)
+    return (
+        f"{len(errors):>4} points, mean {mean:6.1%}, most {max(map(abs, errors)):6.1%}, "
+        f"highest {max(errors):+6.1%}, lowest {min(errors):+6.1%}"
+    )
+
+
+def compare(rows: list[Measured]) -> None:
+    """Prints the errors by split and family, and the worst points."""
+    for split in ("fit", "held-out"):
+        chosen = [row for row in rows if row.point.split == split]
+        if chosen:
+            print(f"{split:<30}{summary(chosen)}")
+        for key in sorted({(row.point.shape, row.point.precision) for row in chosen}):
+            part = [row for row in chosen if (row.point.shape, row.point.precision) == key]
+            print(f"  {' '.join(key):<28}{summary(part)}")
+    for row in sorted(rows, key=lambda row: -abs(row.error))[:20]:
+        print(f"{row.error:+7.1%} {row.reserved_bytes / GIB:7.2f} GiB {row.point}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -325,7 +419,17 @@ def main() -> None:
     parser.add_argument(
         "--points", type=Path, help="a file of points, one JSON object a line, in place of the grid"
     )
+    parser.add_argument(
+        "--table", type=Path, nargs="+", help="make the table of these points.jsonl, and compare"
+    )
+    parser.add_argument("--compare", action="store_true", help="only compare the table")
     given = parser.parse_args()
+    if given.table:
+        answers = {answer["point"]: answer for file in given.table for answer in read(file)}
+        write_table(list(answers.values()), card_of(given.table[0]), TABLE)
+    if given.table or given.compare:
+        compare(read_table())
+        return
     if given.points:
         points = [Point(**json.loads(line)) for line in given.points.read_text().splitlines() if line]
     else:
