@@ -327,6 +327,7 @@ def main() -> None:
 
             answer["error"] = f"{type(error).__name__}: {error}"[:600]
             answer["traceback"] = traceback.format_exc()[-2500:]
+        clean()  # before the answer: whoever waits for it counts on the memory
         answers.write(json.dumps(answer) + "\n")
 
 
