@@ -33,8 +33,6 @@ __all__ = [
 CUDA_CONTEXT_BYTES = memory_gpu.CONTEXT_BYTES
 
 _CHECKPOINTS_KEPT = 2
-_FAST = ("llama", "mistral", "qwen2", "qwen3", "gemma2")
-"""Families whose layers Unsloth replaces by its own; measured most densely."""
 
 
 def estimate(
@@ -69,7 +67,7 @@ def estimate_shape(
     """The memory of training `recipe` on a GPU of `card_bytes` (a large one where it is None), with host and disk."""
     tokens = batch_tokens(recipe, longest_tokens)
     parts = memory_gpu.parts(recipe, shape, tokens, card_bytes)
-    host = memory_host.parts_with_gpu(recipe, shape, tokens)
+    host = memory_host.parts_with_gpu(recipe, shape, tokens, facts.weights_bytes if facts else None)
     confidence, remarks = _confidence(shape)
     return MemoryEstimate(
         parts=parts,
@@ -141,13 +139,13 @@ def _config_shape(folder: Path, title: str) -> Shape | None:
 
 def _confidence(shape: Shape) -> tuple[Confidence, tuple[str, ...]]:
     if shape.experts:
-        return "low", ("A mixture of experts: the prediction may be off by a third; keep room.",)
+        return "low", ("A mixture of experts was not measured; the prediction may be off by a third.",)
     if shape.sees_images:
         return "low", ("The model also takes images; only its text part is counted.",)
-    if shape.kind in _FAST:
-        return "good", ()
     if shape.kind in memory_gpu.MEASURED_KINDS:
-        return "fair", ()
+        return "good", ()
+    if shape.kind in memory_gpu.DERIVED_KINDS:
+        return "fair", (f"Models of the type {shape.kind} were not measured; keep a tenth of room.",)
     return "low", (
         f"Models of the type {one_line(shape.kind, 40) or '(none)'} were not measured; keep room.",
     )

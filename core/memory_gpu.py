@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from .memory_parts import GIB, MIB, Part
 from .memory_shape import Shape
 from .recipe import Recipe
@@ -9,7 +11,11 @@ from .recipe import Recipe
 CONTEXT_BYTES = GIB // 2
 """What the driver shows above torch's reserved memory (measured on an H100)."""
 
-MEASURED_KINDS = ("gemma3_text", "phi3", "smollm3")
+MEASURED_KINDS = ("llama", "mistral", "qwen2", "qwen3")
+"""Families whose points stand in the table, and Mistral, which Unsloth trains by the code of Llama."""
+
+DERIVED_KINDS = ("phi3", "smollm3", "gemma3_text")
+"""Families whose shares follow from reading their code alone."""
 
 _BF16, _FP32 = 2, 4
 _PACKED = 0.5 + 1 / 64 + 4 / (64 * 256)
@@ -23,8 +29,19 @@ _OFFLOAD_FROM_BYTES = 2 * MIB
 """Inputs of a layer are moved to the host only when they are larger (unsloth_zoo, gradient_checkpointing, MINIMUM_SIZE)."""
 
 _CUBLAS_BYTES = 64 * MIB
-_SLACK = 0.02
-_SLACK_BYTES = 40 * MIB
+"""cuBLAS and cuBLASLt each take 32 MiB on Hopper, less on older cards."""
+
+_ROPE_POSITIONS = 32_768
+"""Positions for which Unsloth computes sines and cosines ahead [LlamaRotaryEmbedding]."""
+
+_ATTENTION_PADDING = 128
+"""Sequences are padded to the next multiple for cuDNN's attention, a whole one where they fit [attention_dispatch]."""
+
+_SLACK_BYTES = 48 * MIB
+_SLACK_SHARE = 0.07
+_SLACK_SHARE_KEPT = 0.02
+_SLACK_SHARE_KEPT_4BIT = 0.04
+"""What the allocator reserves beyond what is allocated. These four numbers are fitted; all else is derived."""
 
 
 def weights_bytes(recipe: Recipe, shape: Shape) -> int:
@@ -47,19 +64,21 @@ def adapter_parts(recipe: Recipe, shape: Shape) -> tuple[Part, Part, Part]:
 def loss_bytes(tokens: int, shape: Shape, card_bytes: int | None) -> int:
     """The buffers of the fused loss, which never holds the logits of a whole batch [fused_linear._ce_impl].
 
-    On large cards, below 4096 tokens: rows × vocabulary in 32 bit, with `rows` from `loss_rows`. Else tiles of at most
-    256 MiB, and a 32-bit sum of up to 4096 × hidden.
+    On large cards, below 4096 learned tokens: rows × vocabulary in 32 bit, with `rows` from `loss_rows`. Else tiles of at
+    most 256 MiB, and a 32-bit sum of up to 4096 × hidden. Where the count of learned tokens decides, the larger is taken.
     """
     small = card_bytes is not None and card_bytes <= _SMALL_CARD_BYTES
+    rows = loss_rows(tokens, shape)
+    chunked = rows * shape.vocabulary * _FP32 + rows * shape.hidden * (2 * _FP32 + _BF16)
     if tokens < _LOSS_MOST_ROWS and not small:
-        rows = loss_rows(tokens, shape)
-        return rows * shape.vocabulary * _FP32 + rows * shape.hidden * (_FP32 + _BF16)
+        return chunked
     rows = min(_LOSS_MOST_ROWS, tokens)
     columns = _LOSS_TILE_COLUMNS
     if not small:
         columns = max(_LOSS_TILE_BYTES // (rows * _FP32), columns) // columns * columns
     columns = min(columns, -(-shape.vocabulary // _LOSS_TILE_COLUMNS) * _LOSS_TILE_COLUMNS)
-    return rows * columns * _FP32 + rows * shape.hidden * _FP32
+    tiled = rows * columns * _FP32 + rows * shape.hidden * (_FP32 + _BF16)
+    return tiled if small else max(tiled, chunked)
 
 
 def loss_rows(tokens: int, shape: Shape) -> int:
@@ -74,55 +93,127 @@ def _power(number: float) -> int:
     return 1 << max(int(number).bit_length() - 1, 0)
 
 
-def kept_per_token(shape: Shape) -> int:
-    """Bytes that one layer keeps of a token for its backward pass.
+def attention_width(shape: Shape, length: int) -> float:
+    """Numbers that attention keeps of a token: queries as projected and as rotated, and padded copies of queries, keys,
+    values and output. Models with a norm on queries keep them before it as well."""
+    padded = (length + _ATTENTION_PADDING - length % _ATTENTION_PADDING) / length
+    projected = 3 if shape.kind.startswith(("qwen3", "gemma3")) else 2
+    return projected * shape.queries + 2 * padded * (shape.queries + shape.keys)
 
-    Both residual inputs and both norms' outputs, queries, keys, values, attention's output with its 32-bit logarithms,
-    and gate and up.
+
+def kept_bytes(recipe: Recipe, shape: Shape, tokens: int, length: int) -> int:
+    """What one layer keeps for its backward pass.
+
+    The outputs of the first norm, of attention and of the layer (the second norm's is computed again), what attention
+    keeps, gate and up, and 32-bit logarithms for each head. Gemma's two further norms keep their inputs. Where gate, up
+    and down are not all adapted by Unsloth's own code, their product is kept as well. Dropout keeps a mask of bytes.
     """
-    wide = 4 * shape.hidden + 2 * shape.queries + 2 * shape.keys + 2 * shape.inner
-    return _BF16 * wide + _FP32 * (shape.heads + 2)
+    norms = 5 if shape.kind.startswith("gemma") else 3
+    inner = 2 if _mlp_fused(recipe, shape) else 3
+    wide = norms * shape.hidden + attention_width(shape, length) + inner * _active_inner(shape)
+    masks = 5 * shape.hidden + shape.queries + _active_inner(shape) if recipe.lora.dropout else 0
+    return int(tokens * (_BF16 * wide + masks + _FP32 * shape.heads)) + _scores(shape, tokens, length)
 
 
-def activations_bytes(recipe: Recipe, shape: Shape, tokens: int) -> int:
-    """What is alive in the middle of a layer's backward pass."""
-    hidden, inner = shape.hidden, shape.inner
-    passing = _BF16 * tokens * (2 * hidden + inner)
-    layer = tokens * kept_per_token(shape)
+def _scores(shape: Shape, tokens: int, length: int) -> int:
+    """Gemma 2 caps its attention's scores, which are held whole: in 16 bit before and after the softmax."""
+    return 2 * _BF16 * shape.heads * tokens * length if shape.kind == "gemma2" else 0
+
+
+def _mlp_fused(recipe: Recipe, shape: Shape) -> bool:
+    """Whether Unsloth's own function runs gate, up and down with their adapters [LoRA_MLP]."""
+    known = shape.kind in (*MEASURED_KINDS, "gemma2", "gemma")
+    return known and {"gate_proj", "up_proj", "down_proj"} <= set(recipe.lora.target_modules)
+
+
+def _active_inner(shape: Shape) -> int:
+    return shape.expert_inner * shape.experts_per_token if shape.experts > 0 else shape.inner
+
+
+def backward_bytes(recipe: Recipe, shape: Shape, tokens: int) -> int:
+    """What comes on top of a layer's kept numbers in the middle of its backward pass: gradients as wide as gate and up,
+    twice, and those of the layer's input and output. In 4 bit, where it is more, one matrix unpacked."""
+    inner = _BF16 * tokens * _active_inner(shape)
+    unpacked = _BF16 * shape.largest_matrix if recipe.model.precision == "4bit" else 0
+    return max(4 * inner, 2 * inner + unpacked) + _BF16 * tokens * shape.hidden
+
+
+def mask_bytes(recipe: Recipe, shape: Shape) -> int:
+    """Gemma 2's two masks, of all positions by all positions; others need none."""
+    return 2 * _BF16 * recipe.model.max_length**2 if shape.kind == "gemma2" else 0
+
+
+def rope_bytes(recipe: Recipe, shape: Shape) -> int:
+    """Sines and cosines of all positions, once for the model."""
+    positions = max(recipe.model.max_length, min(_ROPE_POSITIONS, shape.context_length or _ROPE_POSITIONS))
+    return 2 * positions * shape.head * _BF16
+
+
+@dataclass(frozen=True)
+class _Moment:
+    """What is alive at one moment of a step, beside the weights, the adapter and the optimizer's state."""
+
+    activations: int
+    loss: int
+    gradients: int
+
+    @property
+    def total(self) -> int:
+        return self.activations + self.loss + self.gradients
+
+
+def _moments(recipe: Recipe, shape: Shape, tokens: int, card_bytes: int | None) -> tuple[_Moment, ...]:
+    """The moments at which memory can be at its peak: the loss, and the backward pass of the first or the last layer."""
+    length = max(1, tokens // recipe.training.batch_size)
+    row = _BF16 * tokens * shape.hidden
+    layer = kept_bytes(recipe, shape, tokens, length)
+    gradients = shape.adapter_weights(recipe.lora) * _FP32
+    loss = loss_bytes(tokens, shape, card_bytes)
+    backward = layer + backward_bytes(recipe, shape, tokens)
     if not recipe.lora.gradient_checkpointing:
-        return shape.layers * layer + passing
-    row = _BF16 * tokens * hidden
-    inputs = 3 * row if row > _OFFLOAD_FROM_BYTES else shape.layers * row
-    return layer - row + passing + inputs
+        kept = shape.layers * layer
+        return (
+            _Moment(kept + 3 * row, loss, 0),
+            _Moment(kept + backward - layer + 3 * row, 0, 0),
+            _Moment(backward + 2 * row, 0, gradients),
+        )
+    staging = 2 * row if row > _OFFLOAD_FROM_BYTES else shape.layers * row
+    others = gradients * (shape.layers - 1) // shape.layers
+    scores = _scores(shape, tokens, length)
+    attention = (
+        layer - 2 * _BF16 * tokens * _active_inner(shape) + scores + 4 * _BF16 * tokens * shape.queries
+    )
+    return (
+        _Moment(4 * row + staging, loss, 0),
+        _Moment(backward + row + staging, 0, others),
+        _Moment(attention + 2 * row + staging if scores else 0, 0, others),
+    )
 
 
-def workspace_bytes(recipe: Recipe, shape: Shape) -> int:
-    """Unpacked copies of 4-bit matrices (one is kept, one comes and goes), and cuBLAS's workspace."""
-    if recipe.model.precision == "16bit":
-        return _CUBLAS_BYTES
-    return _CUBLAS_BYTES + 2 * _BF16 * shape.largest_matrix
+def _slack_bytes(recipe: Recipe, shape: Shape, activations: int) -> int:
+    """What lies between allocated blocks. In 4 bit an unpacked matrix comes and goes and is one such hole."""
+    four_bit = recipe.model.precision == "4bit"
+    if not recipe.lora.gradient_checkpointing:
+        return (
+            int((_SLACK_SHARE_KEPT_4BIT if four_bit else _SLACK_SHARE_KEPT) * activations) + _SLACK_BYTES // 3
+        )
+    unpacked = _BF16 * shape.largest_matrix if four_bit else 0
+    return int(_SLACK_SHARE * activations) + _SLACK_BYTES + unpacked
 
 
 def parts(recipe: Recipe, shape: Shape, tokens: int, card_bytes: int | None) -> tuple[Part, ...]:
     """The shares of the GPU's memory at the peak of a step; the last one is the CUDA context, which torch does not see."""
     weights = weights_bytes(recipe, shape)
-    adapter, gradients, optimizer = adapter_parts(recipe, shape)
-    activations = activations_bytes(recipe, shape, tokens)
-    loss = loss_bytes(tokens, shape, card_bytes) + 4 * _BF16 * tokens * shape.hidden
-    if not recipe.lora.gradient_checkpointing:
-        loss += activations
-    workspace = workspace_bytes(recipe, shape)
-    layer_peak = activations + gradients.bytes
-    more = max(0, loss - layer_peak)
-    moving = max(loss, layer_peak) + workspace
+    adapter, _gradients, optimizer = adapter_parts(recipe, shape)
+    peak = max(_moments(recipe, shape, tokens, card_bytes), key=lambda moment: moment.total)
     return (
         Part("weights", weights),
         adapter,
-        gradients,
+        Part("gradients", peak.gradients),
         optimizer,
-        Part("activations", activations),
-        Part("loss", more),
-        Part("workspace", workspace),
-        Part("allocator", int(_SLACK * moving) + _SLACK_BYTES),
+        Part("activations", peak.activations),
+        Part("loss", peak.loss),
+        Part("workspace", _CUBLAS_BYTES + rope_bytes(recipe, shape) + mask_bytes(recipe, shape)),
+        Part("allocator", _slack_bytes(recipe, shape, peak.activations)),
         Part("context", CONTEXT_BYTES),
     )

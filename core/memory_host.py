@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from .memory_parts import GIB, KIB, MIB, Part
+from .memory_parts import GIB, KIB, MAPPED, MIB, Part
 from .memory_shape import Shape
 from .recipe import Recipe
 
 LIBRARY_BYTES = int(0.7 * GIB)
 """Resident memory of torch and Unsloth without a model (measured with torch's CPU build)."""
-GPU_LIBRARY_BYTES = int(3.0 * GIB)
-"""The same with CUDA's libraries and its compiled kernels (measured on an H100)."""
+GPU_LIBRARY_BYTES = 2060 * MIB
+"""The same beside a GPU, with CUDA's libraries and the compiled blocks (measured on an H100)."""
+_LOADING_BYTES = 1320 * MIB
+"""Resident memory while the weights are loaded onto a GPU, without the weights (measured on an H100)."""
 
 _STAGING_BYTES = 200 * 256 * KIB
 """Buffers that Unsloth pins before it knows how large they must be."""
@@ -20,7 +22,7 @@ _BF16, _FP32 = 2, 4
 def offloaded_bytes(recipe: Recipe, shape: Shape, tokens: int) -> int:
     """Layer inputs that Unsloth's checkpointing keeps in pinned host memory.
 
-    torch rounds a pinned block up to a power of two.
+    torch rounds a pinned block up to a power of two. Exact on every measured point.
     """
     if not recipe.lora.gradient_checkpointing:
         return 0
@@ -30,9 +32,20 @@ def offloaded_bytes(recipe: Recipe, shape: Shape, tokens: int) -> int:
     return shape.layers * (1 << (row - 1).bit_length()) + _STAGING_BYTES
 
 
-def parts_with_gpu(recipe: Recipe, shape: Shape, tokens: int) -> tuple[Part, ...]:
-    """Where the GPU trains: libraries, and what checkpointing keeps here."""
-    return (Part("libraries", GPU_LIBRARY_BYTES), Part("offloaded", offloaded_bytes(recipe, shape, tokens)))
+def parts_with_gpu(
+    recipe: Recipe, shape: Shape, tokens: int, file_bytes: int | None = None
+) -> tuple[Part, ...]:
+    """Where the GPU trains: libraries, what checkpointing keeps here, and what loading had mapped beyond that.
+
+    `file_bytes` is the size of the weight files; without it they are taken to be in 16 bit.
+    """
+    offloaded = offloaded_bytes(recipe, shape, tokens)
+    loading = _LOADING_BYTES + (file_bytes or shape.parameters * _BF16)
+    return (
+        Part("libraries", GPU_LIBRARY_BYTES),
+        Part("offloaded", offloaded),
+        Part(MAPPED, max(0, loading - GPU_LIBRARY_BYTES - offloaded)),
+    )
 
 
 def parts_without_gpu(recipe: Recipe, shape: Shape, tokens: int) -> tuple[Part, ...]:

@@ -9,6 +9,9 @@ KIB = 1024
 MIB = 1024**2
 GIB = 1024**3
 
+MAPPED = "weights being read"
+"""The host's share that is the weight files' pages, which the system takes back as soon as it needs them."""
+
 Confidence = Literal["good", "fair", "low"]
 
 
@@ -44,8 +47,13 @@ class MemoryEstimate:
 
     @property
     def host_bytes(self) -> int:
-        """Resident memory of the worker at its peak."""
+        """Resident memory of the worker at its peak, as the system counts it."""
         return sum(part.bytes for part in self.host_parts)
+
+    @property
+    def host_needed_bytes(self) -> int:
+        """The share of it that cannot be taken back: all but the mapped pages of the weight files."""
+        return sum(part.bytes for part in self.host_parts if part.name != MAPPED)
 
     @property
     def disk_bytes(self) -> int:

@@ -107,6 +107,12 @@ class Shape:
             "up_proj": hidden + inner,
             "down_proj": inner + hidden,
         }
+        if self.kind == "phi3":
+            sizes |= dict.fromkeys(("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"), 0)
+        if self.experts > 0:  # Unsloth adapts all experts, gate and up as one matrix
+            wide = self.experts * (hidden + 2 * self.expert_inner)
+            sizes |= {"gate_proj": wide, "up_proj": 0 if "gate_proj" in section.target_modules else wide}
+            sizes["down_proj"] = self.experts * (hidden + self.expert_inner)
         return self.layers * section.rank * sum(sizes[name] for name in section.target_modules)
 
     def facts(self) -> ModelFacts:

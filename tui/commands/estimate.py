@@ -65,6 +65,7 @@ def estimate(
                 "gpu_reserved_bytes": found.gpu_reserved_bytes,
                 "gpu_total_bytes": found.gpu_total_bytes,
                 "host_bytes": found.host_bytes,
+                "host_needed_bytes": found.host_needed_bytes,
                 "disk_bytes": found.disk_bytes,
                 "parts": _table(found.parts),
                 "host_parts": _table(found.host_parts),

@@ -298,12 +298,15 @@ def measure(
 
 
 def read(file: Path) -> list[dict[str, Any]]:
-    """The answers in a points.jsonl that are measurements, each with its `Point`."""
-    found = []
+    """The answers in a points.jsonl that are measurements, each with its `Point` and whether it was its process's first."""
+    found, begun = [], set[str]()
     for line in file.read_text().splitlines():
         answer = json.loads(line)
-        if "point" in answer and "error" not in answer:
-            found.append(answer | {"point": Point(**answer["point"])})
+        if "point" in answer:
+            point = Point(**answer["point"])
+            if "error" not in answer:
+                found.append(answer | {"point": point, "first": point.key not in begun})
+            begun.add(point.key)
     return found
 
 
@@ -317,11 +320,12 @@ COLUMNS = (
     "loaded_bytes",
     "allocated_bytes",
     "reserved_bytes",
-    "pinned_bytes",
+    "offloaded_bytes",
     "host_bytes",
     "card",
 )
-"""Of the table. `reserved_bytes`: torch.cuda.max_memory_reserved() over loading, steps and evaluation."""
+"""Of the table. `reserved_bytes`: torch.cuda.max_memory_reserved() over loading, steps and evaluation. `offloaded_bytes`
+(pinned host memory) and `host_bytes` (the highest resident memory) only of points that were the first of their process."""
 
 
 def write_table(answers: list[dict[str, Any]], card: str, file: Path) -> None:
@@ -335,8 +339,8 @@ def write_table(answers: list[dict[str, Any]], card: str, file: Path) -> None:
             "allocated_bytes": max(answer["allocated"], answer["load_peak_allocated"])
             - answer["before_allocated"],
             "reserved_bytes": answer["reserved_whole"] - answer["before_allocated"],
-            "pinned_bytes": answer["pinned"],
-            "host_bytes": answer["host"]["VmHWM"] - answer["host_loaded"].get("RssFile", 0),
+            "offloaded_bytes": answer["pinned"] if answer["first"] else 0,
+            "host_bytes": answer["host"]["VmHWM"] if answer["first"] else 0,
             "card": card,
         }
         rows.append(row)
@@ -354,7 +358,7 @@ class Measured:
     point: Point
     reserved_bytes: int
     loaded_bytes: int
-    pinned_bytes: int
+    offloaded_bytes: int
     host_bytes: int
 
     @property
@@ -373,7 +377,7 @@ def read_table(file: Path = TABLE) -> list[Measured]:
             for name, kind in kinds.items():
                 if name in row and name != "shape":
                     values[name] = row[name] == "True" if kind is bool else kind(row[name])
-            figures = (int(row[f"{name}_bytes"]) for name in ("reserved", "loaded", "pinned", "host"))
+            figures = (int(row[f"{name}_bytes"]) for name in ("reserved", "loaded", "offloaded", "host"))
             found.append(Measured(Point(**values), *figures))
     return found
 
