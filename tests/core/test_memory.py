@@ -22,10 +22,10 @@ from finetui.core.model import DEMO_FACTS
 from finetui.core.recipe import LoraSection, ModelSection, Recipe, TrainingSection
 from finetui.tui.commands.estimate import card_bytes
 
-from ..bench.gpu import memory_grid, shapes
-from ..bench.gpu.memory_grid import Measured
+from ..bench.gpu import memory_table, shapes
+from ..bench.gpu.memory_table import Measured
 
-TABLE = memory_grid.read_table()
+TABLE = memory_table.read_table()
 
 
 def shape(name: str) -> Shape:
@@ -65,7 +65,7 @@ def test_the_table_holds_both_precisions_and_ways_of_keeping_activations() -> No
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.point.shape}-{row.point.precision}")
 def test_weights_and_adapter_are_exact(row: Measured) -> None:
-    parts = {part.name: part.bytes for part in memory_grid.predicted(row.point).parts}
+    parts = {part.name: part.bytes for part in memory_table.predicted(row.point).parts}
     assert parts["weights"] + parts["adapter"] == pytest.approx(row.loaded_bytes, abs=MIB)
 
 
@@ -75,7 +75,7 @@ def test_weights_and_adapter_are_exact(row: Measured) -> None:
     ids=lambda row: f"{row.point.shape}-{row.point.precision}",
 )
 def test_the_host_measured_what_is_predicted(row: Measured) -> None:
-    found = memory_grid.predicted(row.point)
+    found = memory_table.predicted(row.point)
     offloaded = next(part.bytes for part in found.host_parts if part.name == "offloaded")
     assert offloaded == pytest.approx(row.offloaded_bytes, abs=MIB)
     assert found.host_bytes == pytest.approx(row.host_bytes, rel=0.05)
