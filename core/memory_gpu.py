@@ -94,24 +94,36 @@ def _power(number: float) -> int:
     return 1 << max(int(number).bit_length() - 1, 0)
 
 
-def attention_width(shape: Shape, length: int) -> float:
-    """Numbers that attention keeps of a token: queries as projected and as rotated, and padded copies of queries, keys,
-    values and output. Models with a norm on queries keep them before it as well."""
+_KEPT_WIDTHS = {"gemma2": (5, 6, 0), "gemma3_text": (5, 4, 3), "gemma3": (5, 4, 3), "phi3": (2, 3, 2)}
+_KEPT_WIDTHS_ELSEWHERE = (4, 3, 2)
+"""Times the hidden size, the queries and the keys that a layer keeps of a token, where Transformers' own layer is
+compiled: counted from what torch's partitioner keeps for such layers with adapters (on a CPU, torch 2.13). Gemma 2 repeats
+keys and values for each head of its own attention."""
+
+
+def _attention_and_norms(shape: Shape, length: int) -> float:
+    """Numbers that norms, residual sums and attention keep of a token.
+
+    In Unsloth's own layers: the outputs of the first norm, of attention and of the layer (the second norm's is computed
+    again); queries as projected and as rotated, for Qwen3 before their norm as well; and copies of queries, keys, values
+    and output, padded for cuDNN.
+    """
+    if shape.kind not in MEASURED_KINDS:
+        hidden, queries, keys = _KEPT_WIDTHS.get(shape.kind, _KEPT_WIDTHS_ELSEWHERE)
+        return hidden * shape.hidden + queries * shape.queries + keys * shape.keys
     padded = (length + _ATTENTION_PADDING - length % _ATTENTION_PADDING) / length
-    projected = 3 if shape.kind.startswith(("qwen3", "gemma3")) else 2
-    return projected * shape.queries + 2 * padded * (shape.queries + shape.keys)
+    projected = 3 if shape.kind == "qwen3" else 2
+    return 3 * shape.hidden + projected * shape.queries + 2 * padded * (shape.queries + shape.keys)
 
 
 def kept_bytes(recipe: Recipe, shape: Shape, tokens: int, length: int) -> int:
     """What one layer keeps for its backward pass.
 
-    The outputs of the first norm, of attention and of the layer (the second norm's is computed again), what attention
-    keeps, gate and up, and 32-bit logarithms for each head. Gemma's two further norms keep their inputs. Where gate, up
-    and down are not all adapted by Unsloth's own code, their product is kept as well. Dropout keeps a mask of bytes.
+    Beside norms and attention: gate and up, and their product where `down` is adapted by PEFT's code and not by Unsloth's,
+    which computes it again. 32-bit logarithms for each head. Dropout keeps a mask of bytes.
     """
-    norms = 5 if shape.kind.startswith("gemma") else 3
-    inner = 2 if _mlp_fused(recipe, shape) else 3
-    wide = norms * shape.hidden + attention_width(shape, length) + inner * _active_inner(shape)
+    product = "down_proj" in recipe.lora.target_modules and not _mlp_fused(recipe, shape)
+    wide = _attention_and_norms(shape, length) + (3 if product else 2) * _active_inner(shape)
     masks = 5 * shape.hidden + shape.queries + _active_inner(shape) if recipe.lora.dropout else 0
     return int(tokens * (_BF16 * wide + masks + _FP32 * shape.heads)) + _scores(shape, tokens, length)
 
