@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from .errors import FinetuiError
-from .secrets import hub_token, redact
-from .text import one_line
+from .secrets import hub_token, redact, token_file
+from .text import duration_words, one_line
 
 Noun = Literal["model", "dataset"]
 
@@ -68,6 +68,67 @@ def cached_snapshot(repository: str, noun: Noun, revision: str | None = None) ->
         return folder if "/" not in commit and folder.is_dir() else None
     except (OSError, ValueError):
         return None
+
+
+def use_token(token: str) -> None:
+    """Uses `token` in this process and the processes that it starts, and nowhere else.
+
+    Raises FinetuiError (hub-token) for what cannot be a token.
+    """
+    os.environ["HF_TOKEN"] = _checked(token)
+
+
+def keep_token(token: str) -> None:
+    """Keeps `token` where the hub's own login keeps it (0600), for every program of this account, and uses it.
+
+    Raises FinetuiError (hub-token), also where the file cannot be written.
+    """
+    from . import atomic, paths
+
+    token = _checked(token)
+    file = token_file()
+    try:
+        paths.private_dir(file.parent)
+        atomic.write_text(file, token)
+    except OSError as error:
+        raise FinetuiError(
+            "The token could not be kept.",
+            f"{one_line(str(file), 160)}: {error.strerror or error}.",
+            "It is still used until finetui ends; `hf auth login` keeps it too.",
+            code="hub-token",
+        ) from error
+    finally:
+        use_token(token)
+
+
+def forget_token() -> None:
+    """Forgets the token in this process, and removes the one that the hub's login keeps.
+
+    Raises FinetuiError (hub-token) where the file cannot be removed.
+    """
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        os.environ.pop(name, None)
+    try:
+        token_file().unlink(missing_ok=True)
+    except OSError as error:
+        raise FinetuiError(
+            "The kept token could not be removed.",
+            f"{one_line(str(token_file()), 160)}: {error.strerror or error}.",
+            "Remove that file yourself, or run `hf auth logout`.",
+            code="hub-token",
+        ) from error
+
+
+def _checked(token: str) -> str:
+    token = token.strip()
+    if not token or not token.isascii() or not token.isprintable() or " " in token or len(token) > 500:
+        raise FinetuiError(
+            "That is not a hub token.",
+            "A token is one word of letters and digits; most begin with hf_.",
+            f"Copy it whole from {endpoint()}/settings/tokens.",
+            code="hub-token",
+        )
+    return token
 
 
 def status() -> int | None:
@@ -160,12 +221,7 @@ def card(error: BaseException, repository: str, noun: Noun) -> FinetuiError:
         if status == 404:
             return not_found_card(repository, noun)
         if status == 429:
-            return FinetuiError(
-                "The hub asks us to slow down.",
-                "It answered 429: too many requests from this address.",
-                "Wait a minute and try again; a token (HF_TOKEN) raises the limit.",
-                code="hub-failed",
-            )
+            return busy_card(getattr(found, "response", None))
         if isinstance(status, int):
             return FinetuiError(
                 f"The hub could not answer for {one_line(repository, 100)}.",
@@ -188,6 +244,25 @@ def card(error: BaseException, repository: str, noun: Noun) -> FinetuiError:
         "Try again, or name a local one.",
         code="hub-failed",
     )
+
+
+def busy_card(response: object) -> FinetuiError:
+    """The card for a hub that answers 429 (hub-busy), with the wait that its Retry-After asks for."""
+    headers = getattr(response, "headers", {})
+    seconds = retry_after_seconds(headers.get("Retry-After"))
+    wait = f"Wait {duration_words(seconds)}" if seconds else "Wait a minute"
+    return FinetuiError(
+        "The hub asks us to slow down.",
+        "It answered 429: too many requests from this address.",
+        f"{wait} and try again" + ("." if hub_token() else "; a token (HF_TOKEN) raises the limit."),
+        code="hub-busy",
+    )
+
+
+def retry_after_seconds(value: object) -> float | None:
+    """A Retry-After header in seconds, where it is a number; at most an hour."""
+    text = str(value or "").strip()
+    return min(float(text), 3600.0) if text.isascii() and text.isdecimal() else None
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, Literal
 
 from .errors import FinetuiError
@@ -99,7 +100,7 @@ KNOWN_TYPES = frozenset(
         "zamba2",
     ]
 )
-"""Model types whose code ships with Transformers, so that `auto_map` in their config asks for no remote code."""
+"""Model types whose code ships with Transformers, for where its own list cannot be read (`model_types`)."""
 
 _QUANTIZED_ELSEWHERE = (
     "gptq",
@@ -150,11 +151,56 @@ class ModelFacts:
     """How the stored weights are quantized (`bitsandbytes 4-bit`); empty for whole ones."""
     sees_images: bool = False
     """A model that also takes images; only its text part is tuned."""
+    base: bool | None = None
+    """A base model, which was never shown conversations; False for an instruct model."""
+    eos_tokens: tuple[str, ...] = ()
+    """The tokens that end an answer, as text."""
+    template_text: str = ""
+    """The chat template's source (Jinja), cleaned for display."""
+    download_bytes: int | None = None
+    """What is still to be downloaded; 0 where nothing is."""
+    disk_bytes: int | None = None
+    """What the model takes on the disk, tokenizer and settings included."""
+    updated: date | None = None
+    """When the repository last changed."""
+    four_bit_variant: str | None = None
+    """A repository with the same model, already in 4-bit."""
+    gated: bool = False
+    """Its owner asks for terms to be accepted."""
+    remote_code_files: tuple[str, ...] = ()
+    """Python files of the repository that would run; empty for all models that Transformers itself knows."""
+    embedding_rows: int | None = None
+    """Rows of the stored embedding: token ids below this number can be looked up."""
+    tokenizer_size: int | None = None
+    """The largest token id plus one."""
 
     @property
     def is_4bit(self) -> bool:
         """Whether the checkpoint itself is 4-bit, and so needs a GPU."""
         return "4-bit" in self.quantization
+
+
+class AdapterFound(FinetuiError):
+    """An adapter where a whole model was expected. `base` is what it belongs on (empty: not told), `adapter` the
+    folder or the hub id that holds it."""
+
+    def __init__(self, what: str, why: str, fix: str, *, base: str, adapter: str) -> None:
+        super().__init__(what, why, fix, code="model-adapter")
+        self.base = base
+        self.adapter = adapter
+
+
+class RemoteCodeFound(FinetuiError):
+    """A model that runs code of its own repository, without consent. `revision` is what to write as model.remote_code
+    once the person has agreed: the commit, or for a folder the digest of its code."""
+
+    def __init__(
+        self, what: str, why: str, fix: str, *, repo: str, revision: str, files: tuple[str, ...]
+    ) -> None:
+        super().__init__(what, why, fix, code="model-remote-code")
+        self.repo = repo
+        self.revision = revision
+        self.files = files
 
 
 @dataclass(frozen=True)
@@ -175,11 +221,14 @@ class Config:
     dtype: str
     quantization: str
     sees_images: bool
+    code: tuple[str, ...] = ()
+    """Python files of the repository that would have to run, or files of another one (`owner/name--file.py`)."""
 
 
 def read_config(config: Mapping[str, Any], title: str) -> Config:
-    """The figures of a config.json. Raises FinetuiError for what is no model that writes text (model-not-text), needs
-    code from its repository (model-remote-code), or is quantized in a form that cannot be tuned (model-quantized)."""
+    """The figures of a config.json. Raises FinetuiError for what is no model that writes text (model-not-text), of a
+    type that Transformers does not know (model-unknown), or quantized in a form that cannot be tuned
+    (model-quantized)."""
     text = config.get("text_config")
     inner: Mapping[str, Any] = {**config, **text} if isinstance(text, Mapping) else config
     architectures = config.get("architectures")
@@ -217,7 +266,30 @@ def read_config(config: Mapping[str, Any], title: str) -> Config:
         dtype=one_line(dtype, 20).removeprefix("torch.") if isinstance(dtype, str) else "",
         quantization=_quantization(config, title),
         sees_images="vision_config" in config,
+        code=_code(config, model_type),
     )
+
+
+def _code(config: Mapping[str, Any], model_type: str) -> tuple[str, ...]:
+    """The files that `auto_map` names, here or in a nested configuration; none where Transformers has its own code."""
+    from .model_types import known_types
+
+    if model_type in known_types():
+        return ()
+    files: set[str] = set()
+    waiting: list[Any] = [config]
+    while waiting and len(files) < 100:
+        found = waiting.pop()
+        if not isinstance(found, Mapping):
+            continue
+        auto_map = found.get("auto_map")
+        if isinstance(auto_map, Mapping):
+            for named in auto_map.values():
+                for one in named if isinstance(named, list) else [named]:
+                    if isinstance(one, str) and "." in one:
+                        files.add(one_line(one.rpartition(".")[0], 200) + ".py")
+        waiting += [value for key, value in found.items() if key.endswith("_config")]
+    return tuple(sorted(files))
 
 
 def _refuse_other_kinds(
@@ -230,21 +302,23 @@ def _refuse_other_kinds(
             "Name a model in Transformers' form.",
             code="model-not-a-model",
         )
-    auto_map = config.get("auto_map")
-    if isinstance(auto_map, Mapping) and auto_map and model_type not in KNOWN_TYPES:
-        raise FinetuiError(
-            f"{title} runs code from its own repository.",
-            f"Its type {model_type or '(none)'} is not part of Transformers, and finetui runs no remote code.",
-            "Choose a model whose code ships with Transformers, such as Qwen3, Llama, Gemma or Mistral.",
-            code="model-remote-code",
-        )
     writes = architecture.endswith(("ForCausalLM", "LMHeadModel")) or (
         architecture.endswith("ForConditionalGeneration") and has_text
     )
-    if architecture and writes and not config.get("is_encoder_decoder"):
-        return
-    if not architecture and model_type in KNOWN_TYPES:
-        return
+    from .model_types import known_types
+
+    has_code = bool(_code(config, model_type))
+    if (architecture and writes and not config.get("is_encoder_decoder")) or (
+        not architecture and (model_type in known_types() or has_code)
+    ):
+        if model_type in known_types() or has_code:
+            return
+        raise FinetuiError(
+            f"{title} has an architecture that is not known here.",
+            f"Its type, {model_type or '(none given)'}, is not among those of the installed Transformers.",
+            "Install a newer Transformers and Unsloth if it is new, or choose a model such as Qwen3, Llama or Gemma.",
+            code="model-unknown",
+        )
     kind = architecture or model_type
     lower = kind.lower()
     if any(
@@ -267,6 +341,37 @@ def _refuse_other_kinds(
         "Choose a chat or text model, such as Qwen3, Llama, Gemma or SmolLM2.",
         code="model-not-text",
     )
+
+
+def remote_code_found(title: str, repo: str, revision: str, files: tuple[str, ...]) -> FinetuiError:
+    """The card for a model with code of its own. Code that lies in yet another repository is refused for good: nobody
+    could say which version of it they agreed to."""
+    elsewhere = [name for name in files if "--" in name]
+    if elsewhere:
+        return FinetuiError(
+            f"{title} runs code from another repository.",
+            f"Its config.json names {one_line(elsewhere[0], 100)}, whose version nothing pins.",
+            "Choose a model whose code ships with Transformers, such as Qwen3, Llama, Gemma or Mistral.",
+            code="model-remote-code",
+        )
+    shown = ", ".join(files[:4]) + (f" and {len(files) - 4} more" if len(files) > 4 else "")
+    return RemoteCodeFound(
+        f"{title} runs code from its own repository.",
+        f"Transformers does not know this type; {shown} of {one_line(repo, 100)} at {revision[:12]} would run here with "
+        "your rights. finetui runs no remote code unless you agree.",
+        f"Read the files. If you trust them, set the model's remote code to {revision}; or choose a model such as Qwen3.",
+        repo=repo,
+        revision=revision,
+        files=files,
+    )
+
+
+def is_base(name: str, chat_template: bool | None) -> bool | None:
+    """Whether a model is a base model, by its name and by whether it has a chat template. None is not known."""
+    words = name.rpartition("/")[2].lower().replace("_", "-").replace(".", "-").split("-")
+    if {"base", "pt"} & set(words):
+        return True
+    return None if chat_template is None else not chat_template
 
 
 def _quantization(config: Mapping[str, Any], title: str) -> str:

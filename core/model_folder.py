@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from .errors import FinetuiError
-from .model_facts import ModelFacts, read_config
+from .model_facts import AdapterFound, ModelFacts, is_base, read_config, remote_code_found
+from .model_files import read_json, wanted
+from .model_tokenizer import Tokens, check_tokenizer, read_tokens, read_words
 from .text import bytes_words, one_line
 
-MAX_JSON_BYTES = 64 * 1024 * 1024
 MAX_HEADER_BYTES = 100_000_000
 """The safetensors format's own limit for a header."""
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _OTHER_WEIGHTS = (".h5", ".msgpack", ".onnx", ".tflite", ".npz")
+EMBEDDINGS = (
+    "embed_tokens.weight",
+    "wte.weight",
+    "embed_in.weight",
+    "word_embeddings.weight",
+    "tok_embeddings.weight",
+)
+"""The ends of the names that families give to the embedding of the text's tokens."""
+
 _DTYPES = {
     "F64": "float64",
     "F32": "float32",
@@ -41,13 +52,17 @@ class Weights:
     dtype: str
     output_layer: int
     """Weights of a stored `lm_head`, 0 without one: the embeddings are then tied."""
+    embedding_rows: int | None = None
 
 
-def inspect_folder(folder: Path, source: str, title: str) -> ModelFacts:
-    """The facts of the model in `folder`.
+def inspect_folder(
+    folder: Path, source: str, title: str, *, remote_code: str | None = None, commit: str | None = None
+) -> ModelFacts:
+    """The facts of the model in `folder`. `commit` is the hub's for a snapshot of its cache; `remote_code` the commit
+    (or the digest of a folder's code) whose code the person agreed to run.
 
     Raises FinetuiError: model-missing, model-not-a-model, model-gguf, model-adapter, model-no-weights, model-pickle,
-    model-broken, model-no-tokenizer, and those of `read_config`.
+    model-broken, model-no-tokenizer, model-tokenizer, model-remote-code, and those of `read_config`.
     """
     names = _names(folder)
     shown = one_line(title, 100)
@@ -55,6 +70,11 @@ def inspect_folder(folder: Path, source: str, title: str) -> ModelFacts:
         raise _no_config(folder, names, shown)
     config = read_json(folder / "config.json", shown)
     figures = read_config(config, shown)
+    code = own_code(figures.code, names)
+    if code:
+        agreed_to = commit or code_digest(folder, code)
+        if agreed_to != remote_code or any("--" in name for name in figures.code):
+            raise remote_code_found(shown, source, agreed_to, code)
     files = weight_files(folder, names, shown)
     weights = read_weights([folder / name for name in files], shown)
     if not has_tokenizer(names):
@@ -64,8 +84,14 @@ def inspect_folder(folder: Path, source: str, title: str) -> ModelFacts:
             "Copy the tokenizer files of the same model into the folder.",
             code="model-no-tokenizer",
         )
+    tokens: Tokens | None = None
     if "tokenizer.json" in names:
         _check_end(folder / "tokenizer.json", shown)
+        tokens = read_tokens(folder / "tokenizer.json", shown)
+    rows = weights.embedding_rows or figures.vocabulary
+    check_tokenizer(tokens, rows, shown)
+    words = read_words(folder, names, shown)
+    disk_bytes = sum(size for name in wanted(names) if (size := _size(folder / name)))
     tied = figures.tied_embeddings if figures.tied_embeddings is not None else not weights.output_layer
     return ModelFacts(
         source=source,
@@ -84,12 +110,47 @@ def inspect_folder(folder: Path, source: str, title: str) -> ModelFacts:
         tied_embeddings=tied,
         dtype=weights.dtype if not figures.quantization else figures.dtype or weights.dtype,
         weights_bytes=weights.bytes,
-        chat_template=has_chat_template(folder, names, shown),
+        chat_template=words.has_template,
         cached=True,
         model_type=figures.model_type,
         quantization=figures.quantization,
         sees_images=figures.sees_images,
+        base=is_base(source if commit else title, words.has_template),
+        eos_tokens=words.eos_tokens,
+        template_text=words.template,
+        download_bytes=0,
+        disk_bytes=disk_bytes,
+        remote_code_files=code,
+        embedding_rows=rows,
+        tokenizer_size=tokens.size if tokens else None,
     )
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
+
+
+def own_code(named: tuple[str, ...], names: Iterable[str]) -> tuple[str, ...]:
+    """The Python files that would run: those that the config names, and all beside them, which they may import."""
+    if not named:
+        return ()
+    return tuple(sorted({*named, *(name for name in names if name.endswith(".py") and "/" not in name)}))
+
+
+def code_digest(folder: Path, files: tuple[str, ...]) -> str:
+    """What stands for the code of a folder, which has no commit: 40 hexadecimal digits over the files' names and bytes."""
+    digest = hashlib.sha256()
+    for name in files:
+        digest.update(name.encode("utf-8", "replace") + b"\0")
+        if "/" not in name and "--" not in name:
+            try:
+                digest.update(hashlib.sha256((folder / name).read_bytes()).digest())
+            except OSError:
+                digest.update(b"missing")
+    return digest.hexdigest()[:40]
 
 
 def _names(folder: Path) -> frozenset[str]:
@@ -162,13 +223,19 @@ def _adapter(folder: Path, shown: str) -> FinetuiError:
         base = one_line(found, 120) if isinstance(found, str) else ""
     except FinetuiError:
         pass
-    return FinetuiError(
+    return adapter_found(shown, base, str(folder.absolute()))
+
+
+def adapter_found(shown: str, base: str, adapter: str) -> AdapterFound:
+    """The card for an adapter where a model was expected."""
+    return AdapterFound(
         f"{shown} is an adapter, not a whole model.",
         f"It holds only what was learned on top of {base or 'another model'}.",
-        f"Choose its base: {base}"
+        f"Choose its base: {base}; this can be the adapter to go on from."
         if base
-        else "Choose the model that it was trained on, or a merged export.",
-        code="model-adapter",
+        else "Choose the model that it was trained on; this can be the adapter to go on from.",
+        base=base,
+        adapter=adapter,
     )
 
 
@@ -208,7 +275,7 @@ def no_weights(names: Iterable[str], shown: str) -> FinetuiError:
             f"{shown} holds an adapter's weights only.",
             "adapter_model.safetensors is what was learned on top of another model.",
             "Choose the base model, or a merged export.",
-            code="model-adapter",
+            code="model-no-weights",
         )
     other = [n for n in ordered if n.lower().endswith((".safetensors", *_OTHER_WEIGHTS))]
     why = f"Only {one_line(other[0], 80)} was found." if other else "It has a config.json and nothing more."
@@ -268,11 +335,16 @@ def weight_files(folder: Path, names: frozenset[str], shown: str) -> tuple[str, 
 
 def read_weights(files: list[Path], shown: str) -> Weights:
     """What the headers of `files` say, added up. Raises FinetuiError (model-broken) for a file that is cut off."""
+    return add_headers((safetensors_header(file, shown) for file in files), shown)
+
+
+def add_headers(headers: Iterable[tuple[dict[str, Any], int]], shown: str) -> Weights:
+    """The sums over `headers` of safetensors files, each with its file's size. Raises FinetuiError (model-broken)."""
     parameters = size = 0
     by_dtype: dict[str, int] = {}
     output_layer = 0
-    for file in files:
-        header, file_bytes = _header(file, shown)
+    rows: int | None = None
+    for header, file_bytes in headers:
         size += file_bytes
         packed = {n.rsplit(".quant_state.", 1)[0] for n in header if ".quant_state." in n}
         for name, tensor in header.items():
@@ -291,6 +363,8 @@ def read_weights(files: list[Path], shown: str) -> Weights:
             parameters += count
             if name.endswith("lm_head.weight"):
                 output_layer = count
+            if name.endswith(EMBEDDINGS) and isinstance(shape, list) and len(shape) == 2:
+                rows = shape[0] if isinstance(shape[0], int) and dtype != "U8" else None
     most = max(by_dtype, key=lambda d: by_dtype[d]) if by_dtype else ""
     if not parameters:
         raise FinetuiError(
@@ -299,11 +373,12 @@ def read_weights(files: list[Path], shown: str) -> Weights:
             "Download it again.",
             code="model-broken",
         )
-    return Weights(parameters, size, _DTYPES.get(most, one_line(most, 20)), output_layer)
+    return Weights(parameters, size, _DTYPES.get(most, one_line(most, 20)), output_layer, rows)
 
 
-def _header(file: Path, shown: str) -> tuple[dict[str, Any], int]:
-    """The header of a safetensors file (8 bytes of length, then JSON) and the file's size."""
+def safetensors_header(file: Path, shown: str) -> tuple[dict[str, Any], int]:
+    """The header of a safetensors file (8 bytes of length, then JSON) and the file's size. Raises FinetuiError
+    (model-broken)."""
 
     def broken(why: str, fix: str = "Download that file again.") -> FinetuiError:
         return FinetuiError(
@@ -326,13 +401,20 @@ def _header(file: Path, shown: str) -> tuple[dict[str, Any], int]:
         raise broken(f"cannot be read: {error.strerror}.", "Check its permissions.") from error
     except (ValueError, RecursionError) as error:
         raise broken("has a damaged header.") from error
+    return checked_header(header, 8 + length, size, broken), size
+
+
+def checked_header(
+    header: object, start: int, size: int, broken: Callable[[str], FinetuiError]
+) -> dict[str, Any]:
+    """`header` where it is one, of a file of `size` bytes whose data begin at `start`. Raises what `broken` makes."""
     if not isinstance(header, dict):
         raise broken("has a damaged header.")
     ends = [t["data_offsets"][1] for t in header.values() if _has_offsets(t)]
-    needed = 8 + length + max(ends, default=0)
+    needed = start + max(ends, default=0)
     if size < needed:
         raise broken(f"is cut off: it has {bytes_words(size)} of {bytes_words(needed)}.")
-    return header, size
+    return header
 
 
 def _has_offsets(tensor: object) -> bool:
@@ -340,24 +422,6 @@ def _has_offsets(tensor: object) -> bool:
         return False
     offsets = tensor.get("data_offsets")
     return isinstance(offsets, list) and len(offsets) == 2 and isinstance(offsets[1], int)
-
-
-def read_json(file: Path, shown: str) -> dict[str, Any]:
-    """A JSON object from one of the model's files. Raises FinetuiError (model-broken)."""
-    try:
-        if file.stat().st_size > MAX_JSON_BYTES:
-            raise ValueError(f"it is larger than {bytes_words(MAX_JSON_BYTES)}")
-        value = json.loads(file.read_text(encoding="utf-8-sig"))
-        if not isinstance(value, dict):
-            raise json.JSONDecodeError("it holds no JSON object", "", 0)
-    except (OSError, ValueError, RecursionError) as error:
-        raise FinetuiError(
-            f"{shown} is broken.",
-            f"{one_line(file.name, 80)} cannot be read: {one_line(str(error), 120)}.",
-            "Download that file again.",
-            code="model-broken",
-        ) from error
-    return value
 
 
 def _check_end(file: Path, shown: str) -> None:
@@ -399,16 +463,3 @@ def has_tokenizer(names: Iterable[str]) -> bool:
         }
         <= found
     )
-
-
-def has_chat_template(folder: Path, names: Iterable[str], shown: str) -> bool:
-    """Whether the tokenizer in `folder` knows how a conversation is written.
-
-    Raises FinetuiError (model-broken) where its settings cannot be read.
-    """
-    found = set(names)
-    if found & {"chat_template.jinja", "chat_template.json", "additional_chat_templates"}:
-        return True
-    if "tokenizer_config.json" not in found:
-        return False
-    return bool(read_json(folder / "tokenizer_config.json", shown).get("chat_template"))

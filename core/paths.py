@@ -34,6 +34,12 @@ def draft() -> Path:
     return data() / "draft.yaml"
 
 
+def models() -> Path:
+    """Where people may put models of their own, to find them on the model screen."""
+    home = _home()
+    return home / "models" if home else Path(platformdirs.user_data_path("finetui")) / "models"
+
+
 def demo_model(version: str | None = None) -> Path:
     """Where the demo's model stands, or will stand, once it is prepared from its package.
 

@@ -17,12 +17,17 @@ def hub_token() -> str | None:
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         if os.environ.get(name, "").strip():
             return os.environ[name].strip()
-    folder = os.environ.get("HF_HOME") or str(Path("~/.cache/huggingface").expanduser())
-    file = Path(os.environ.get("HF_TOKEN_PATH", str(Path(folder) / "token")))
     try:
-        return file.read_text(encoding="utf-8").strip() or None
+        return token_file().read_text(encoding="utf-8").strip() or None
     except (OSError, UnicodeDecodeError):
         return None
+
+
+def token_file() -> Path:
+    """Where the hub's own login keeps its token: huggingface_hub's rules and variables."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = os.environ.get("HF_HOME") or str(Path(base) / "huggingface")
+    return Path(os.environ.get("HF_TOKEN_PATH") or str(Path(folder) / "token")).expanduser()
 
 
 def redact(text: str) -> str:

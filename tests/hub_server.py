@@ -1,7 +1,7 @@
 """A small hub on this machine, spoken to by the real huggingface_hub and datasets through HF_ENDPOINT.
 
 It speaks what they ask for: repository info, the file tree, paths-info, and files by the resolve endpoint, with
-ranges. Faults are set per repository: gated, private, a status for everything.
+ranges. Faults are set per repository: gated, private, a status for everything, slow, cut half-way, sent elsewhere.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,6 +33,14 @@ class Repository:
     """Answered to every request, as a hub in trouble does."""
     info: dict[str, Any] = field(default_factory=dict)
     """Put over what the info endpoint says, such as safetensors or cardData."""
+    retry_after: str = ""
+    """Sent along with `status`."""
+    bytes_per_second: float = 0.0
+    """How fast stored-by-SHA-256 files are given out; 0 is as fast as it goes."""
+    cut_after: list[int] = field(default_factory=list)
+    """The next answers with such a file end after so many bytes, one entry for each."""
+    redirect: str = ""
+    """Such files are given out by this other address, as from a CDN."""
 
 
 @dataclass
@@ -42,6 +51,15 @@ class Hub:
     repositories: list[Repository] = field(default_factory=list)
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
     """Method, path and Authorization header of each request."""
+    ranges: list[tuple[str, str]] = field(default_factory=list)
+    """Path and Range header of each GET of a file."""
+    queries: list[dict[str, list[str]]] = field(default_factory=list)
+    """The searches."""
+    found: list[dict[str, Any]] = field(default_factory=list)
+    """What every search finds."""
+    status: int | None = None
+    """Answered to every search, as a hub in trouble does."""
+    retry_after: str = ""
 
     def add(self, kind: str, id: str, files: dict[str, bytes], **more: Any) -> Repository:
         repository = Repository(kind, id, files, **more)
@@ -68,6 +86,18 @@ def running() -> Iterator[Hub]:
         server.shutdown()
         server.server_close()
         thread.join(10)
+
+
+def _oid(content: bytes) -> str:
+    return hashlib.sha1(content, usedforsecurity=False).hexdigest()
+
+
+def _lfs(name: str, content: bytes) -> dict[str, Any]:
+    """What the hub says of a file that it stores by its SHA-256."""
+    if not name.endswith(".safetensors"):
+        return {}
+    sha256 = hashlib.sha256(content).hexdigest()
+    return {"lfs": {"sha256": sha256, "oid": sha256, "size": len(content), "pointerSize": 130}}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -97,7 +127,11 @@ class _Handler(BaseHTTPRequestHandler):
         kind = "datasets" if path.startswith("datasets/") else "models"
         path = path.removeprefix("models/").removeprefix("datasets/")
         if is_api and path == "models":
-            self._json([])
+            self.hub.queries.append(parse_qs(url.query))
+            if self.hub.status is not None:
+                self._refuse(self.hub.status, "", retry_after=self.hub.retry_after)
+            else:
+                self._json(self.hub.found)
             return
         found = [r for r in self.hub.repositories if r.kind == kind and (path + "/").startswith(r.id + "/")]
         if not found or (found[0].private and not self.headers.get("Authorization")):
@@ -105,7 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         repository = found[0]
         if repository.status is not None:
-            self._refuse(repository.status, "")
+            self._refuse(repository.status, "", retry_after=repository.retry_after)
             return
         rest = path.removeprefix(repository.id).strip("/").split("/", 2)
         if is_api:
@@ -127,7 +161,10 @@ class _Handler(BaseHTTPRequestHandler):
                     "private": repository.private,
                     "gated": "manual" if repository.gated else False,
                     "tags": [],
-                    "siblings": [{"rfilename": n, "size": len(c)} for n, c in repository.files.items()],
+                    "siblings": [
+                        {"rfilename": n, "size": len(c), "blobId": _oid(c), **_lfs(n, c)}
+                        for n, c in repository.files.items()
+                    ],
                     **repository.info,
                 }
             )
@@ -166,8 +203,10 @@ class _Handler(BaseHTTPRequestHandler):
                 if folder not in folders:
                     folders.add(folder)
                     entries.append({"type": "directory", "path": folder, "oid": "0" * 40, "size": 0})
-            oid = hashlib.sha1(content, usedforsecurity=False).hexdigest()
-            entries.append({"type": "file", "path": name, "oid": oid, "size": len(content)})
+            oid = _oid(content)
+            entries.append(
+                {"type": "file", "path": name, "oid": oid, "size": len(content), **_lfs(name, content)}
+            )
         return entries
 
     def _resolve(self, repository: Repository, revision: str, name: str) -> None:
@@ -181,6 +220,20 @@ class _Handler(BaseHTTPRequestHandler):
         if content is None:
             self._refuse(404, "EntryNotFound", commit=True)
             return
+        self.hub.ranges.append((f"{repository.id}/{name}", self.headers.get("Range", "")))
+        etag = _lfs(name, content).get("lfs", {}).get("sha256") or _oid(content)
+        if repository.redirect and _lfs(name, content):
+            self._send(
+                302,
+                b"",
+                {
+                    "Location": f"{repository.redirect}/{repository.id}/resolve/{revision}/{name}",
+                    "X-Linked-ETag": f'"{etag}"',
+                    "X-Linked-Size": str(len(content)),
+                    "X-Repo-Commit": COMMIT,
+                },
+            )
+            return
         status, part, more = 200, content, {}
         wanted = self.headers.get("Range", "")
         if wanted.startswith("bytes="):
@@ -188,15 +241,38 @@ class _Handler(BaseHTTPRequestHandler):
             start, end = int(first or 0), min(int(last or len(content) - 1), len(content) - 1)
             status, part = 206, content[start : end + 1]
             more = {"Content-Range": f"bytes {start}-{end}/{len(content)}"}
-        etag = hashlib.sha1(content, usedforsecurity=False).hexdigest()
         headers = {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes", **more}
-        self._send(status, part, headers)
+        if self._body and _lfs(name, content) and len(part) > 65536:  # a reading of the header is let through
+            self._give(repository, status, part, headers)
+        else:
+            self._send(status, part, headers)
+
+    def _give(self, repository: Repository, status: int, content: bytes, headers: dict[str, str]) -> None:
+        """A large file: slowly where the repository is slow, and cut where it is cut."""
+        end = repository.cut_after.pop(0) if repository.cut_after else len(content)
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        for start in range(0, min(end, len(content)), 16384):
+            try:
+                self.wfile.write(content[start : min(start + 16384, end)])
+                self.wfile.flush()
+            except OSError:  # the other side has gone
+                self.close_connection = True
+                return
+            if repository.bytes_per_second:
+                time.sleep(16384 / repository.bytes_per_second)
+        if end < len(content):
+            self.close_connection = True
 
     def _json(self, value: Any) -> None:
         self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
-    def _refuse(self, status: int, code: str, commit: bool = False) -> None:
+    def _refuse(self, status: int, code: str, commit: bool = False, retry_after: str = "") -> None:
         headers = {"X-Error-Code": code} if code else {}
+        if retry_after:
+            headers["Retry-After"] = retry_after
         if commit:
             headers["X-Repo-Commit"] = COMMIT
         self._send(status, json.dumps({"error": code or f"status {status}"}).encode(), headers)

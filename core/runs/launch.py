@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..recipe import Recipe
     from .warm import Warm
 
-Job = Literal["train", "resume", "export"]
+Job = Literal["train", "resume", "export", "verify"]
 
 MIN_FREE_BYTES = 1024**3
 """No training starts with less disk than this: an adapter, a few checkpoints and the log of a small model."""
@@ -151,7 +151,12 @@ def resolved(recipe: Recipe, *bases: Path) -> Recipe:
         )
         return str(Path(os.path.abspath(places[0] / path))) if looks_local else source
 
-    model = recipe.model.model_copy(update={"source": absolute(recipe.model.source)})
+    model = recipe.model.model_copy(
+        update={
+            "source": absolute(recipe.model.source),
+            "adapter": absolute(recipe.model.adapter),
+        }
+    )
     dataset = recipe.dataset.model_copy(
         update={
             "source": absolute(recipe.dataset.source),
@@ -164,14 +169,16 @@ def resolved(recipe: Recipe, *bases: Path) -> Recipe:
 def new(recipe: Recipe, *bases: Path, warm: Warm | None = None) -> RunFolder:
     """Makes a run of `recipe` and starts its training. Relative paths are looked for under `bases`, then here.
 
-    Raises FinetuiError: disk-full, run-folder, worker-start.
+    Raises FinetuiError: disk-full, run-folder, worker-start, and those of `model_adapter.check_adapter`.
     """
-    from .. import recipe_file
+    from .. import model_adapter, recipe_file
 
+    recipe = resolved(recipe, *bases)
+    model_adapter.check_adapter(recipe)
     check_disk(paths.runs())
     run = create(recipe.name)
     try:
-        recipe_file.save(resolved(recipe, *bases), run.recipe)
+        recipe_file.save(recipe, run.recipe)
         start(run, "train", warm=warm)
     except BaseException as error:
         if not run.events.exists() and not run.manifest.exists():
@@ -200,7 +207,7 @@ def start(run: RunFolder, job: Job, formats: Sequence[str] = (), warm: Warm | No
             f"finetui attach {run.id} follows it.",
             code="run-busy",
         )
-    if job != "export":
+    if job not in ("export", "verify"):
         check_disk(run.path)
     control.clear(run)
     before = manifest.read(run)

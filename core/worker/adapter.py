@@ -11,6 +11,7 @@ from .. import atomic
 from ..errors import FinetuiError
 from ..recipe import DEMO, Recipe
 from ..runs.store import RunFolder
+from ..text import one_line
 from . import checkpoints
 
 WEIGHTS = "adapter_model.safetensors"
@@ -65,8 +66,38 @@ def adopt_checkpoint(run: RunFolder) -> int | None:
 
 
 def load(model: Any, folder: Path) -> None:
-    """Puts the weights in `folder` into the adapter that `model` has, which has the same shape."""
+    """Puts the weights in `folder` into the adapter that `model` has, which has the same shape.
+
+    Raises FinetuiError: adapter-broken where they cannot be read, adapter-shape where they do not fit.
+    """
     from peft import set_peft_model_state_dict
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    set_peft_model_state_dict(model, load_file(str(folder / WEIGHTS)))
+    shown = one_line(str(folder), 160)
+    try:
+        weights = load_file(str(folder / WEIGHTS))
+    except (OSError, SafetensorError) as error:
+        raise FinetuiError(
+            "The adapter cannot be read.",
+            f"{WEIGHTS} in {shown}: {one_line(str(error), 160)}.",
+            "Name the adapter of another run, or a checkpoint of this one.",
+            code="adapter-broken",
+        ) from error
+    try:
+        result = set_peft_model_state_dict(model, weights)
+    except RuntimeError as error:  # sizes that differ
+        raise _misfit(shown, one_line(str(error), 200)) from error
+    missing = [name for name in result.missing_keys if "lora_" in name]
+    if missing or result.unexpected_keys:
+        odd = [*missing, *result.unexpected_keys]
+        raise _misfit(shown, f"{len(odd)} of its parts have no counterpart, such as {one_line(odd[0], 120)}.")
+
+
+def _misfit(shown: str, why: str) -> FinetuiError:
+    return FinetuiError(
+        f"The adapter in {shown} does not fit this model.",
+        why,
+        "Choose the model that it was trained on as the base.",
+        code="adapter-shape",
+    )

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ..recipe import Recipe
+from . import adapter
 
 
-def attach(model: Any, recipe: Recipe) -> Any:
-    """`model` with a fresh adapter as the recipe asks; only the adapter is trainable."""
+def attach(model: Any, recipe: Recipe, go_on_from_adapter: bool = True) -> Any:
+    """`model` with an adapter as the recipe asks: a fresh one, or with the weights of `model.adapter`, which has the same
+    shape (`model_adapter.check_adapter`). Only the adapter is trainable.
+
+    A checkpoint brings weights of its own: `go_on_from_adapter` is False then. Raises FinetuiError (adapter-shape).
+    """
+    tuned = _attach(model, recipe)
+    if recipe.model.adapter and go_on_from_adapter:
+        adapter.load(tuned, Path(recipe.model.adapter).expanduser())
+    return tuned
+
+
+def _attach(model: Any, recipe: Recipe) -> Any:
     from unsloth import FastLanguageModel
 
     lora = recipe.lora

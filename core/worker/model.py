@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from .. import model as model_step
-from .. import text
+from .. import model_adapter, text
 from .. import training as training_step
 from ..errors import FinetuiError
 from ..recipe import DEMO, Recipe
 from ..runs.events import ModelReady
 from ..system import Gpu, Machine
 from . import download, failures, lora
+from .child import Check, go_on
 from .events import EventWriter
 
 
@@ -46,8 +47,11 @@ def refuse_impossible(recipe: Recipe) -> None:
         raise error
 
 
-def resolve(recipe: Recipe, writer: EventWriter) -> Path:
-    """The folder with the base model: the demo's, a local one, or the hub's snapshot, downloaded when it must be."""
+def resolve(recipe: Recipe, writer: EventWriter, check: Check = go_on) -> Path:
+    """The folder with the base model: the demo's, a local one, or the hub's snapshot, downloaded when it must be.
+
+    A download by another process is waited for. `check` may end the wait and the download by what it raises.
+    """
     source = recipe.model.source
     if source == DEMO:
         from . import demo_model
@@ -55,20 +59,47 @@ def resolve(recipe: Recipe, writer: EventWriter) -> Path:
         return demo_model.prepare(
             lambda *said: writer.progress("load", text=text.one_line(str(said[-1])))
         ).absolute()
-    facts = model_step.inspect(source, recipe.model.revision)
+    facts = model_step.inspect(source, recipe.model.revision, recipe.model.remote_code)
     model_step.check_template(facts)  # before gigabytes are fetched
     if facts.kind == "folder":
         return Path(source).expanduser().absolute()
-    return download.fetch(source, recipe.model.revision, writer)
+    return resolve_hub(
+        recipe, lambda done, total: writer.progress("download", done, total, "bytes", source), check
+    )
 
 
-def load(recipe: Recipe, writer: EventWriter) -> Loaded:
+def resolve_hub(recipe: Recipe, tell: download.Tell, check: Check = go_on) -> Path:
+    """The hub's snapshot of the recipe's model: what is missing of it is downloaded. Python files come along only where
+    the person agreed to run those of exactly this commit."""
+    source, consent = recipe.model.source, recipe.model.remote_code
+    facts = model_step.inspect(source, recipe.model.revision, consent)
+    code = bool(facts.remote_code_files)
+    revision = consent if code else recipe.model.revision
+    folder = download.fetch(source, revision, tell, check, code=code)
+    if not facts.cached:  # only now are its headers and its tokenizer here to be looked at
+        model_step.inspect(source, revision, consent)
+    return folder
+
+
+def runs_code(recipe: Recipe) -> bool:
+    """Whether the model's own code may run: it has some, and the person agreed to exactly that. Raises FinetuiError."""
+    if recipe.model.source == DEMO or not recipe.model.remote_code:
+        return False
+    facts = model_step.inspect(recipe.model.source, recipe.model.revision, recipe.model.remote_code)
+    return bool(facts.remote_code_files)
+
+
+def load(
+    recipe: Recipe, writer: EventWriter, check: Check = go_on, *, go_on_from_adapter: bool = True
+) -> Loaded:
     """Loads the base model and puts the adapter on it. Raises FinetuiError and what the libraries raise."""
     import torch
     from unsloth import FastLanguageModel
 
     started = time.monotonic()
-    folder = resolve(recipe, writer)
+    if go_on_from_adapter:
+        model_adapter.check_adapter(recipe)
+    folder = resolve(recipe, writer, check)
     writer.progress("load", text="weights")
     try:
         base, tokenizer = FastLanguageModel.from_pretrained(
@@ -78,7 +109,7 @@ def load(recipe: Recipe, writer: EventWriter) -> Loaded:
             load_in_4bit=recipe.model.precision == "4bit",
             load_in_8bit=False,
             full_finetuning=False,
-            trust_remote_code=False,
+            trust_remote_code=runs_code(recipe),
         )
     except Exception as error:  # the edge of the libraries that load
         if failures.is_known(error):
@@ -99,7 +130,7 @@ def load(recipe: Recipe, writer: EventWriter) -> Loaded:
     if not getattr(tokenizer, "chat_template", None):
         raise failures.no_chat_template()
     dtype = str(base.dtype).removeprefix("torch.")
-    model = lora.attach(base, recipe)
+    model = lora.attach(base, recipe, go_on_from_adapter)
     parameters, trainable = lora.weights(model)
     device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
     ready = ModelReady(

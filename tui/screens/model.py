@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textual.app import ComposeResult
 
-from ...core import model
+from ...core.model_catalog import CATALOG
 from ...core.recipe import DEMO
 from ...core.text import bytes_words, count_words
 from ..widgets.facts import Facts
@@ -24,8 +24,8 @@ class ModelScreen(SourceStepScreen):
     hidden = ("model.source",)
 
     def kinds(self) -> tuple[SourceKind, ...]:
-        ids = tuple(one.id for one in model.SUGGESTED)
-        titles = {one.id: one.title for one in model.SUGGESTED}
+        ids = tuple(one.id for one in CATALOG)
+        titles = {one.id: one.title for one in CATALOG}
         return (
             SourceKind("demo", "Demo", words="SmolLM2 135M, comes with finetui", value=DEMO),
             SourceKind("suggested", "Suggested", choices=ids, labels=titles),
@@ -38,7 +38,7 @@ class ModelScreen(SourceStepScreen):
     def kind_of(self, source: str) -> str:
         if source == DEMO:
             return "demo"
-        if any(source == one.id for one in model.SUGGESTED):
+        if any(source == one.id for one in CATALOG):
             return "suggested"
         return "folder" if source.startswith(("/", ".", "~")) or source.count("/") != 1 else "hub"
 
@@ -47,9 +47,9 @@ class ModelScreen(SourceStepScreen):
 
     def refresh_facts(self) -> None:
         wizard, box = self.wizard, self.query_one("#facts", Facts)
-        chosen = next((one for one in model.SUGGESTED if one.id == self.picker.value), None)
+        chosen = next((one for one in CATALOG if one.id == self.picker.value), None)
         if chosen is not None:
-            self.picker.note(chosen.remark)
+            self.picker.note(chosen.good_at)
         if wizard.problem("model.source"):
             box.show_nothing()
         elif wizard.model_error is not None:
