@@ -96,6 +96,11 @@ def _say(found: MemoryEstimate, on_cpu: MemoryEstimate, card: int | None) -> Non
 
     block("GPU memory", found.gpu_total_bytes, found.parts)
     block("Host memory", found.host_bytes, found.host_parts)
+    if found.host_needed_bytes < found.host_bytes:
+        needed = bytes_words(found.host_needed_bytes)
+        output.line(
+            f"  {needed} of it must be there; the pages of the weight files give way when memory is short."
+        )
     block("Disk", found.disk_bytes, found.disk_parts)
     output.line(f"Without a GPU {bytes_words(on_cpu.total_bytes):>11}  of host memory")
     if card is not None:
