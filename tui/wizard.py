@@ -198,7 +198,8 @@ class Wizard:
         recipe = self.recipe()
         if recipe is None or self.model_facts is None or self.machine is None:
             return None
-        return memory.estimate(recipe, self.model_facts, gpu=self.machine.has_gpu)
+        card = self.machine.total_bytes if self.machine.has_gpu else None
+        return memory.estimate(recipe, self.model_facts, gpu=card is not None, card_bytes=card)
 
     def seconds(self) -> tuple[float, float] | None:
         """How long training may take: a rough range."""
