@@ -109,6 +109,16 @@ def test_the_command_proves_again_and_tells_by_its_exit_code(proven: Proven, tmp
     assert kept is not None and kept.verdict == "broken"
 
 
+def test_a_run_that_asks_for_no_proof_gets_none(tiny_model: Path, tiny_rows: Path) -> None:
+    recipe = harness.recipe(tiny_model, tiny_rows, max_steps=2)
+    run = harness.make_run(
+        recipe.model_copy(update={"export": ExportSection(formats=("adapter",), prove=False)})
+    )
+    assert harness.finish(harness.start("train", run), run) == 0
+    assert harness.events(run, Exported) and not harness.events(run, Proved)
+    assert proof_step.load_reference(run) is None
+
+
 def test_a_run_with_nothing_to_compare_with_says_so(proven: Proven) -> None:
     run = RunFolder(Path(shutil.copytree(proven.run.path, proven.run.path.with_name("unasked"))))
     proof_step.reference_file(run).unlink()
