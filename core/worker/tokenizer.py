@@ -9,12 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .. import hub, paths
+from .. import hub
 from ..errors import FinetuiError
 from ..recipe import DEMO, ModelSection
 from ..text import one_line
-from .child import go_on
-from .child import run as run_child
+from . import demo_tokenizer
 
 FILES = (
     "config.json",
@@ -32,7 +31,6 @@ FILES = (
 """What of a hub repository is fetched: never weights, never code."""
 
 _MOST_BYTES = 256 * 1024 * 1024
-_PREPARE_DEMO = "from finetui.core.worker import demo_model; demo_model.prepare()"
 
 
 def without_torch() -> None:
@@ -54,7 +52,7 @@ def folder(model: ModelSection, tell: Callable[[str], None] = lambda _text: None
     `tell` gets a few words about what takes time. Raises FinetuiError (model-missing, model-no-tokenizer, hub-…).
     """
     if model.source == DEMO:
-        return _demo(tell)
+        return demo_tokenizer.prepare(tell)
     try:
         local = Path(model.source).expanduser()
         here = local.is_dir()
@@ -112,15 +110,6 @@ def _fetched(model: ModelSection) -> Path:
             code="model-no-tokenizer",
         )
     return found
-
-
-def _demo(tell: Callable[[str], None]) -> Path:
-    made = paths.demo_model()
-    if _has_tokenizer(made):
-        return made
-    tell("preparing the demo's model")
-    run_child([sys.executable, "-P", "-c", _PREPARE_DEMO], check=go_on)
-    return paths.demo_model()
 
 
 def _has_tokenizer(folder: Path) -> bool:

@@ -6,9 +6,9 @@ import json
 import math
 import struct
 from pathlib import Path
-from typing import BinaryIO, Final
 
 from ..errors import FinetuiError
+from .gguf_header import Header
 
 
 def _damaged(what: str, why: str) -> FinetuiError:
@@ -72,50 +72,6 @@ def merged(folder: Path) -> None:
         raise _damaged("The merged model", "Its tokenizer is missing.")
 
 
-# GGUF's value types: the struct letter of each scalar (the format's specification in ggml/docs/gguf.md).
-_SCALARS: Final = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-_STRING, _ARRAY = 8, 9
-
-
-class _Header:
-    """Reads a GGUF's header forward. Any surprise is a ValueError."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file = file
-
-    def take(self, count: int) -> bytes:
-        data = self.file.read(count)
-        if len(data) != count:
-            raise ValueError("it ends within its header")
-        return data
-
-    def number(self, letter: str) -> int:
-        return struct.unpack("<" + letter, self.take(struct.calcsize("<" + letter)))[0]
-
-    def text(self) -> str:
-        length = self.number("Q")
-        if length > 64 * 1024**2:
-            raise ValueError("a text in its header is too long")
-        return self.take(length).decode("utf-8", "replace")
-
-    def skip(self, kind: int) -> None:
-        if kind in _SCALARS:
-            self.take(struct.calcsize("<" + _SCALARS[kind]))
-        elif kind == _STRING:
-            self.text()
-        elif kind == _ARRAY:
-            inner, count = self.number("I"), self.number("Q")
-            if inner in _SCALARS:
-                self.file.seek(count * struct.calcsize("<" + _SCALARS[inner]), 1)
-            elif inner == _STRING and count < 10_000_000:
-                for _ in range(count):
-                    self.file.seek(self.number("Q"), 1)
-            else:
-                raise ValueError("an array in its header makes no sense")
-        else:
-            raise ValueError("a value in its header has no known type")
-
-
 def gguf(file: Path) -> dict[str, str]:
     """The tensors of a GGUF and their types, such as `Q4_K`, if the file is sound: a header that reads, an
     architecture, tokens, and every weight within the file.
@@ -127,13 +83,8 @@ def gguf(file: Path) -> dict[str, str]:
     try:
         size = file.stat().st_size
         with file.open("rb") as opened:
-            header = _Header(opened)
-            if header.take(4) != b"GGUF":
-                raise ValueError("it does not begin as a GGUF")
-            header.number("I")
-            tensor_count, key_count = header.number("Q"), header.number("Q")
-            if tensor_count == 0 or tensor_count > 1_000_000 or key_count > 1_000_000:
-                raise ValueError("it holds no weights")
+            header = Header(opened)
+            tensor_count, key_count = header.begin()
             keys: set[str] = set()
             alignment = 32
             for _ in range(key_count):

