@@ -46,6 +46,7 @@ __all__ = [
     "conversation",
     "detect",
     "examine",
+    "format_of",
     "from_rows",
     "held_out_rows",
     "inspect",
@@ -120,6 +121,13 @@ def inspect(
     if "hub" in kinds or any(_is_heavy(path, section.split) for path in _paths(section)):
         return _peek(section, cancelled, timeout_seconds)
     return examine(section)
+
+
+def format_of(section: DatasetSection) -> str:
+    """The format of the rows: as `section` states it, else as the first rows speak for it. Raises as `inspect` does."""
+    if section.format != "auto":
+        return section.format
+    return inspect(section).detection.format
 
 
 def _paths(section: DatasetSection) -> list[Path]:

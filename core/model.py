@@ -113,7 +113,8 @@ def inspect(source: str, revision: str | None = None, remote_code: str | None = 
 
 
 def check_template(facts: ModelFacts, format: str = "auto") -> None:
-    """Refuses a base model that has no chat template, unless the dataset's `format` is plain writing (text).
+    """Refuses a base model that has no chat template, unless the dataset's `format` is plain writing (text). `format` is
+    what was stated or detected (`dataset.format_of`).
 
     Raises FinetuiError (model-no-chat-template); its fix names the instruct version where one is known.
     """
@@ -122,7 +123,7 @@ def check_template(facts: ModelFacts, format: str = "auto") -> None:
     raise FinetuiError(
         f"{facts.title} has no chat template.",
         "It is a base model: it goes on with a text, and was never shown where a question ends and an answer begins.",
-        f"Choose its instruct version, such as {_instruct(facts)}; or set the dataset's format to text, to learn plain writing.",
+        f"Choose its instruct version, such as {_instruct(facts)}; or choose a dataset of plain writing (format: text).",
         code="model-no-chat-template",
     )
 

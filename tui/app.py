@@ -290,10 +290,10 @@ class FinetuiApp(App[int], inherit_bindings=False):
             if machine is not None:
                 for _, problem in training.problems(recipe, machine):
                     raise problem
-            if not model_seen:  # started before the look was over
-                model.check_template(model.inspect(recipe.model.source, recipe.model.revision))
-            if not dataset_seen:
-                dataset.inspect(recipe.dataset)
+            if not model_seen or not dataset_seen:  # started before the look was over
+                chosen = recipe.model
+                facts = model.inspect(chosen.source, chosen.revision, chosen.remote_code)
+                model.check_template(facts, dataset.inspect(recipe.dataset).detection.format)
             return launch.new(recipe, Path.cwd(), warm=warm)
 
         def done(run: RunFolder) -> None:
@@ -312,7 +312,7 @@ class FinetuiApp(App[int], inherit_bindings=False):
         """Shows the run in `folder`."""
         from .screens import run_screen
 
-        self.inspecting.close(preparing=True)
+        self.inspecting.close()
         screen = run_screen(folder)
         self.shown_run = screen.run
         if getattr(self.screen, "step", ""):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -27,7 +26,6 @@ START_AFTER_SECONDS = 0.4
 """How long the choices must stand still before a process is started for them."""
 
 POLL_SECONDS = 0.25
-PREPARE_SECONDS = 180.0
 
 READ_PATHS = ("model.source", "model.revision", "model.max_length", "training.seed")
 """What an inspection depends on, besides every field of the dataset."""
@@ -212,15 +210,13 @@ class Inspecting:
         self._key = ""
         self.refresh()
 
-    def close(self, preparing: bool = False) -> None:
-        """Ends the process, whatever it is doing, and forgets what it found. With `preparing`, one that is still making
-        the demo's model ready, which a training needs next, may finish that first."""
-        waiting = preparing and self._app.wizard.inspection.state == "waiting"
-        self._end(PREPARE_SECONDS if waiting else 0.0)
+    def close(self) -> None:
+        """Ends the process, whatever it is doing, and forgets what it found."""
+        self._end()
         self._key = ""
         self._show(Inspection())
 
-    def _end(self, patience_seconds: float = 0.0) -> None:
+    def _end(self) -> None:
         for timer in (self._start_timer, self._poll_timer):
             if timer is not None:
                 timer.stop()
@@ -230,15 +226,9 @@ class Inspecting:
             inspector, self._inspector = self._inspector, None
         self._app.forget("inspector")
         if inspector is not None:
-            threading.Thread(target=_close, args=(inspector, patience_seconds), daemon=True).start()
+            threading.Thread(target=_close, args=(inspector,), daemon=True).start()
 
 
-def _close(inspector: Inspector, patience_seconds: float) -> None:
-    until = time.monotonic() + patience_seconds
-    while time.monotonic() < until:
-        now = inspector.poll()
-        if now.ready or now.error is not None:
-            break
-        time.sleep(POLL_SECONDS)
+def _close(inspector: Inspector) -> None:
     with contextlib.suppress(FinetuiError):
         inspector.close()

@@ -11,7 +11,6 @@ from ..core.fields import fields
 from ..core.recipe import DatasetSection
 
 if TYPE_CHECKING:
-    from ..core.model import ModelFacts
     from .app import FinetuiApp
     from .widgets.header import MachineLine
 
@@ -62,20 +61,9 @@ class Looking:
         self._app.in_background(
             "model",
             lambda: model.inspect(source, revision),
-            lambda facts: self._seen("model", facts, self._without_template(facts)),
+            lambda facts: self._seen("model", facts, None),
             lambda error: self._seen("model", None, error),
         )
-
-    @staticmethod
-    def _without_template(facts: ModelFacts) -> FinetuiError | None:
-        """The card for a model that knows no conversations; what is known of it is shown all the same."""
-        from ..core import model
-
-        try:
-            model.check_template(facts)
-        except FinetuiError as error:
-            return error
-        return None
 
     def _inspect_dataset(self) -> None:
         from ..core import dataset

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -125,7 +126,27 @@ class Wizard:
 
     def trouble(self, step: str) -> FinetuiError | None:
         """What was found wrong with what a step names: the model or the dataset cannot be used."""
-        return {"model": self.model_error, "dataset": self.dataset_error or self.inspection.gate}.get(step)
+        if step not in ("model", "dataset"):
+            return None
+        own = self.model_error if step == "model" else self.dataset_error or self.inspection.gate
+        # Somebody who begins with a base model has not come to the rows yet: the demo's are then what does not fit.
+        at_fault = "dataset" if self.draft["dataset.source"] == DEMO else "model"
+        return own or (self.template_missing if step == at_fault else None)
+
+    @property
+    def format(self) -> str | None:
+        """The format of the rows, as set or as found; None while that is not known."""
+        if self.draft["dataset.format"] != "auto":
+            return str(self.draft["dataset.format"])
+        known = self.dataset_facts is not None and not self.dataset_busy
+        return self.dataset_facts.detection.format if known and self.dataset_facts else None
+
+    @property
+    def template_missing(self) -> FinetuiError | None:
+        """The card for a model that knows no conversations, where the rows are such."""
+        if self.model_facts is None or self.model_busy or self.format is None:
+            return None
+        return _template_missing(self.model_facts, self.format)
 
     # What the choices mean, in a few words.
 
@@ -210,6 +231,18 @@ class Wizard:
             return None
         tokens = self.tokens_per_row() or recipe.model.max_length
         return training.estimated_seconds(recipe, self.model_facts, self.machine, plan, tokens)
+
+
+@lru_cache(maxsize=8)
+def _template_missing(facts: ModelFacts, format: str) -> FinetuiError | None:
+    """The same card each time it is asked for: the screens paint anew what is another one."""
+    from ..core import model
+
+    try:
+        model.check_template(facts, format)
+    except FinetuiError as error:
+        return error
+    return None
 
 
 def training_rows(facts: DatasetFacts | None) -> int | None:

@@ -11,13 +11,17 @@ if len(sys.argv) != 2:
 folder = Path(__file__).resolve().parent
 tokenizer = AutoTokenizer.from_pretrained(folder)
 model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", device_map="auto")
-messages = [{"role": "user", "content": sys.argv[1]}]
-system = folder / "system_prompt.txt"  # the one that it was trained with
-if system.exists():
-    messages.insert(0, {"role": "system", "content": system.read_text(encoding="utf-8")})
-inputs = tokenizer.apply_chat_template(
-    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
-).to(model.device)
+if tokenizer.chat_template:
+    messages = [{"role": "user", "content": sys.argv[1]}]
+    system = folder / "system_prompt.txt"  # the one that it was trained with
+    if system.exists():
+        messages.insert(0, {"role": "system", "content": system.read_text(encoding="utf-8")})
+    inputs = tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+else:  # it learned plain writing, and goes on with what it is given
+    inputs = tokenizer(sys.argv[1], return_tensors="pt", return_token_type_ids=False)
+inputs = inputs.to(model.device)
 model.generate(
     **inputs,
     max_new_tokens=300,

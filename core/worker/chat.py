@@ -217,9 +217,11 @@ class Chat:
         )
 
     def prompt_ids(self, turns: Sequence[Turn] | Conversation, tools: str = "") -> list[int]:
-        """The tokens of `turns`, ready for the assistant's answer."""
+        """The tokens of `turns`, ready for the assistant's answer; of plain writing, ready to be gone on with."""
         text = self.render(turns, answer_next=True, tools=tools)
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if turns[0].role == "text":
+            return self._with_bos(ids)
         return ids[1:] if self._begins_twice(ids) else ids
 
     def spans(self, turns: Sequence[Turn] | Conversation, text: str) -> list[tuple[int, int]]:
@@ -275,8 +277,9 @@ class Chat:
         found = [piece for start, end in learned if (piece := spans.tokens(row, start, end))]
         plain = bool(turns) and turns[0].role == "text"
         if plain:
-            if self._text_bos and self._bos is not None and ids[:1] != [self._bos]:
-                ids = [int(self._bos), *ids]
+            begun = self._with_bos(ids)
+            if len(begun) > len(ids):
+                ids = begun
                 found = [(0, last + 1) for _, last in found]
             end = len(ids) - 1 if ids[-1:] == [self._eos] else -1
         else:
@@ -293,6 +296,12 @@ class Chat:
             found = [(max(0, first - 1), last - 1) for first, last in found if last > 1]
             end -= 1
         return Encoded(ids, spans.joined(found), self.max_length, end, twice, plain)
+
+    def _with_bos(self, ids: list[int]) -> list[int]:
+        """Plain writing with the token at its beginning that this tokenizer puts there."""
+        if not self._text_bos or self._bos is None or ids[:1] == [self._bos]:
+            return ids
+        return [int(self._bos), *ids]
 
     def _begins_twice(self, ids: list[int]) -> bool:
         return self._bos is not None and ids[:2] == [self._bos, self._bos]

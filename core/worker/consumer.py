@@ -69,10 +69,7 @@ class _Transformers:
 
     def _one(self, asked: ReferencePrompt, ends: set[int], index: int) -> HeardPrompt:
         torch = self.torch
-        text = str(
-            self.tokenizer.apply_chat_template(_messages(asked), tokenize=False, add_generation_prompt=True)
-        )
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        text, ids = self._given(asked)
         answer = list(asked.answer_ids)
         with torch.no_grad():
             given = torch.tensor([ids + answer], device=self.model.device)
@@ -87,6 +84,21 @@ class _Transformers:
         ended = bool(ends & set(written[-1:]))
         words = self.tokenizer.decode(written, skip_special_tokens=True)
         return HeardPrompt(text, tuple(ids), tuple(told), agrees, words, ended)
+
+    def _given(self, asked: ReferencePrompt) -> tuple[str, list[int]]:
+        """The prompt as this tokenizer writes and cuts it. Plain writing gets no template, and the beginning-of-text token
+        that the tokenizer puts there by itself."""
+        if asked.messages:
+            text = str(
+                self.tokenizer.apply_chat_template(
+                    _messages(asked), tokenize=False, add_generation_prompt=True
+                )
+            )
+            return text, self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids: list[int] = self.tokenizer(asked.text, add_special_tokens=False)["input_ids"]
+        bos = self.tokenizer.bos_token_id
+        begins = bos is not None and self.tokenizer("a")["input_ids"][:1] == [bos] and ids[:1] != [bos]
+        return asked.text, [int(bos), *ids] if begins and bos is not None else ids
 
     def _free_run(self, ids: Sequence[int]) -> list[int]:
         given = self.torch.tensor([list(ids)], device=self.model.device)
@@ -155,6 +167,8 @@ class _LlamaCpp:
         return [int(token) for token in self._ask("/tokenize", body)["tokens"]]
 
     def _one(self, asked: ReferencePrompt) -> HeardPrompt:
+        if not asked.messages:
+            return self._gone_on(asked)
         text = str(self._ask("/apply-template", {"messages": _messages(asked)})["prompt"])
         ids = self._tokens(text)
         logprobs, agrees = self._against(ids, list(asked.answer_ids))
@@ -169,6 +183,19 @@ class _LlamaCpp:
         said = str(message.get("content") or "")
         return HeardPrompt(
             text, tuple(ids), tuple(logprobs), tuple(agrees), said, reply.get("finish_reason") == "stop"
+        )
+
+    def _gone_on(self, asked: ReferencePrompt) -> HeardPrompt:
+        """Plain writing, gone on with. Whether a beginning-of-text token leads is the user's switch in llama.cpp: as trained."""
+        ids = self._tokens(asked.text)
+        if ids[:1] != list(asked.ids[:1]) and len(asked.ids) == len(ids) + 1:
+            ids = [asked.ids[0], *ids]
+        logprobs, agrees = self._against(ids, list(asked.answer_ids))
+        body = {"prompt": ids, "n_predict": NEW_TOKENS, "temperature": 0, "cache_prompt": True}
+        reply = self._ask("/completion", body)
+        ended = reply.get("stop_type") == "eos"
+        return HeardPrompt(
+            asked.text, tuple(ids), tuple(logprobs), tuple(agrees), str(reply.get("content") or ""), ended
         )
 
     def _against(self, ids: list[int], answer: list[int]) -> tuple[list[float], list[bool]]:

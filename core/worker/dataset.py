@@ -137,6 +137,8 @@ def prepare(recipe: Recipe, tokenizer: Any, writer: EventWriter, check: Callable
     """Reads, splits and tokenizes the recipe's dataset. Raises FinetuiError (dataset-nothing-learned and others)."""
     loaded = load(recipe, writer, check)
     chat = Chat(tokenizer, recipe.model.max_length)
+    if not chat.has_template and not any(c.turns[0].role == "text" for c in loaded.train):
+        raise failures.no_chat_template()
     total = len(loaded.train) + len(loaded.evaluation)
     if chat.folds_system and any(c and c[0].role == "system" for c in loaded.train[:50]):
         writer.emit(

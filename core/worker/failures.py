@@ -195,7 +195,8 @@ def no_chat_template() -> FinetuiError:
     return FinetuiError(
         "This model has no chat template.",
         "It is a base model: it continues text and knows no turns of a conversation.",
-        "Choose the instruct version of the model (its name usually ends in Instruct, it or chat).",
+        "Choose the instruct version of the model (its name usually ends in Instruct, it or chat), or a dataset of plain "
+        "writing.",
         code="model-no-chat-template",
     )
 

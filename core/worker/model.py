@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import dataset as dataset_step
 from .. import model as model_step
 from .. import model_adapter, text
 from .. import training as training_step
@@ -60,12 +61,23 @@ def resolve(recipe: Recipe, writer: EventWriter, check: Check = go_on) -> Path:
             lambda *said: writer.progress("load", text=text.one_line(str(said[-1])))
         ).absolute()
     facts = model_step.inspect(source, recipe.model.revision, recipe.model.remote_code)
-    model_step.check_template(facts, recipe.dataset.format)  # before gigabytes are fetched
+    if facts.chat_template is False:
+        _refuse_conversations(facts, recipe)  # before gigabytes are fetched
     if facts.kind == "folder":
         return Path(source).expanduser().absolute()
     return resolve_hub(
         recipe, lambda done, total: writer.progress("download", done, total, "bytes", source), check
     )
+
+
+def _refuse_conversations(facts: model_step.ModelFacts, recipe: Recipe) -> None:
+    """A model without a chat template learns plain writing only. Where the rows cannot be looked at now, whoever reads
+    them decides."""
+    try:
+        format = dataset_step.format_of(recipe.dataset)
+    except FinetuiError:
+        return
+    model_step.check_template(facts, format)
 
 
 def resolve_hub(recipe: Recipe, tell: download.Tell, check: Check = go_on) -> Path:
@@ -128,8 +140,6 @@ def load(
             code="precision-4bit",
         )
     template = getattr(tokenizer, "chat_template", None)
-    if not template and recipe.dataset.format != "text":
-        raise failures.no_chat_template()
     dtype = str(base.dtype).removeprefix("torch.")
     model = lora.attach(base, recipe, go_on_from_adapter)
     parameters, trainable = lora.weights(model)

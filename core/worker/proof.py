@@ -71,7 +71,12 @@ def ask(
 
 
 def _prompt(chat: Chat, turns: Sequence[Turn]) -> tuple[tuple[tuple[str, str], ...], str, list[int]] | None:
-    """The messages up to the last answer, their rendering and its tokens; None where they are no plain conversation."""
+    """The messages up to the last answer, their rendering and its tokens; None where they are no plain conversation.
+    Of plain writing there are no messages: it is the beginning of the text, to be gone on with."""
+    if turns[0].role == "text":
+        parts = samples.beginning(turns)
+        ids = chat.prompt_ids([Turn("text", parts[0])]) if parts is not None else []
+        return ((), parts[0], ids) if parts is not None and len(ids) <= _LONGEST_PROMPT else None
     if getattr(turns, "tools", ""):
         return None  # not every consumer's server takes tools in the same way
     last = max((i for i, turn in enumerate(turns) if turn.role == "assistant"), default=0)

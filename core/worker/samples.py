@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import text
-from ..conversation import Turns
+from ..conversation import Turn, Turns
 from ..runs.events import Sample
 from .chat import Chat, Unrenderable
 from .events import EventWriter
@@ -26,12 +26,23 @@ class Prompt:
     reference: str
 
 
+BEGINNING_CHARACTERS = 240
+"""Of a text at most so much is given, and at most half of it: the model goes on."""
+
+_LEAST_CHARACTERS = 16
+
+
 def prompts(chat: Chat, conversations: Sequence[Turns], count: int) -> list[Prompt]:
-    """The first `count` conversations that end with an answer, as prompts."""
+    """The first `count` conversations that end with an answer, as prompts; of plain writing the beginnings of texts."""
     found: list[Prompt] = []
     for turns in conversations:
         if len(found) >= count:
             break
+        if turns[0].role == "text":
+            parts = beginning(turns)
+            if parts is not None:
+                found.append(Prompt(chat.prompt_ids([Turn("text", parts[0])]), *parts))
+            continue
         last = max((i for i, turn in enumerate(turns) if turn.role == "assistant"), default=0)
         if last == 0:
             continue
@@ -41,6 +52,18 @@ def prompts(chat: Chat, conversations: Sequence[Turns], count: int) -> list[Prom
             )
             found.append(Prompt(chat.prompt_ids(turns[:last]), question, turns[last].text))
     return found
+
+
+def beginning(turns: Turns) -> tuple[str, str] | None:
+    """A text cut in two, between words where it has some: what is given, and how it goes on. None for a few letters."""
+    whole = "".join(turn.text for turn in turns)
+    most = min(len(whole) // 2, BEGINNING_CHARACTERS)
+    if len(whole) < _LEAST_CHARACTERS:
+        return None
+    at = next(
+        (at for at in range(most, most // 2, -1) if whole[at].isspace() and not whole[at - 1].isspace()), most
+    )
+    return whole[:at], whole[at:]
 
 
 @contextlib.contextmanager

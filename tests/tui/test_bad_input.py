@@ -67,6 +67,8 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "list.json").write_text("[]")
     (folder / "colours.jsonl").write_text('{"colour": "red"}\n{"colour": "blue"}\n')
     (folder / "prose.jsonl").write_text("once upon a time\n")
+    days = [json.dumps({"text": f"Day {n}. The rain fell on the grey roofs of the town."}) for n in range(30)]
+    (folder / "days.jsonl").write_text("\n".join(days))
     return folder
 
 
@@ -137,7 +139,8 @@ async def test_a_model_that_cannot_be_tuned(sources: Path, size: tuple[int, int]
     recipe = Recipe()
     async with wizard(size) as (app, pilot):
         for name, hints in some(MODELS, size):
-            recipe = Recipe(name="mine", model=ModelSection(source=str(sources / name)))
+            rows = DatasetSection(source=str(sources / "good.jsonl"))
+            recipe = Recipe(name="mine", model=ModelSection(source=str(sources / name)), dataset=rows)
             await begun(app, pilot, recipe, "model")
             said = await refused(app, pilot, "model")
             for hint in hints:
@@ -175,6 +178,34 @@ async def test_a_typed_mistake_is_told_and_mended_in_place(sources: Path) -> Non
         await type_over(pilot, str(sources / "good"))
         await until(pilot, lambda: app.wizard.model_facts is not None and not app.wizard.model_busy)
         assert app.wizard.trouble("model") is None and "✗" not in seen(app)
+
+
+async def test_a_base_model_is_for_plain_writing(sources: Path) -> None:
+    """Without a chat template it may be chosen first: the demo's rows are what does not fit, and a text file does."""
+    async with wizard((120, 36)) as (app, pilot):
+        model = ModelSection(source=str(sources / "base"))
+        await begun(app, pilot, Recipe(name="writer", model=model), "model")
+        await until(
+            pilot, lambda: app.wizard.trouble("dataset") is not None, "for the demo's rows to be refused"
+        )
+        assert app.wizard.trouble("model") is None
+        await until(pilot, lambda: "it learns from plain writing only" in flat(seen(app)))
+        screen = app.screen
+        assert isinstance(screen, StepScreen)
+        screen.action_next()
+        await at_step(app, pilot, "dataset")
+        assert "has no chat template" in await refused(app, pilot, "dataset")
+        screen = app.screen
+        assert isinstance(screen, StepScreen)
+        screen.set_value("dataset.source", str(sources / "days.jsonl"))
+        await until(pilot, lambda: app.wizard.inspection.complete is not None, "for every text")
+        assert app.wizard.format == "text" and app.wizard.draft["dataset.format"] == "auto"
+        assert app.wizard.trouble("model") is None and app.wizard.trouble("dataset") is None
+        screen.set_value("dataset.source", str(sources / "good.jsonl"))
+        await until(pilot, lambda: app.wizard.trouble("model") is not None, "for conversations of one's own")
+        app.go("model")
+        await at_step(app, pilot, "model")
+        assert "choose a dataset of plain writing" in await refused(app, pilot, "model")
 
 
 async def test_start_waits_for_no_look_and_still_refuses(sources: Path) -> None:

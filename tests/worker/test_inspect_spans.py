@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers.processors import TemplateProcessing
 
 from finetui.core import personal_data
 from finetui.core.conversation import Conversation, Turn
@@ -119,6 +120,20 @@ def test_plain_writing_is_itself_and_an_end(tmp_path: Path) -> None:
     assert row.labels == row.input_ids and row.end_trained
     with pytest.raises(Unrenderable):
         Chat(_without_template(of.tokenizer), 10).render((Turn("user", "a"), Turn("assistant", "b")))
+
+
+@pytest.mark.usefixtures("unsloth")
+def test_plain_writing_is_gone_on_with_from_the_tokens_that_it_is_learned_as(tmp_path: Path) -> None:
+    of = chat(tmp_path, tiny.CHAT_TEMPLATE)
+    text = (Turn("text", "Once upon a time", learned=True),)
+    assert of.prompt_ids((Turn("text", "Once upon"),)) == one(of, text).input_ids[: len("Once upon")]
+    begins = TemplateProcessing(
+        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", tiny.vocabulary()["<s>"])]
+    )
+    of.tokenizer.backend_tokenizer.post_processor = begins
+    of = Chat(of.tokenizer, 128)
+    given = of.prompt_ids((Turn("text", "Once upon"),))
+    assert given == one(of, text).input_ids[: 1 + len("Once upon")] and given[0] == tiny.vocabulary()["<s>"]
 
 
 def _without_template(tokenizer: object) -> object:

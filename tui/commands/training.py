@@ -194,12 +194,10 @@ def _check_sources(recipe: Recipe) -> None:
     for _, error in training.problems(recipe, system.snapshot()):
         raise error
     chosen = recipe.model
-    model.check_template(
-        model.inspect(chosen.source, chosen.revision, chosen.remote_code), recipe.dataset.format
-    )
+    facts = model.inspect(chosen.source, chosen.revision, chosen.remote_code)
     model_adapter.check_adapter(recipe)
     try:
-        dataset.inspect(recipe.dataset)
+        model.check_template(facts, dataset.inspect(recipe.dataset).detection.format)
     except FinetuiError as error:
         if error.code != "dataset-slow":  # a slow hub is the worker's to wait for
             raise

@@ -52,8 +52,8 @@ class ModelScreen(SourceStepScreen):
             self.picker.note(chosen.good_at)
         if wizard.problem("model.source"):
             box.show_nothing()
-        elif wizard.model_error is not None:
-            box.show_error(wizard.model_error)
+        elif (trouble := wizard.trouble("model")) is not None:
+            box.show_error(trouble)
         elif wizard.model_busy or wizard.model_facts is None:
             box.show_busy(f"Looking at {wizard.value('model.source')} …")
         else:
@@ -84,6 +84,8 @@ class ModelScreen(SourceStepScreen):
             return "4-bit needs an NVIDIA GPU, and none was found here. Take 16-bit."
         if facts is None:
             return ""
+        if facts.chat_template is False and self.wizard.format != "text":
+            return "A base model, without a chat template: it learns from plain writing only."
         if facts.context_length and isinstance(length, int) and length > facts.context_length:
             return f"Longer than the {facts.context_length:,} tokens that this model was made for."
         return ""
