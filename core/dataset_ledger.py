@@ -52,6 +52,8 @@ class SeenRow:
     """The file (or hub id) that it comes from, where there are several."""
     rejected: str = ""
     """The rejected answer of a preference pair; kept, not learned."""
+    special_tokens: int = 0
+    """Of `tokens`, those that are special tokens of the tokenizer."""
 
 
 @dataclass(frozen=True, slots=True)

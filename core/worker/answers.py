@@ -70,9 +70,11 @@ class Rows:
         flags = self.columns.flags[index]
         full, trained = self.columns.full[index], self.columns.trained[index]
         spans: tuple[Span, ...] = ()
+        special = 0
         if kept.conversation is not None and full >= 0:
             with contextlib.suppress(Unrenderable):
-                spans = self.chat().see(kept.conversation, SHOWN_CHARACTERS).spans
+                seen = self.chat().see(kept.conversation, SHOWN_CHARACTERS)
+                spans, special = seen.spans, seen.special
         file = self.columns.file[index]
         rejected = kept.conversation.rejected if kept.conversation else ()
         return SeenRow(
@@ -89,6 +91,7 @@ class Rows:
             if len(self.files) > 1 and 0 <= file < len(self.files)
             else "",
             rejected="\n\n".join(turn.text for turn in rejected)[:RAW_CHARACTERS],
+            special_tokens=special,
         )
 
     def find(self, text: str, after: int) -> int | None:

@@ -87,6 +87,8 @@ class Seen:
 
     encoded: Encoded
     spans: tuple[Span, ...]
+    special: int
+    """Special tokens after the cut, whether they are shown or not."""
 
 
 class Chat:
@@ -259,7 +261,8 @@ class Chat:
         text = self.render(turns)
         (row,) = self._tokenized([text])
         encoded = self._encoded(turns, self.spans(turns, text), row)
-        return Seen(encoded, self._pieces(text, encoded, row, most_characters))
+        special = sum(token in self._marks for token in encoded.input_ids)
+        return Seen(encoded, self._pieces(text, encoded, row, most_characters), special)
 
     def _tokenized(self, texts: list[str]) -> list[Any]:
         """The texts through the tokenizer itself: what `tokenizer(texts)` does, without a Python object per token."""

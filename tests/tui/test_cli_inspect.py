@@ -41,6 +41,7 @@ def test_a_clean_dataset(model: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "40 read = 40 kept + 0 left out" in done.stdout and "messages" in done.stdout
     assert "Nothing is wrong with it." in done.stdout
+    assert " tokens (4 special), " in done.stdout
     assert "  + red 0<|im_end|>" in done.stdout and "    Item 1: which colour?<|im_end|>" in done.stdout
 
 
@@ -57,6 +58,7 @@ def test_json_has_everything(model: Path, tmp_path: Path) -> None:
     assert len(found["rows"]) == 3
     first = found["rows"][0]
     assert "".join(s["text"] for s in first["spans"] if s["trained"]) == "red 0<|im_end|>"
+    assert first["special_tokens"] == 4  # each of two turns is opened and closed
 
 
 def test_warnings_and_a_clean_copy(model: Path, tmp_path: Path) -> None:

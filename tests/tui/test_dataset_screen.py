@@ -87,7 +87,8 @@ async def test_the_rows_are_shown_token_by_token_and_found(
         screen = app.screen
         assert isinstance(screen, RowsScreen) and screen.row is not None
         row, text = screen.row, seen(app)
-        assert f"{row.tokens:,} tokens" in text and f"{row.trained_tokens:,} learned" in text
+        assert f"{row.tokens:,} tokens, {row.special_tokens:,} special" in text and row.special_tokens >= 4
+        assert f"{row.trained_tokens:,} learned" in text and "0 cut off" in text
         assert "learned" in text and "only read" in text and "cut off" in text  # the legend
         learned = [line for line in text.splitlines() if "answer 0" in line and "▌" in line]
         assert learned and "<|im_end|>" in learned[0]

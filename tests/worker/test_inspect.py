@@ -144,6 +144,13 @@ def test_rows_are_found_and_shown(mixed: tuple[Inspector, Ledger, Path]) -> None
     assert shortest is not None and inspector.row(shortest).full_tokens == ledger.quantiles.least
     cut = inspector.row(5)
     assert cut.spans[-1].cut and cut.tokens == 128 < cut.full_tokens
+    assert (row.special_tokens, cut.special_tokens) == (4, 3)  # the end of the cut answer is not among them
+    assert (
+        cut.special_tokens
+        == sum(s.special and not s.cut for s in cut.spans)
+        < sum(s.special for s in cut.spans)
+    )
+    assert inspector.row(2).special_tokens == 0
     with pytest.raises(FinetuiError) as caught:
         inspector.row(10)
     assert caught.value.code == "row-missing"

@@ -217,7 +217,7 @@ def _row(row: SeenRow) -> Iterator[str]:
     fate = f"left out: {row.dropped}" if row.dropped else "held out" if row.evaluation else "trained on"
     yield ""
     yield (
-        f"line {row.number:,}: {row.tokens:,} tokens, {row.trained_tokens:,} learned (+)"
+        f"line {row.number:,}: {row.tokens:,} tokens ({row.special_tokens:,} special), {row.trained_tokens:,} learned (+)"
         + (f", {row.full_tokens - row.tokens:,} cut off (x)" if row.full_tokens > row.tokens else "")
         + f"; {fate}"
     )

@@ -367,6 +367,7 @@ class RowsScreen(Screen[None]):
         share = f" ({row.trained_tokens / row.tokens:.0%})" if row.tokens else ""
         second = Content.assemble(
             (f"{row.tokens:,} tokens", "$foreground"),
+            (f", {row.special_tokens:,} special", "$text-muted"),
             (dot, "$text-disabled"),
             (f"{row.trained_tokens:,} learned{share}", "$success" if row.trained_tokens else "$text-warning"),
             (dot, "$text-disabled"),
