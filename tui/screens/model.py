@@ -388,7 +388,7 @@ class ModelScreen(StepScreen):
         if self._waiting:
             hint = ("looking at it; Enter again goes on at once", "$accent")
         elif self._explained == SOURCE:
-            hint = (f"Enter takes it and goes on {mid} Tab to the fields", "$text-disabled")
+            hint = (f"Enter takes it {mid} Tab to the fields", "$text-disabled")
         self.once("hint", hint, lambda: self.query_one("#problem", Static).update(Content.assemble(hint)))
 
     def blocking(self) -> tuple[str, str] | None:

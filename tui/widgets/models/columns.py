@@ -42,7 +42,7 @@ class Column:
 
 SIZE = Column("size", "Size", 6, 2, right=True)
 FOUR = Column("4bit", "4-bit", 9, 3)
-SIXTEEN = Column("16bit", "16-bit", 9, 1)
+SIXTEEN = Column("16bit", "16-bit", 7, 1)
 LICENSE = Column("license", "Licence", 9, 6)
 CONTEXT = Column("context", "Context", 7, 5, right=True)
 COLUMNS: dict[Tab, tuple[Column, ...]] = {

@@ -205,7 +205,13 @@ def compact(row: Row, look: Look, fits: Fits, download: DownloadState | None) ->
         lines.append(Content.assemble((literal(row.problem, 300), "$text-error")))
     words = [f"{name} {fit.words}" for name, fit in zip(("4-bit", "16-bit"), fits, strict=True) if fit]
     if words:
-        lines.append(Content.assemble((literal(between.join(words), 200), "$success")))
+        runs: list[Run] = []
+        for name, fit in zip(("4-bit", "16-bit"), fits, strict=True):
+            if fit is not None:
+                style = FIT_STYLES[fit.level] if fit.bytes is not None else "$text-muted"
+                runs += [(between if runs else "", "$text-muted"), (f"{name} ", "$text-muted")]
+                runs.append((literal(fit.words, 80), style))
+        lines.append(Content.assemble(*runs))
     figures = [f"{name.lower() if name[0].isalpha() else name} {words}" for name, words in pairs(row, look)]
     if look.busy:
         figures.append(f"looking for more {marks.ellipsis}")

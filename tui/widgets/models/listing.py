@@ -76,6 +76,7 @@ class ModelList(OptionList):
         self._marks: Mapping[str, tuple[str, str]] = {}
         self._told: str | None = ""
         self._drawn: list[Content] = []
+        self._plain: int | None = None
 
     def show(
         self,
@@ -116,17 +117,36 @@ class ModelList(OptionList):
         ]
         if rebuild or len(drawn) != self.option_count:
             index = next((i for i, row in enumerate(self.rows) if row.key == key), 0 if self.rows else None)
+            self._drawn, self._plain = drawn, None
             self.clear_options()
             self.add_options([Option(one) for one in drawn])
             self.highlighted = index
         else:
-            for index, (old, new) in enumerate(zip(self._drawn, drawn, strict=True)):
+            before, self._drawn = self._drawn, drawn
+            for index, (old, new) in enumerate(zip(before, drawn, strict=True)):
                 if old != new:
+                    if index == self._plain:
+                        self._plain = None
                     self.replace_option_prompt_at_index(index, new)
             if self.row is None or self.row.key != key:
                 self.highlight(key)
-        self._drawn = drawn
+        self._cursor()
         self._tell()
+
+    def _cursor(self) -> None:
+        """The row under the cursor is drawn in the cursor's colours alone: others cannot be read on it."""
+        now = self.highlighted if self.has_focus else None
+        if now == self._plain:
+            return
+        for index, plain in ((self._plain, False), (now, True)):
+            if index is not None and index < len(self._drawn):
+                drawn = self._drawn[index]
+                self.replace_option_prompt_at_index(index, Content(drawn.plain) if plain else drawn)
+        self._plain = now
+
+    def watch_has_focus(self, has_focus: bool) -> None:
+        super().watch_has_focus(has_focus)
+        self._cursor()
 
     def _tell(self) -> None:
         row = self.row
@@ -138,6 +158,7 @@ class ModelList(OptionList):
     def watch_highlighted(self, highlighted: int | None) -> None:
         super().watch_highlighted(highlighted)
         if self.is_mounted and highlighted is not None and self.option_count == len(self.rows):
+            self._cursor()
             self._tell()
 
     def on_resize(self, event: events.Resize) -> None:
