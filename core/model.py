@@ -5,12 +5,12 @@ Folders are read by `model_folder`, hub ids by `model_hub`; `model_facts` unders
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from . import hub
 from .errors import FinetuiError
+from .model_catalog import CATALOG
 from .model_facts import AdapterFound, ModelFacts, RemoteCodeFound
 from .model_folder import inspect_folder
 from .recipe import DEMO
@@ -18,11 +18,9 @@ from .text import one_line
 
 __all__ = [
     "DEMO_FACTS",
-    "SUGGESTED",
     "AdapterFound",
     "ModelFacts",
     "RemoteCodeFound",
-    "Suggestion",
     "check_template",
     "inspect",
     "source_kind",
@@ -51,82 +49,6 @@ DEMO_FACTS = ModelFacts(
     model_type="llama",
 )
 """The demo's model, known without preparing it. It comes with a Python package, so a run downloads nothing."""
-
-
-@dataclass(frozen=True)
-class Suggestion:
-    """A good open model to start from. `parameters` is a count; `remark` fits on a line."""
-
-    id: str
-    title: str
-    parameters: int
-    remark: str
-    license: str
-
-
-SUGGESTED: tuple[Suggestion, ...] = (
-    Suggestion(
-        "HuggingFaceTB/SmolLM2-360M-Instruct",
-        "SmolLM2 360M",
-        361_821_120,
-        "Trains on a CPU in minutes.",
-        "apache-2.0",
-    ),
-    Suggestion(
-        "unsloth/Qwen3-0.6B",
-        "Qwen3 0.6B",
-        596_049_920,
-        "The best of the very small; CPU or any GPU.",
-        "apache-2.0",
-    ),
-    Suggestion("unsloth/gemma-3-1b-it", "Gemma 3 1B", 999_885_952, "Small, many languages.", "gemma"),
-    Suggestion(
-        "unsloth/Llama-3.2-1B-Instruct",
-        "Llama 3.2 1B",
-        1_235_814_400,
-        "Small and well known; English first.",
-        "llama3.2",
-    ),
-    Suggestion(
-        "HuggingFaceTB/SmolLM2-1.7B-Instruct",
-        "SmolLM2 1.7B",
-        1_711_376_384,
-        "Open data, open recipe.",
-        "apache-2.0",
-    ),
-    Suggestion(
-        "unsloth/Qwen3-1.7B", "Qwen3 1.7B", 1_720_574_976, "Strong for its size; 8 GB GPU.", "apache-2.0"
-    ),
-    Suggestion(
-        "unsloth/Llama-3.2-3B-Instruct",
-        "Llama 3.2 3B",
-        3_212_749_824,
-        "A good middle; 12 GB GPU, or 4-bit in 8.",
-        "llama3.2",
-    ),
-    Suggestion(
-        "unsloth/Phi-4-mini-instruct", "Phi-4 mini", 3_836_021_760, "Reasoning and code; 12 GB GPU.", "mit"
-    ),
-    Suggestion(
-        "unsloth/Qwen3-4B-Instruct-2507",
-        "Qwen3 4B",
-        4_022_468_096,
-        "The best all-round start on a GPU.",
-        "apache-2.0",
-    ),
-    Suggestion("unsloth/gemma-3-4b-it", "Gemma 3 4B", 4_300_079_472, "Many languages, warm tone.", "gemma"),
-    Suggestion(
-        "unsloth/mistral-7b-instruct-v0.3",
-        "Mistral 7B",
-        7_248_023_552,
-        "A classic; 24 GB GPU, or 4-bit in 12.",
-        "apache-2.0",
-    ),
-    Suggestion(
-        "unsloth/Qwen3-8B", "Qwen3 8B", 8_190_735_360, "Capable; 24 GB GPU, or 4-bit in 12.", "apache-2.0"
-    ),
-)
-"""Models for the model screen, small to large. All are chat models with a template of their own."""
 
 
 def source_kind(source: str) -> Literal["demo", "folder", "hub"]:
@@ -207,13 +129,13 @@ def check_template(facts: ModelFacts) -> None:
 
 def _instruct(facts: ModelFacts) -> str:
     stem = facts.title.lower().removesuffix("-base").removesuffix("-pt")
-    for suggestion in SUGGESTED:
-        if suggestion.id.split("/")[1].lower().startswith(stem):
-            return suggestion.id
+    for model in CATALOG:
+        if not model.base and model.id.split("/")[1].lower().startswith(stem):
+            return model.id
     if facts.kind == "hub":
         name = facts.source
         for ending in ("-base", "-Base"):
             if name.endswith(ending):
                 return name.removesuffix(ending)
         return f"{name.removesuffix('-pt')}-it" if "gemma" in stem else f"{name}-Instruct"
-    return SUGGESTED[1].id
+    return "unsloth/Qwen3-0.6B"

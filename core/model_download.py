@@ -179,7 +179,7 @@ def _state(told: dict[str, Any]) -> DownloadState:
         value = told.get(name)
         return float(value) if isinstance(value, (int, float)) and value >= 0 else 0.0
 
-    named = told.get("state")
+    named: State = next((name for name in get_args(State) if name == told.get("state")), "checking")
     card = told.get("error")
     error = None
     if isinstance(card, dict):
@@ -190,6 +190,6 @@ def _state(told: dict[str, Any]) -> DownloadState:
         total_bytes=int(number("total_bytes")),
         bytes_per_second=number("bytes_per_second"),
         eta_seconds=number("eta_seconds") if told.get("eta_seconds") is not None else None,
-        state=named if named in get_args(State) else "checking",
+        state=named,
         error=error,
     )

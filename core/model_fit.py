@@ -72,7 +72,7 @@ def fit(
         return Fit("fits", f"fits: {figures}", needed)
     if needed <= free:
         return Fit("tight", f"tight: {figures}", needed)
-    return Fit("no", f"no: needs {_gib(needed)}, {_gib(free)} GiB free", needed)
+    return Fit("no", f"no: needs {_gib(needed)} GiB, {_gib(free)} free", needed)
 
 
 def _gib(count: int) -> str:

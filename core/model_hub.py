@@ -176,7 +176,9 @@ def _here(repository: str, info: ModelInfo, names: tuple[str, ...]) -> int:
     """Bytes of the wanted files that are whole in the cache already."""
     snapshot = hub.cached_snapshot(repository, "model", info.sha)
     total = 0
-    for name in names if snapshot else ():
+    if snapshot is None:
+        return 0
+    for name in names:
         with contextlib.suppress(OSError):
             total += (snapshot / name).stat().st_size
     return total

@@ -51,11 +51,18 @@ def local_models(extra_folders: Iterable[Path] = ()) -> tuple[LocalModel, ...]:
     found: dict[str, LocalModel] = {}
     for model in _cached():
         found[model.source] = model
+    seen: set[Path] = set()
     for parent in (Path.cwd(), paths.models(), *extra_folders):
         for place in (parent, *_children(parent)):
-            key = str(place.absolute())
-            if key not in found and (model := _folder(place)) is not None:
-                found[key] = model
+            try:
+                real = place.resolve()
+            except (OSError, RuntimeError):
+                continue
+            if real in seen:
+                continue
+            seen.add(real)
+            if (model := _folder(place, place is parent)) is not None:
+                found[str(place.absolute())] = model
     return tuple(sorted(found.values(), key=lambda m: (bool(m.problem), m.kind, m.title.lower(), m.source)))
 
 
@@ -83,8 +90,8 @@ def _cached() -> Iterable[LocalModel]:
         yield _looked_at(snapshot, source, source, "cache", _disk_bytes(root), snapshot.name, root)
 
 
-def _folder(place: Path) -> LocalModel | None:
-    """`place` as a model, or None where it is nothing like one."""
+def _folder(place: Path, is_parent: bool) -> LocalModel | None:
+    """`place` as a model, or None where it is nothing like one. GGUFs in a parent folder are listed one by one."""
     try:
         if place.is_file():
             if place.suffix.lower() != ".gguf":
@@ -95,8 +102,8 @@ def _folder(place: Path) -> LocalModel | None:
             weights = any(name.lower().endswith(_SIGNS) for name in names)
             if not weights and not ({"config.json"} <= names and has_tokenizer(names)):
                 return None
-            if not names & {"config.json", "adapter_config.json"} and not any(
-                name.lower().endswith(".gguf") for name in names
+            if not names & {"config.json", "adapter_config.json"} and (
+                is_parent or not any(name.lower().endswith(".gguf") for name in names)
             ):
                 return None
             size = _disk_bytes(place)

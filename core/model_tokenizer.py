@@ -20,7 +20,9 @@ _STRIDE = 512 * 1024
 """A tokenizer of 30 MB is looked through in pieces, so that other threads get their turn."""
 
 _OVERLAP = 256
-_ID = re.compile(rb'(?<!\\)":\s*(\d{1,9})\b')
+_ID = re.compile(rb'(?<!\\)(?:\\\\)*":\s*(\d{1,9})\b')
+"""A key's closing quote (one after an odd number of backslashes is part of the token) and the number after it."""
+
 _VOCABULARY = re.compile(rb'"vocab":\s*\{')
 _MERGES = re.compile(rb'"merges":\s*\[')
 _ADDED = re.compile(rb'"added_tokens":\s*\[')

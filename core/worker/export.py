@@ -94,15 +94,16 @@ def base_folder(recipe: Recipe) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
+    revision = recipe.model.remote_code or recipe.model.revision
     patterns = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
     try:
         return Path(
-            snapshot_download(
-                source, revision=recipe.model.revision, allow_patterns=patterns, local_files_only=True
-            )
+            snapshot_download(source, revision=revision, allow_patterns=patterns, local_files_only=True)
         )
     except LocalEntryNotFoundError:
-        return Path(snapshot_download(source, revision=recipe.model.revision, allow_patterns=patterns))
+        from . import model
+
+        return model.resolve_hub(recipe, lambda _done, _total: None)
 
 
 def prepare_tools(formats: Sequence[str], emit: Emit, *, check: Check = go_on) -> None:
@@ -234,11 +235,13 @@ class _Work:
         if self.model is None:
             from unsloth import FastLanguageModel
 
+            from .model import runs_code
+
             self.model, self.tokenizer = FastLanguageModel.from_pretrained(
                 str(self.run.adapter.absolute()),
                 max_seq_length=self.recipe.model.max_length,
                 load_in_4bit=self.recipe.model.precision == "4bit",
-                trust_remote_code=False,
+                trust_remote_code=runs_code(self.recipe),
             )
         try:
             # safe_serialization=None: True becomes a pickle on machines with two processors.

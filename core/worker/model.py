@@ -59,17 +59,22 @@ def resolve(recipe: Recipe, writer: EventWriter, check: Check = go_on) -> Path:
         return demo_model.prepare(
             lambda *said: writer.progress("load", text=text.one_line(str(said[-1])))
         ).absolute()
-    consent = recipe.model.remote_code
-    facts = model_step.inspect(source, recipe.model.revision, consent)
+    facts = model_step.inspect(source, recipe.model.revision, recipe.model.remote_code)
     model_step.check_template(facts)  # before gigabytes are fetched
     if facts.kind == "folder":
         return Path(source).expanduser().absolute()
+    return resolve_hub(
+        recipe, lambda done, total: writer.progress("download", done, total, "bytes", source), check
+    )
+
+
+def resolve_hub(recipe: Recipe, tell: download.Tell, check: Check = go_on) -> Path:
+    """The hub's snapshot of the recipe's model: what is missing of it is downloaded. Python files come along only where
+    the person agreed to run those of exactly this commit."""
+    source, consent = recipe.model.source, recipe.model.remote_code
+    facts = model_step.inspect(source, recipe.model.revision, consent)
     code = bool(facts.remote_code_files)
     revision = consent if code else recipe.model.revision
-
-    def tell(done: int, total: int) -> None:
-        writer.progress("download", done, total, "bytes", source)
-
     folder = download.fetch(source, revision, tell, check, code=code)
     if not facts.cached:  # only now are its headers and its tokenizer here to be looked at
         model_step.inspect(source, revision, consent)

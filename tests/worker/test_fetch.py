@@ -17,9 +17,11 @@ import pytest
 from finetui.core import hub, model
 from finetui.core.errors import FinetuiError
 from finetui.core.model_download import Download, DownloadState
+from finetui.core.runs.events import Progress
 
 from ..core.test_model import PARAMETERS, ask, remote, safetensors
 from ..hub_server import COMMIT, Hub, running
+from . import harness
 
 PATIENCE = 120.0
 TOKEN = "hf_canaryCanaryCanary"
@@ -247,3 +249,38 @@ def test_links_that_lead_out_of_the_cache_are_refused(server: Hub, tmp_path: Pat
     with pytest.raises(FinetuiError) as caught:
         model.inspect("me/big")
     assert caught.value.code == "model-hostile"
+
+
+def training_run(tiny_model: Path, tiny_rows: Path, server: Hub, **more: Any) -> Any:
+    files = {p.name: p.read_bytes() for p in tiny_model.iterdir()}
+    server.add("models", "me/tiny", files, **more)
+    return harness.make_run(harness.recipe(Path("me/tiny"), tiny_rows, max_steps=1))
+
+
+def test_a_training_run_waits_for_a_download_that_is_under_way(
+    server: Hub, tiny_model: Path, tiny_rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("UNSLOTH_OFFLINE")
+    run = training_run(tiny_model, tiny_rows, server, bytes_per_second=2_500)
+    download = Download.start("me/tiny")
+    until(download, lambda s: s.done_bytes > 16_000)
+    worker = harness.start("train", run)
+    harness.until(lambda: [p for p in harness.events(run, Progress) if p.stage == "download"], worker)
+    assert download.poll().live, "both are at it"
+    server.repositories[0].bytes_per_second = 0
+    assert harness.finish(worker, run) == 0 and harness.ended(run).reason == "completed"
+    assert ended(download).state == "done"
+    assert len(pulled(server)) == 1, "fetched once"
+
+
+def test_a_run_can_be_stopped_while_it_downloads(
+    server: Hub, tiny_model: Path, tiny_rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("UNSLOTH_OFFLINE")
+    run = training_run(tiny_model, tiny_rows, server, bytes_per_second=5_000)
+    worker = harness.start("train", run)
+    harness.until(
+        lambda: any(p.stage == "download" and p.done > 20_000 for p in harness.events(run, Progress)), worker
+    )
+    (run.control / "stop").touch()
+    assert harness.finish(worker, run) == 0 and harness.ended(run).reason == "stopped"
