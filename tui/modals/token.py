@@ -51,14 +51,21 @@ class TokenModal(ModalScreen[bool]):
         with Vertical(classes="modal-box"):
             yield Static(
                 Content.assemble(
-                    (title, "bold $accent"), "\n\n", why, "\n", (f"{marks.right} {page}", "bold"), "\n\n"
-                    "Then paste a token of that account:" + have,
+                    (title, "bold $accent"),
+                    "\n\n",
+                    why,
+                    "\n",
+                    (f"{marks.right} {page}", "bold"),
+                    "\n\nThen paste a token of that account:" + have,
                 ),
                 markup=False,
             )
             yield Input(password=True, placeholder="hf_…", compact=True, id="token-text")
             yield ChecklistControl(
-                (KEEP,), (), {KEEP: "keep it for next time, where the hub's own login keeps it"}, id="token-keep"
+                (KEEP,),
+                (),
+                {KEEP: "keep it for next time, where the hub's own login keeps it"},
+                id="token-keep",
             )
             yield Static(id="token-words", markup=False)
             with Horizontal(classes="modal-buttons"):
@@ -91,7 +98,8 @@ class TokenModal(ModalScreen[bool]):
             (hub.keep_token if keep else hub.use_token)(token)
         except FinetuiError as error:
             text = Content.assemble(
-                (f"{glyphs().cross} {error.what}", "bold $text-error"), f" {literal(f'{error.why} {error.fix}')}"
+                (f"{glyphs().cross} {error.what}", "bold $text-error"),
+                f" {literal(f'{error.why} {error.fix}')}",
             )
             self.query_one("#token-words", Static).update(text)
             self.query_one(Input).focus()

@@ -89,7 +89,9 @@ class ModelLists:
         if tab == "hub":
             rows = [hit_row(hit) for hit in self.browsing.hits.get(text, ())]
         else:
-            rows = {"recommended": lambda: list(catalog_rows()), "local": self._local, "runs": self._runs}[tab]()
+            rows = {"recommended": lambda: list(catalog_rows()), "local": self._local, "runs": self._runs}[
+                tab
+            ]()
             if tab == "recommended" and not words:
                 if all(row.key != self.chosen_key for row in rows):
                     rows.insert(0, self.chosen())
@@ -108,7 +110,9 @@ class ModelLists:
     def status(self, tab: Tab, text: str) -> tuple[str, str]:
         """A few words on `tab`, and their mood."""
         if tab in self._loading:
-            return {"hub": "searching", "local": "looking at the disk", "runs": "reading the runs"}[tab], "busy"
+            return {"hub": "searching", "local": "looking at the disk", "runs": "reading the runs"}[
+                tab
+            ], "busy"
         if tab == "hub":
             if self._search_error is not None:
                 offline = self._search_error.code == "hub-offline"
@@ -129,9 +133,11 @@ class ModelLists:
                 return f"{error.what} {error.why} {error.fix}"
             if len(text) < 2:
                 return "Type what you look for: a family such as qwen3, a language, a task. Or a whole id, owner/name."
-            return f"The hub has no text model with safetensors that matches {literal(text, 60)}." if text in (
-                self.browsing.hits
-            ) else ""
+            return (
+                f"The hub has no text model with safetensors that matches {literal(text, 60)}."
+                if text in (self.browsing.hits)
+                else ""
+            )
         if text:
             return f"Nothing here matches {literal(text, 60)}. Esc empties the filter."
         if tab == "local":
@@ -139,7 +145,24 @@ class ModelLists:
                 "No model is on this machine yet: none in the hub's cache, in this folder or in the models' folder. "
                 "F2 browses to one; under Recommended, d downloads one."
             )
-        return "No finished run yet. Once one is done you can go on from it: its adapter, or its merged model."
+        return (
+            "No finished run yet. Once one is done you can go on from it: its adapter, or its merged model."
+        )
+
+    def take_shape(self, adapter: str) -> None:
+        """An adapter that is gone on with keeps its rank, alpha and layers: puts them into the draft."""
+        from ...core.model_adapter import AdapterFacts, read_adapter
+
+        wizard = self._app.wizard
+
+        def found(facts: AdapterFacts) -> None:
+            if wizard.value("model.adapter") != adapter:
+                return
+            for name in ("rank", "alpha", "target_modules", "rslora"):
+                wizard.set(f"lora.{name}", getattr(facts, name))
+            self._app.draft_changed("lora")
+
+        self._app.in_background("adapter", lambda: read_adapter(Path(adapter)), found)
 
     # ── Getting them ──
 
@@ -188,9 +211,7 @@ class ModelLists:
             self._search_error = error
             self._changed()
 
-        self._app.in_background(
-            "model search", lambda: model_search.search(text, MOST_HITS), found, failed
-        )
+        self._app.in_background("model search", lambda: model_search.search(text, MOST_HITS), found, failed)
 
     def load_local(self) -> None:
         """Looks at what is on this machine, unless that is known."""

@@ -18,7 +18,7 @@ from ...theme import glyphs
 from ..controls import Edited, RadioControl, TextControl
 from ..text import literal
 from .listing import Fits, ModelList
-from .rows import TABS, Row, Tab
+from .rows import TAB_ORDER, TABS, Row, Tab
 
 PLACEHOLDERS: dict[Tab, str] = {
     "recommended": "filter, or type a folder or owner/name",
@@ -64,7 +64,7 @@ class ModelBrowser(Vertical):
 
         def __init__(self, tab: Tab) -> None:
             super().__init__()
-            self.tab = tab
+            self.tab: Tab = tab
 
     class Typed(Message):
         """The line over the list now holds `text`."""
@@ -82,7 +82,7 @@ class ModelBrowser(Vertical):
         self._timer: Timer | None = None
 
     def compose(self) -> ComposeResult:
-        yield RadioControl(tuple(TABS), self.tab, TABS, id="model-tabs")
+        yield RadioControl(TAB_ORDER, self.tab, TABS, id="model-tabs")
         with Horizontal(id="model-line"):
             yield FilterControl(literal(self._text, 1000), PLACEHOLDERS[self.tab], id="model-filter")
             yield Static(id="model-status", markup=False)
@@ -94,7 +94,7 @@ class ModelBrowser(Vertical):
         self._timer = self.set_interval(SPINNER_SECONDS, self._turn, pause=True)
 
     @property
-    def list(self) -> ModelList:
+    def model_list(self) -> ModelList:
         return self.query_one(ModelList)
 
     @property
@@ -121,10 +121,10 @@ class ModelBrowser(Vertical):
         empty: str = "",
     ) -> None:
         """The rows of the list in front; `empty` is said where there are none."""
-        self.list.show(self.tab, rows, fits, marks, highlight)
+        self.model_list.show(self.tab, rows, fits, marks, highlight)
         note = self.query_one("#model-empty", Static)
         note.display = not rows
-        self.list.display = self.query_one("#model-heading").display = bool(rows)
+        self.model_list.display = self.query_one("#model-heading").display = bool(rows)
         if not rows:
             note.update(Content.assemble((literal(empty, 400), "$text-muted")))
 
@@ -153,7 +153,7 @@ class ModelBrowser(Vertical):
 
     def take_focus(self) -> None:
         """The rows, or where there are none the line to type in."""
-        (self.list if self.list.rows else self.query_one(FilterControl)).focus()
+        (self.model_list if self.model_list.rows else self.query_one(FilterControl)).focus()
 
     # ── Keys between the parts ──
 
@@ -161,7 +161,7 @@ class ModelBrowser(Vertical):
     def _edited(self, event: Edited) -> None:
         event.stop()
         if isinstance(event.edited, RadioControl):
-            tab = next((t for t in TABS if t == event.value), self.tab)
+            tab = TAB_ORDER[[*TABS].index(str(event.value))] if event.value in TABS else self.tab
             if tab != self.tab:
                 self.post_message(self.TabChosen(tab))
         else:
@@ -176,15 +176,14 @@ class ModelBrowser(Vertical):
     def _left(self, event: ModelList.Left) -> None:
         if event.tab:
             event.stop()
-            names = list(TABS)
-            index = names.index(self.tab) + event.tab
-            if 0 <= index < len(names):
-                self.post_message(self.TabChosen(names[index]))
+            index = TAB_ORDER.index(self.tab) + event.tab
+            if 0 <= index < len(TAB_ORDER):
+                self.post_message(self.TabChosen(TAB_ORDER[index]))
 
     @on(Input.Submitted)
     def _submitted(self, event: Input.Submitted) -> None:
         """Enter in the line takes the highlighted row."""
-        row = self.list.row
+        row = self.model_list.row
         if row is not None:
             event.stop()
             self.post_message(ModelList.Taken(row, go=True))
@@ -193,4 +192,8 @@ class ModelBrowser(Vertical):
         """Up and down go from the line into the rows and pages turn them, without leaving the line."""
         if event.key in ("pagedown", "pageup") and isinstance(self.screen.focused, FilterControl):
             event.stop()
-            (self.list.action_page_down if event.key == "pagedown" else self.list.action_page_up)()
+            (
+                self.model_list.action_page_down
+                if event.key == "pagedown"
+                else self.model_list.action_page_up
+            )()

@@ -84,7 +84,7 @@ def line(
     mark: tuple[str, str],
 ) -> Content:
     """`row` under `heading`. `fits` are for 4-bit and 16-bit; `mark` is a glyph and its style."""
-    tag = " gated" if row.gated else " base" if row.base else ""
+    tag = " gated" if row.gated else " base" if row.base and "base" not in row.title.lower() else ""
     if row.problem:
         tag = " cannot be tuned"
     name = clip_middle(literal(row.title, 200), max(6, name_cells - len(tag)))

@@ -8,26 +8,34 @@ from textual.content import Content
 
 from ....core.errors import FinetuiError
 from ....core.model_download import DownloadState
+from ....core.model_facts import AdapterFound, RemoteCodeFound
 from ....core.text import bytes_words, clean, count_words, duration_words
 from ...theme import glyphs
 from ..bars import Load, bar
 from ..text import literal
 from .columns import FIT_STYLES, license_words
 from .listing import Fits
-from .rows import Look, Row
+from .rows import Look, Row, is_hub, is_typed
 
 TEMPLATE_CHARACTERS = 6000
 Run = tuple[str, str]
+
+
+def passing(error: FinetuiError) -> bool:
+    """Whether `error` says nothing of the model itself: the hub could not be asked."""
+    return error.code in ("hub-offline", "hub-busy", "hub-failed")
 
 
 def offer(error: FinetuiError | None) -> str:
     """What Enter does about `error`, in words; empty where it can do nothing."""
     if error is None:
         return ""
-    if error.code == "model-adapter" and getattr(error, "base", ""):
-        base = literal(getattr(error, "base", ""), 100)
-        return f"Enter takes {base} with this adapter, and goes on training it."
-    if error.code == "model-remote-code":
+    if isinstance(error, AdapterFound) and error.base:
+        base = literal(error.base, 100)
+        if is_typed(error.adapter) and not is_hub(error.adapter):
+            return f"Enter takes {base} with this adapter, to go on training it."
+        return f"Enter takes {base} alone; this adapter must be in a folder to go on from."
+    if isinstance(error, RemoteCodeFound):
         return "Enter asks whether its code may run."
     if error.code == "hub-gated":
         return "Enter takes a token (masked)."
@@ -196,9 +204,14 @@ def compact(row: Row, look: Look, fits: Fits, download: DownloadState | None) ->
     head = _head(row)
     if row.source not in (row.title, "demo") and not row.words.endswith("."):
         head.append((f"  {literal(row.source, 100)}", "$text-muted"))
-    if look.error is not None:
+    if look.error is not None and not passing(look.error):
         return Content("\n").join(card(look.error, gap=False))
     lines = [Content.assemble(*head, ("  " + literal(row.words, 200) if row.words else "", "$foreground"))]
+    if look.error is not None:
+        words = f"{look.error.what} {look.error.why}"
+        lines.append(
+            Content.assemble((f"{marks.cross} ", "bold $error"), (literal(words, 300), "$text-error"))
+        )
     if download is not None:
         lines.append(Content.assemble(*download_runs(download)))
     elif row.problem and not look.facts:

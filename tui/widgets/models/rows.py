@@ -8,7 +8,7 @@ from datetime import date
 from functools import cache
 from typing import Literal
 
-from ....core import model
+from ....core import hub, model
 from ....core.errors import FinetuiError
 from ....core.model_adapter import AdapterFacts
 from ....core.model_catalog import CATALOG
@@ -21,7 +21,8 @@ from ....core.text import bytes_words
 from ..text import literal
 
 Tab = Literal["recommended", "hub", "local", "runs"]
-TABS: dict[Tab, str] = {
+TAB_ORDER: tuple[Tab, ...] = ("recommended", "hub", "local", "runs")
+TABS: dict[str, str] = {
     "recommended": "Recommended",
     "hub": "Hub search",
     "local": "On this machine",
@@ -199,8 +200,15 @@ def is_typed(text: str) -> bool:
     return text.startswith(("/", ".", "~")) or "/" in text.strip("/") or text.lower().endswith(".gguf")
 
 
+def is_hub(source: str) -> bool:
+    """Whether `source` is written as a hub id; no look at the disk."""
+    return source != DEMO and not source.startswith(("/", ".", "~")) and hub.is_id(source)
+
+
 def typed_row(text: str) -> Row:
     path = text.startswith(("/", ".", "~")) or text.count("/") != 1
     return Row(
-        text, literal(text, 200), words="A folder on this machine." if path else "A model on the hub, by its id."
+        text,
+        literal(text, 200),
+        words="A folder on this machine." if path else "A model on the hub, by its id.",
     )
