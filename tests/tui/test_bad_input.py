@@ -175,7 +175,9 @@ async def test_a_typed_mistake_is_told_and_mended_in_place(sources: Path) -> Non
         await type_over(pilot, str(sources / "good"))
         await press(pilot, "enter")
         await at_step(app, pilot, "dataset")
-        assert app.wizard.trouble("model") is None and app.wizard.draft["model.source"] == str(sources / "good")
+        assert app.wizard.trouble("model") is None and app.wizard.draft["model.source"] == str(
+            sources / "good"
+        )
 
 
 async def test_start_waits_for_no_look_and_still_refuses(sources: Path) -> None:

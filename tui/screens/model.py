@@ -20,13 +20,7 @@ from ..widgets.models.listing import ModelList
 from ..widgets.models.rows import TAB_ORDER, Row, is_hub
 from ..widgets.text import literal
 from .closing import while_standing
-from .model_looking import ModelLooking
-
-SOURCE = "model.source"
-LOOK_AFTER_SECONDS = 0.35
-"""How long the highlight must rest on a row before the hub is asked about it."""
-IN_LISTS = ("step.next", "model.download", "model.cancel", "model.filter", "step.back", "step.advanced")
-IN_FORM = ("step.next", "step.back", "step.advanced", "step.reset")
+from .model_looking import SOURCE, ModelLooking
 
 
 class ModelScreen(ModelLooking):
