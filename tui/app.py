@@ -286,12 +286,15 @@ class FinetuiApp(App[int], inherit_bindings=False):
             if machine is not None:
                 for _, problem in training.problems(recipe, machine):
                     raise problem
-            if not model_seen:  # started before the look was over
-                named = recipe.model
-                model.check_template(model.inspect(named.source, named.revision, named.remote_code))
+            named, facts = recipe.model, wizard.model_facts
+            if not model_seen or facts is None:  # started before the look was over
+                facts = model.inspect(named.source, named.revision, named.remote_code)
+                model.check_template(facts)
+            pinned = named.model_copy(update={"revision": named.revision or facts.revision})
+            asked = recipe.model_copy(update={"model": pinned if facts.kind == "hub" else named})
             if not dataset_seen:
                 dataset.inspect(recipe.dataset)
-            return launch.new(recipe, Path.cwd(), warm=warm)
+            return launch.new(asked, Path.cwd(), warm=warm)
 
         def done(run: RunFolder) -> None:
             self._warm, self._warming = None, False

@@ -195,19 +195,14 @@ class ModelScreen(ModelLooking):
             live = self.finetui.downloads.live(row.source)
             if action == "cancel_download":
                 return live
-            return not live and row.source not in self.browsing.cached
+            error = self.look_of(row).error
+            refused = error is not None and not details.passing(error)
+            return not (live or refused or row.source in self.browsing.cached)
         return super().check_action(action, parameters)
 
     def action_download(self) -> None:
         row = self._acted_on()
         if row is None:
-            return
-        error = self.look_of(row).error
-        if error is not None and not details.passing(error):
-            if details.offer(error):
-                self._accept_offer(row, error)
-            else:
-                self.finetui.show_error(error)
             return
         revision = self.wizard.value("model.revision") if self.is_chosen(row) else row.revision
         code = self.wizard.value("model.remote_code") if self.is_chosen(row) else None

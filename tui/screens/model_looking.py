@@ -218,7 +218,11 @@ class ModelLooking(StepScreen):
         self._detailed = row.key
         self.query_one(Explain).show(details.full(row, look, fits, download), stay=again)
         self.query_one(Brief).offer(
-            (details.compact(row, look, fits, download), details.briefest(row, look, fits))
+            (
+                details.compact(row, look, fits, download),
+                *([details.shorter(look.error)] if look.error is not None else []),
+                details.briefest(row, look, fits),
+            )
         )
         self.call_after_refresh(self.fit)
 

@@ -78,6 +78,7 @@ class ModelBrowser(Vertical):
         self.tab: Tab = tab
         self._text = text
         self._status = ("", "")
+        self._status_cells = 0
         self._turning = 0
         self._timer: Timer | None = None
 
@@ -147,9 +148,9 @@ class ModelBrowser(Vertical):
         frames = "⠋⠙⠸⠴⠦⠇" if marks.unicode else "|/-\\"
         head = {"busy": frames[self._turning % len(frames)] + " ", "bad": marks.cross + " "}.get(mood, "")
         style = "$text-error" if mood == "bad" else "$accent" if mood == "busy" else "$text-muted"
-        self.query_one("#model-status", Static).update(
-            Content.assemble((head + literal(words, 60) if words else "", style)), layout=False
-        )
+        text = Content.assemble((head + literal(words, 60) if words else "", style))
+        layout, self._status_cells = text.cell_length != self._status_cells, text.cell_length
+        self.query_one("#model-status", Static).update(text, layout=layout)
 
     def take_focus(self) -> None:
         """The rows, or where there are none the line to type in."""
@@ -182,10 +183,12 @@ class ModelBrowser(Vertical):
 
     @on(Input.Submitted)
     def _submitted(self, event: Input.Submitted) -> None:
-        """Enter in the line takes the highlighted row."""
+        """Enter in the line takes the highlighted row; where nothing matches it takes nothing."""
+        event.stop()
         row = self.model_list.row
-        if row is not None:
-            event.stop()
+        if row is None:
+            self.app.bell()
+        else:
             self.post_message(ModelList.Taken(row, go=True))
 
     def on_key(self, event: events.Key) -> None:

@@ -47,10 +47,10 @@ LICENSE = Column("license", "Licence", 9, 6)
 CONTEXT = Column("context", "Context", 7, 5, right=True)
 COLUMNS: dict[Tab, tuple[Column, ...]] = {
     "recommended": (SIZE, CONTEXT, LICENSE, FOUR, SIXTEEN),
-    "hub": (SIZE, Column("downloads", "Loads", 6, 5, right=True), LICENSE, FOUR, SIXTEEN),
+    "hub": (SIZE, Column("downloads", "Popular", 7, 5, right=True), LICENSE, FOUR, SIXTEEN),
     "local": (SIZE, Column("disk", "Disk", 8, 4, right=True), FOUR, SIXTEEN),
     "runs": (
-        Column("on", "Started from", 20, 4),
+        Column("on", "Started from", 14, 4),
         Column("loss", "Loss", 6, 2, right=True),
         Column("when", "Ended", 10, 3),
     ),

@@ -124,13 +124,14 @@ def pairs(row: Row, look: Look) -> list[tuple[str, str]]:
             ("On disk", bytes_words(disk) if disk else ""),
             ("4-bit ready", literal(facts.four_bit_variant or "", 100)),
             ("Changed", facts.updated.isoformat() if facts.updated else ""),
-            ("Revision", f"{literal(facts.revision, 60)[:12]} (pinned)" if facts.revision else ""),
+            ("Revision", f"{literal(facts.revision, 60)[:12]} pinned" if facts.revision else ""),
         ]
         if facts.remote_code_files:
             found.append(("Its code", ", ".join(literal(f, 60) for f in facts.remote_code_files[:4])))
     if row.downloads is not None:
-        likes = f", {row.likes:,} likes" if row.likes is not None else ""
-        found.append(("Popular", f"{row.downloads:,} downloads a month{likes}"))
+        found.append(("Downloads", f"{count_words(row.downloads)} a month"))
+    if row.likes is not None:
+        found.append(("Likes", f"{row.likes:,}"))
     if (facts is None or facts.updated is None) and row.when and not row.on:
         found.append(("Changed", row.when.isoformat()))
     if look.adapter is not None:
@@ -152,8 +153,9 @@ def _fit_lines(fits: Fits) -> list[Content]:
     for name, fit in zip(("4-bit", "16-bit"), fits, strict=True):
         if fit is not None:
             style = FIT_STYLES[fit.level] if fit.bytes is not None else "$text-muted"
-            lines.append(Content.assemble((f"{name:<8}", "$text-muted"), (literal(fit.words, 80), style)))
-    return lines
+            words = literal(fit.words, 80).removesuffix(" free")
+            lines.append(Content.assemble((f"{name:<8}", "$text-muted"), (words, style)))
+    return [Content.assemble(("In the memory that is free now", "$text-muted")), *lines] if lines else []
 
 
 def _head(row: Row) -> list[Any]:
@@ -197,6 +199,15 @@ def full(row: Row, look: Look, fits: Fits, download: DownloadState | None, width
     return Content("\n").join(lines)
 
 
+def shorter(error: FinetuiError) -> Content:
+    """A card without its fix, for where not all of it has room."""
+    what, why, *_ = [*card(error, gap=False), Content("")]
+    lines = [what, *([why] if error.why else [])]
+    action = offer(error)
+    tail = f"{glyphs().current} {action}" if action else "? tells all of it."
+    return Content("\n").join([*lines, Content.assemble((tail, "bold"))])
+
+
 def compact(row: Row, look: Look, fits: Fits, download: DownloadState | None) -> Content:
     """About five lines: the card of what is wrong, or the figures."""
     marks = glyphs()
@@ -237,7 +248,7 @@ def briefest(row: Row, look: Look, fits: Fits) -> Content:
     """One line or two."""
     if look.error is not None:
         action = offer(look.error)
-        tail = f"  {action}" if action else ""
+        tail = f"  {action or '? tells more.'}"
         return Content.assemble((clean(look.error.what, 300), "$text-error"), (tail, "bold"))
     words = [f"{name} {fit.words}" for name, fit in zip(("4-bit", "16-bit"), fits, strict=True) if fit]
     return Content.assemble(*_head(row), ("  " + f" {glyphs().middot} ".join(words), "$text-muted"))
