@@ -173,6 +173,7 @@ class ModelLooking(StepScreen):
                 self.browsing.looks[row.key] = what
             self._look = (row.key, what)
             self.paint()
+            self.refresh_bindings()
 
         self._look = (row.key, Look(busy=True))
         self.finetui.in_background("model look", partial(look, row), found)
@@ -217,13 +218,7 @@ class ModelLooking(StepScreen):
         again = self._detailed == row.key
         self._detailed = row.key
         self.query_one(Explain).show(details.full(row, look, fits, download), stay=again)
-        self.query_one(Brief).offer(
-            (
-                details.compact(row, look, fits, download),
-                *([details.shorter(look.error)] if look.error is not None else []),
-                details.briefest(row, look, fits),
-            )
-        )
+        self.query_one(Brief).offer(details.levels(row, look, fits, download))
         self.call_after_refresh(self.fit)
 
     def explain_content(self) -> Content | None:

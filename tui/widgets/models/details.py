@@ -158,6 +158,14 @@ def _fit_lines(fits: Fits) -> list[Content]:
     return [Content.assemble(("In the memory that is free now", "$text-muted")), *lines] if lines else []
 
 
+def levels(row: Row, look: Look, fits: Fits, download: DownloadState | None) -> list[Content]:
+    """What is known in several lengths, the longest first."""
+    found = [compact(row, look, fits, download, most) for most in (None, 9, 7, 5, 3)]
+    if look.error is not None:
+        found.append(shorter(look.error))
+    return [*found, briefest(row, look, fits, download)]
+
+
 def _head(row: Row) -> list[Any]:
     title = literal(row.title, 200)
     parts: list[Any] = [(title, "bold $accent")]
@@ -182,9 +190,8 @@ def full(row: Row, look: Look, fits: Fits, download: DownloadState | None, width
         lines += card(look.error, gap=True)
     elif row.problem and not look.facts:
         lines += [Content.assemble((literal(row.problem, 400), "$text-error")), Content("")]
-    lines += _fit_lines(fits)
-    if any(fits):
-        lines.append(Content(""))
+    if any(fits) and (look.error is None or passing(look.error)):
+        lines += [*_fit_lines(fits), Content("")]
     for name, words in pairs(row, look):
         lines.append(Content.assemble((f"{name:<12}", "$text-muted"), (words, "$foreground")))
     if look.busy:
@@ -208,8 +215,10 @@ def shorter(error: FinetuiError) -> Content:
     return Content("\n").join([*lines, Content.assemble((tail, "bold"))])
 
 
-def compact(row: Row, look: Look, fits: Fits, download: DownloadState | None) -> Content:
-    """About five lines: the card of what is wrong, or the figures."""
+def compact(
+    row: Row, look: Look, fits: Fits, download: DownloadState | None, most: int | None = None
+) -> Content:
+    """About five lines: the card of what is wrong, or the figures, `most` of them at most."""
     marks = glyphs()
     between = f" {marks.middot} "
     head = _head(row)
@@ -237,6 +246,8 @@ def compact(row: Row, look: Look, fits: Fits, download: DownloadState | None) ->
                 runs.append((literal(fit.words, 80), style))
         lines.append(Content.assemble(*runs))
     figures = [f"{name.lower() if name[0].isalpha() else name} {words}" for name, words in pairs(row, look)]
+    if most is not None and len(figures) > most:
+        figures = [*figures[:most], "? tells all"]
     if look.busy:
         figures.append(f"looking for more {marks.ellipsis}")
     if figures:
@@ -244,8 +255,10 @@ def compact(row: Row, look: Look, fits: Fits, download: DownloadState | None) ->
     return Content("\n").join(lines)
 
 
-def briefest(row: Row, look: Look, fits: Fits) -> Content:
+def briefest(row: Row, look: Look, fits: Fits, download: DownloadState | None) -> Content:
     """One line or two."""
+    if download is not None and download.live:
+        return Content.assemble(*_head(row), "  ", *download_runs(download))
     if look.error is not None:
         action = offer(look.error)
         tail = f"  {action or '? tells more.'}"
