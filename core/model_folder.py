@@ -231,9 +231,9 @@ def adapter_found(shown: str, base: str, adapter: str) -> AdapterFound:
     return AdapterFound(
         f"{shown} is an adapter, not a whole model.",
         f"It holds only what was learned on top of {base or 'another model'}.",
-        f"Choose its base, {base}, and this as the adapter to go on from."
+        f"Choose its base: {base}; this can be the adapter to go on from."
         if base
-        else "Choose the model that it was trained on, and this as the adapter to go on from.",
+        else "Choose the model that it was trained on; this can be the adapter to go on from.",
         base=base,
         adapter=adapter,
     )

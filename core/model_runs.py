@@ -8,7 +8,7 @@ from pathlib import Path
 
 from . import recipe_file
 from .errors import FinetuiError
-from .runs import state, store
+from .runs import care, state, store
 from .text import one_line
 
 
@@ -18,6 +18,7 @@ class RunModel:
 
     run_id: str
     name: str
+    """Its title, where a person gave it one."""
     base: str
     """The run's model.source."""
     ended: datetime | None
@@ -30,7 +31,7 @@ class RunModel:
 
 
 def run_models() -> tuple[RunModel, ...]:
-    """The runs that can be gone on from, newest first. Blocking; raises nothing."""
+    """The runs that can be gone on from, newest first, without the archived ones. Blocking; raises nothing."""
     found: list[RunModel] = []
     for run in store.all_runs():
         adapter = run.adapter if (run.adapter / "adapter_model.safetensors").is_file() else None
@@ -43,13 +44,14 @@ def run_models() -> tuple[RunModel, ...]:
             recipe = recipe_file.load(run.recipe)
         except (OSError, FinetuiError):  # a recipe of another version, a folder that vanishes meanwhile
             continue
-        if now.live:
+        told = care.labels(run)
+        if now.live or told.archived:
             continue
         best = now.best_evaluation_loss if now.best_evaluation_loss is not None else now.evaluation_loss
         found.append(
             RunModel(
                 run_id=run.id,
-                name=one_line(recipe.name, 100),
+                name=one_line(told.title or recipe.name, 100),
                 base=recipe.model.source,
                 ended=datetime.fromtimestamp(now.ended_ts or now.last_ts or 0).astimezone()
                 if now.ended_ts or now.last_ts

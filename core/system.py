@@ -24,6 +24,8 @@ class Gpu:
     name: str
     total_bytes: int | None = None
     used_bytes: int | None = None
+    driver_bytes: int = 0
+    """What the driver keeps for itself (some 480 MiB on an H100): neither used nor free, as nvidia-smi counts."""
     utilization_percent: float | None = None
     temperature_celsius: float | None = None
     power_watts: float | None = None
@@ -34,7 +36,7 @@ class Gpu:
     def free_bytes(self) -> int | None:
         if self.total_bytes is None or self.used_bytes is None:
             return None
-        return self.total_bytes - self.used_bytes
+        return max(0, self.total_bytes - self.used_bytes - self.driver_bytes)
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,17 @@ def _cpu_percent() -> float | None:
     return None if first else percent
 
 
+def memory_info(nvml: Any, handle: Any) -> Any:
+    """NVML's memory of one GPU (`total`, `used`, `free` in bytes), as nvidia-smi shows it. Raises nvml.NVMLError.
+
+    NVML's older answer counts what the driver keeps for itself as used; it is taken only from a driver that has no other.
+    """
+    try:
+        return nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2)
+    except (nvml.NVMLError, AttributeError, TypeError):
+        return nvml.nvmlDeviceGetMemoryInfo(handle)
+
+
 class _Nvml:
     """NVML, opened at the first question; a machine without it has no GPUs."""
 
@@ -153,7 +166,7 @@ class _Nvml:
         handle = self._ask(nvml.nvmlDeviceGetHandleByIndex, index)
         if handle is None:
             return None
-        memory = self._ask(nvml.nvmlDeviceGetMemoryInfo, handle)
+        memory = self._ask(memory_info, nvml, handle)
         load = self._ask(nvml.nvmlDeviceGetUtilizationRates, handle)
         temperature = self._ask(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU)
         power = self._ask(nvml.nvmlDeviceGetPowerUsage, handle)
@@ -163,6 +176,7 @@ class _Nvml:
             name=self._words(self._ask(nvml.nvmlDeviceGetName, handle)) or f"GPU {index}",
             total_bytes=None if memory is None else int(memory.total),
             used_bytes=None if memory is None else int(memory.used),
+            driver_bytes=0 if memory is None else int(getattr(memory, "reserved", 0)),
             utilization_percent=None if load is None else float(load.gpu),
             temperature_celsius=None if temperature is None else float(temperature),
             power_watts=None if power is None else power / 1000,

@@ -169,14 +169,16 @@ def resolved(recipe: Recipe, *bases: Path) -> Recipe:
 def new(recipe: Recipe, *bases: Path, warm: Warm | None = None) -> RunFolder:
     """Makes a run of `recipe` and starts its training. Relative paths are looked for under `bases`, then here.
 
-    Raises FinetuiError: disk-full, run-folder, worker-start.
+    Raises FinetuiError: disk-full, run-folder, worker-start, and those of `model_adapter.check_adapter`.
     """
-    from .. import recipe_file
+    from .. import model_adapter, recipe_file
 
+    recipe = resolved(recipe, *bases)
+    model_adapter.check_adapter(recipe)
     check_disk(paths.runs())
     run = create(recipe.name)
     try:
-        recipe_file.save(resolved(recipe, *bases), run.recipe)
+        recipe_file.save(recipe, run.recipe)
         start(run, "train", warm=warm)
     except BaseException as error:
         if not run.events.exists() and not run.manifest.exists():

@@ -87,7 +87,7 @@ def create(name: str) -> RunFolder:
 def all_runs() -> list[RunFolder]:
     """Every run folder, newest first. A folder without a recipe is none of ours."""
     try:
-        folders = [p for p in paths.runs().iterdir() if (p / "recipe.yaml").is_file()]
+        folders = [p for p in paths.runs().iterdir() if p.name[:1] != "." and (p / "recipe.yaml").is_file()]
     except OSError:
         return []
     return [RunFolder(p) for p in sorted(folders, key=lambda p: p.name, reverse=True)]

@@ -21,7 +21,7 @@ from ..recipe import DEMO, ExportFormat, Recipe
 from ..runs.events import Event, Exported, Progress, Warned
 from ..runs.store import RunFolder
 from ..text import bytes_words
-from . import llama_cpp, merge, modelfile, verify
+from . import base_weights, llama_cpp, merge, modelfile, verify
 from .child import Check, go_on
 
 Emit = Callable[[Event], None]
@@ -357,7 +357,7 @@ class _Work:
             need = _size(self.run.adapter)
         else:
             if self._weights is None:
-                self._weights = merge.weight_count(self.base)
+                self._weights = base_weights.count(self.base)
             bits = info.bits_per_weight or 16.0
             done = {exported.format for exported in self.exported}
             if format != "merged" and "merged" not in done and not (self.folder / "for-gguf").exists():
@@ -388,4 +388,4 @@ def _size(path: Path) -> int:
 
 
 def _size_of_weights(base: Path) -> int:
-    return sum(file.stat().st_size for file in merge.weight_files(base))
+    return sum(file.stat().st_size for file in base_weights.files(base))

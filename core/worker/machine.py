@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import psutil
 
-from .. import text
+from .. import system, text
 from ..runs.events import Device
 from .events import EventWriter
 
@@ -124,7 +124,7 @@ class Monitor:
                 peak_reserved_bytes=peak,
                 **host,
             )
-        memory = gpu.get(lambda nvml, h: nvml.nvmlDeviceGetMemoryInfo(h))
+        memory = gpu.get(system.memory_info)
         processes = gpu.get(lambda nvml, h: nvml.nvmlDeviceGetComputeRunningProcesses(h))
         mine = [p.usedGpuMemory for p in processes or () if p.pid == os.getpid() and p.usedGpuMemory]
         run = int(mine[0]) if mine else None  # a container often hides the list, or shows other pids

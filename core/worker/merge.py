@@ -1,12 +1,13 @@
 """Merges an adapter into its base model, file by file: base weight + scale × B·A, in 16 bit.
 
-Needs neither a GPU nor the whole model in memory, and changes nothing but the adapted weights. A base or an adapter
-that this cannot take (quantized weights, fused or renamed layers, DoRA) raises CannotMerge; Unsloth's own merge then
-does it from the loaded model.
+Needs neither a GPU nor the whole model in memory, and changes nothing but the adapted weights. A base that is stored in
+4-bit is unpacked first: that is what the adapter was trained on. A base or an adapter that this cannot take (other
+quantized weights, fused or renamed layers, DoRA) raises CannotMerge; Unsloth's own merge then does it from the loaded model.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import shutil
@@ -20,6 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ..errors import FinetuiError
+from . import base_weights
 
 SHARD_BYTES: Final = 4 * 1024**3
 _PREFIX: Final = "base_model.model."
@@ -55,24 +57,6 @@ class _Delta:
     scale: float
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model folder, as its index names them, or all that there are."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        return [folder / Path(str(name)).name for name in sorted(names)]
-    return sorted(folder.glob("*.safetensors"))
-
-
-def weight_count(folder: Path) -> int:
-    """How many weights the safetensors of `folder` hold, from their headers alone."""
-    count = 0
-    for file in weight_files(folder):
-        with safe_open(str(file), "pt") as opened:
-            count += sum(math.prod(opened.get_slice(name).get_shape()) for name in opened.keys())
-    return count
-
-
 def merge(
     base: Path, adapter: Path, target: Path, on_share: Callable[[float], None] = lambda _share: None
 ) -> None:
@@ -81,10 +65,12 @@ def merge(
     `on_share` gets 0.0–1.0 and may raise to stop. Raises CannotMerge, FinetuiError (merge-not-finite), OSError.
     """
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    if config.get("quantization_config"):
+    if config.get("quantization_config") and not base_weights.is_4_bit(config):
         raise CannotMerge("the base model is quantized")
+    if base_weights.is_4_bit(config) and importlib.util.find_spec("bitsandbytes") is None:
+        raise CannotMerge("its 4-bit weights can be unpacked only where bitsandbytes is installed")
     deltas = _read_adapter(adapter)
-    shapes = _shapes(base)
+    shapes = base_weights.shapes(base)
     for name, delta in deltas.items():
         if shapes.get(name) != (delta.up.shape[0], delta.down.shape[1]):
             raise CannotMerge(f"the base model has no {name} of that shape")
@@ -127,36 +113,25 @@ def _read_adapter(adapter: Path) -> dict[str, _Delta]:
     return {name: _Delta(pair["A"], pair["B"], scale) for name, pair in sides.items()}
 
 
-def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {}
-    for file in weight_files(folder):
-        with safe_open(str(file), "pt") as opened:
-            shapes |= {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}
-    return shapes
-
-
 def _merged(base: Path, deltas: dict[str, _Delta]) -> Iterator[tuple[str, torch.Tensor]]:
-    for file in weight_files(base):
-        with safe_open(str(file), "pt") as opened:
-            for name in opened.keys():
-                weight: torch.Tensor = opened.get_tensor(name)
-                if weight.dtype in (torch.float32, torch.float64):
-                    kept = torch.bfloat16
-                elif weight.dtype in _SIXTEEN_BIT or not weight.is_floating_point():
-                    kept = weight.dtype
-                else:
-                    raise CannotMerge(f"the base model's weights are {weight.dtype}")
-                delta = deltas.get(name)
-                if delta:
-                    weight = weight.float() + delta.scale * (delta.up @ delta.down)
-                    if not bool(torch.isfinite(weight).all()):
-                        raise FinetuiError(
-                            "The trained adapter holds numbers that are none.",
-                            f"{name} is infinite or NaN once merged: the training diverged.",
-                            "Train again with a lower learning rate, then export.",
-                            code="merge-not-finite",
-                        )
-                yield name, weight.to(kept).contiguous()
+    for name, weight in base_weights.read(base):
+        if weight.dtype in (torch.float32, torch.float64):
+            kept = torch.bfloat16
+        elif weight.dtype in _SIXTEEN_BIT or not weight.is_floating_point():
+            kept = weight.dtype
+        else:
+            raise CannotMerge(f"the base model's weights are {weight.dtype}")
+        delta = deltas.get(name)
+        if delta:
+            weight = weight.float() + delta.scale * (delta.up @ delta.down)
+            if not bool(torch.isfinite(weight).all()):
+                raise FinetuiError(
+                    "The trained adapter holds numbers that are none.",
+                    f"{name} is infinite or NaN once merged: the training diverged.",
+                    "Train again with a lower learning rate, then export.",
+                    code="merge-not-finite",
+                )
+        yield name, weight.to(kept).contiguous()
 
 
 def _write_weights(
@@ -196,11 +171,10 @@ def _write_weights(
 
 
 def _write_config(config: dict[str, Any], dtypes: list[torch.dtype], target: Path) -> None:
-    """The base's configuration, with the dtype as it now is and without a pointer to code."""
+    """The base's configuration, with the dtype as it now is, unquantized, and without a pointer to code."""
     floating = next((d for d in dtypes if d.is_floating_point), torch.bfloat16)
-    clean = {
-        key: value for key, value in config.items() if key not in ("auto_map", "torch_dtype", "_name_or_path")
-    }
+    dropped = ("auto_map", "torch_dtype", "_name_or_path", "quantization_config")
+    clean = {key: value for key, value in config.items() if key not in dropped}
     clean["dtype"] = str(floating).removeprefix("torch.")
     (target / "config.json").write_text(json.dumps(clean, indent=2), encoding="utf-8")
 

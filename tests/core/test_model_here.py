@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from finetui.core import model, model_fit, model_local, recipe_file, system
+from finetui.core.errors import FinetuiError
 from finetui.core.model_adapter import read_adapter, same_model, with_adapter
 from finetui.core.model_facts import ModelFacts
 from finetui.core.model_runs import run_models
 from finetui.core.recipe import Recipe
-from finetui.core.runs import store
+from finetui.core.runs import launch, store
 from finetui.core.runs.events import Ended, Event, Record, Started, Step, encode
 
 from .test_model import COMMIT, PARAMETERS, folder, safetensors, snapshot
@@ -183,3 +184,14 @@ def test_an_adapter_as_a_base_offers_its_base(home: Path) -> None:
     with pytest.raises(Exception) as gone:
         read_adapter(place)
     assert getattr(gone.value, "code", "") == "adapter-missing"
+
+
+def test_no_run_is_made_for_an_adapter_that_does_not_belong(home: Path) -> None:
+    place = adapter(home / "work" / "lora")
+    asked = Recipe()
+    recipe = asked.model_copy(update={"model": asked.model.model_copy(update={"adapter": "lora"})})
+    assert launch.resolved(recipe).model.adapter == str(place)
+    with pytest.raises(FinetuiError) as caught:
+        launch.new(recipe)
+    assert caught.value.code == "adapter-base" and "Qwen/Qwen3-0.6B" in caught.value.fix
+    assert store.all_runs() == []

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 from finetui.core import cgroup, system
 from finetui.core.system import Gpu, Machine
@@ -54,6 +55,69 @@ def test_without_nvml_there_are_no_gpus(tmp_path: Path) -> None:
             check=True,
         )
         assert done.stdout.strip() == "()"
+
+
+_NVML = """
+from types import SimpleNamespace
+
+NVML_TEMPERATURE_GPU, nvmlMemory_v2, KNOWS_V2 = 0, 2, {knows}
+
+
+class NVMLError(Exception):
+    pass
+
+
+def nvmlDeviceGetMemoryInfo(handle, version=None):
+    if version is None:
+        return SimpleNamespace(total=80_000, free=79_500, used=500)
+    if not KNOWS_V2:
+        raise NVMLError("function not found")
+    return SimpleNamespace(total=80_000, free=79_500, used=0, reserved=500)
+
+
+def nvmlInit():
+    pass
+
+
+def nvmlDeviceGetCount():
+    return 1
+
+
+def nvmlDeviceGetHandleByIndex(index):
+    return index
+
+
+def nvmlDeviceGetName(handle):
+    return "Card"
+
+
+def _missing(*arguments):
+    raise NVMLError("not supported")
+
+
+nvmlSystemGetDriverVersion = nvmlDeviceGetUtilizationRates = nvmlDeviceGetTemperature = _missing
+nvmlDeviceGetPowerUsage = nvmlDeviceGetEnforcedPowerLimit = _missing
+"""
+
+
+@pytest.mark.parametrize(("knows", "used"), [(True, 0), (False, 500)])
+def test_memory_is_counted_as_nvidia_smi_does(tmp_path: Path, knows: bool, used: int) -> None:
+    """What the driver keeps for itself is not in use; an old driver that cannot tell it apart is still read."""
+    (tmp_path / "pynvml.py").write_text(_NVML.format(knows=knows))
+    script = (
+        "from finetui.core import system; [gpu] = system.snapshot().gpus; "
+        "print(gpu.total_bytes, gpu.used_bytes, gpu.free_bytes, gpu.power_watts)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**environment, "PYTHONPATH": str(tmp_path)},
+        check=True,
+    )
+    assert done.stdout.split() == ["80000", str(used), "79500", "None"]
 
 
 def test_missing_readings_stay_missing() -> None:

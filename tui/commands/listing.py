@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
+
+from ...core.text import one_line
 from . import output
 from .recipes import JsonOption
 
@@ -12,25 +15,51 @@ if TYPE_CHECKING:
     from ...core.runs.state import RunStatus
 
 
-def runs(as_json: JsonOption = False) -> None:
+def runs(
+    everything: Annotated[bool, typer.Option("--all", help="Archived ones too.")] = False,
+    tag: Annotated[str | None, typer.Option("--tag", help="Only those with this tag.")] = None,
+    as_json: JsonOption = False,
+) -> None:
     """List the runs, newest first."""
-    from ...core.runs import state, store
+    from ...core.runs import care, state, store
 
-    found = [(run, state.status(run)) for run in store.all_runs()]
+    labelled = [(run, care.labels(run)) for run in store.all_runs()]
+    shown = [
+        (run, labels)
+        for run, labels in labelled
+        if (everything or not labels.archived) and (tag is None or tag in labels.tags)
+    ]
+    found = [(run, state.status(run), labels) for run, labels in shown]
     if as_json:
-        output.data([{"run": run.id, "path": str(run.path), **_fields(status)} for run, status in found])
+        output.data(
+            [
+                {
+                    "run": run.id,
+                    "path": str(run.path),
+                    **_fields(status),
+                    "labels": labels.model_dump(mode="json"),
+                }
+                for run, status, labels in found
+            ]
+        )
+        return
+    if not found and labelled:
+        output.line("No run to show; finetui runs --all shows archived ones.")
         return
     if not found:
         output.line("No run has been started yet. Try: finetui demo")
         return
-    wide = max(len(run.id) for run, _ in found)
-    for run, status in found:
+    wide = max(len(run.id) for run, _, _ in found)
+    for run, status, labels in found:
         output.line(f"{run.id:<{wide}}  {status.state:<9}  {summary(status)}".rstrip())
+        about = " ".join([labels.title, *(f"#{one}" for one in labels.tags)]).strip()
+        if about:
+            output.line(f"{'':<{wide}}  {one_line(about, 160)}")
 
 
 def summary(status: RunStatus) -> str:
     """Where a run stands, in a line."""
-    from ...core.text import duration_words, one_line
+    from ...core.text import duration_words
     from ..plain import number
 
     parts = []

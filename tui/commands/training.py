@@ -188,11 +188,13 @@ def _formats(given: list[str]) -> tuple[str, ...]:
 
 def _check_sources(recipe: Recipe) -> None:
     """Refuses what cannot be trained on before a worker starts and downloads: missing files, folders that are no model, …"""
-    from ...core import dataset, model, system, training
+    from ...core import dataset, model, model_adapter, system, training
 
     for _, error in training.problems(recipe, system.snapshot()):
         raise error
-    model.check_template(model.inspect(recipe.model.source, recipe.model.revision))
+    chosen = recipe.model
+    model.check_template(model.inspect(chosen.source, chosen.revision, chosen.remote_code))
+    model_adapter.check_adapter(recipe)
     try:
         dataset.inspect(recipe.dataset)
     except FinetuiError as error:

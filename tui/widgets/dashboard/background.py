@@ -38,7 +38,8 @@ def look_up(run: RunFolder) -> Known:
     except FinetuiError:
         return Known()
     try:
-        facts = model.inspect(recipe.model.source, recipe.model.revision)
+        chosen = recipe.model
+        facts = model.inspect(chosen.source, chosen.revision, chosen.remote_code)
     except FinetuiError:
         return Known(recipe)
     gpu = system.snapshot().has_gpu
