@@ -1,54 +1,48 @@
-"""The dataset step: rows read, their format detected, and each row as a conversation. No torch, no datasets.
+"""The dataset step: what a dataset is, looked at before any of it is trained on. No torch, no datasets.
 
-Files are read by `dataset_files`, rows understood by `dataset_formats`, counted and split by `dataset_load`; this module
-looks at a dataset before any of it is trained on.
+`dataset_walk.Walk` is the one path that rows come by; `dataset_files` and its neighbours read the files,
+`dataset_formats` and `dataset_rows` understand the rows, `dataset_load` holds them for the worker.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
-from . import hub
-from .dataset_files import ENDINGS, located_rows, look_at, read_rows
-from .dataset_formats import Detection, Format, Turn, conversation, detect
-from .dataset_load import (
-    Conversation,
-    ConversationReader,
-    Dropped,
-    LoadedDataset,
-    evaluation_path,
-    file_path,
-    from_rows,
-    held_out_rows,
-    load,
-    local_path,
-    split,
-)
-from .dataset_source import FileKind, Reading, Source
+from .conversation import Conversation, Role, Turn
+from .dataset_files import read_rows, sources_of
+from .dataset_formats import SURE, Detection, Format, UnknownFormat, detect
+from .dataset_inputs import source_kind
+from .dataset_load import LoadedDataset, from_rows, load
+from .dataset_peek import ask, no_answer
+from .dataset_rows import conversation
+from .dataset_source import FileKind, evaluation_path, local_path
+from .dataset_split import held_out_rows
+from .dataset_walk import Dropped, DroppedRow, RowOpener, Walk
 from .errors import FinetuiError
 from .recipe import DEMO, DatasetSection
 from .text import one_line
 
 __all__ = [
+    "SURE",
     "Conversation",
     "DatasetFacts",
     "Detection",
     "Dropped",
+    "DroppedRow",
     "FileKind",
     "Format",
     "LoadedDataset",
+    "Role",
+    "RowOpener",
     "Turn",
+    "UnknownFormat",
+    "Walk",
     "conversation",
     "detect",
     "examine",
@@ -56,9 +50,9 @@ __all__ = [
     "held_out_rows",
     "inspect",
     "load",
+    "look",
     "read_rows",
     "source_kind",
-    "split",
 ]
 
 LOOK_SECONDS = 0.7
@@ -81,7 +75,7 @@ class DatasetFacts:
     title: str
     """Short name for the rail, such as `tickets.jsonl`."""
     file_kind: str
-    """JSONL, JSON, CSV, TSV, Parquet, or hub."""
+    """JSONL, JSON, CSV, TSV, Parquet, Arrow, text, or hub; of a folder of several kinds all, such as JSONL + CSV."""
     detection: Detection
     rows: int | None
     """Rows that can be used, before the row limit and before any are held out; None where not known."""
@@ -101,30 +95,12 @@ class DatasetFacts:
     dropped: tuple[Dropped, ...] = ()
     """Rows among those looked at that cannot be used, most frequent reason first."""
 
+    rows_read: int = 0
+    """Rows that were looked at: those that can be used and those dropped."""
+
     @property
     def dropped_rows(self) -> int:
         return sum(d.count for d in self.dropped)
-
-
-def source_kind(source: str) -> Literal["demo", "file", "hub"]:
-    """What `source` names. An existing path, or what looks like one, is a file. Raises FinetuiError (dataset-missing)."""
-    if source == DEMO:
-        return "demo"
-    try:
-        exists = file_path(source).exists()
-    except (OSError, ValueError, RuntimeError):
-        exists = False
-    looks_like_file = source.startswith(("/", ".", "~")) or source.lower().endswith(ENDINGS)
-    if exists or looks_like_file:
-        return "file"
-    if hub.is_id(source):
-        return "hub"
-    raise FinetuiError(
-        f"{one_line(source, 100)} is neither a file nor a hub dataset.",
-        "There is no such file, and a hub dataset is written owner/name.",
-        "Check the spelling, or give the whole path.",
-        code="dataset-missing",
-    )
 
 
 def inspect(
@@ -140,104 +116,180 @@ def inspect(
     Raises FinetuiError with codes dataset-missing, dataset-empty, dataset-format, dataset-broken, dataset-split,
     dataset-slow, cancelled, hub-offline, hub-not-found, hub-gated, hub-failed.
     """
-    kind = source_kind(section.source)
-    if kind == "hub" or _is_heavy(local_path(section.source)):
-        return _peek(section, cancelled, timeout_seconds)
-    if section.evaluation_source and _is_heavy(evaluation_path(section.evaluation_source)):
+    kinds = [source_kind(source) for source in (section.source, *(section.mix or {}))]
+    if "hub" in kinds or any(_is_heavy(path, section.split) for path in _paths(section)):
         return _peek(section, cancelled, timeout_seconds)
     return examine(section)
 
 
-def _is_heavy(path: Path) -> bool:
-    """Whether looking at the file would cost the wizard's process much memory."""
+def _paths(section: DatasetSection) -> list[Path]:
+    paths = [local_path(source) for source in (section.source, *(section.mix or {}))]
+    return [*paths, evaluation_path(section.evaluation_source)] if section.evaluation_source else paths
+
+
+def _is_heavy(path: Path, split: str) -> bool:
+    """Whether looking at the file would cost the wizard's process much memory or time."""
     try:
-        source = look_at(path)
+        sources = sources_of(path, split)[0]
     except FinetuiError:
         return False  # `examine` raises it where it belongs
-    return source.kind == "Parquet" or (source.kind == "JSON" and source.bytes > _IN_PROCESS_BYTES)
+    heavy = ("Parquet", "Arrow")
+    return len(sources) > 200 or any(
+        source.kind in heavy
+        or (source.kind == "JSON" and (source.packing or source.bytes > _IN_PROCESS_BYTES))
+        for source in sources
+    )
 
 
-def examine(section: DatasetSection) -> DatasetFacts:
-    """As `inspect`, for a local source, in this process."""
-    kind = source_kind(section.source)
-    path = local_path(section.source)
-    source = look_at(path)
-    title = "demo: customer messages" if kind == "demo" else one_line(path.name, 80)
-    facts = _examined(_rows_in_time(source, section), section, source)
-    facts = replace(facts, source=section.source, kind="demo" if kind == "demo" else "file", title=title)
-    return with_held_out(facts, section)
-
-
-def with_held_out(facts: DatasetFacts, section: DatasetSection) -> DatasetFacts:
-    """`facts` with the counts of training and held-out rows under `section`; reads a held-out file that it names."""
-    rows = facts.rows
-    if rows is not None and section.row_limit is not None:
-        rows = min(rows, section.row_limit)
-    if section.evaluation_source:
-        path = evaluation_path(section.evaluation_source)
+def examine(
+    section: DatasetSection, opener: RowOpener | None = None, stated_rows: int | None = None
+) -> DatasetFacts:
+    """As `inspect`, in this process. `opener` gives the rows of hub datasets; `stated_rows` is their number where the
+    hub tells it."""
+    facts = look(section, opener, stated_rows)
+    if section.evaluation_source or section.evaluation_split:
+        evaluation = _evaluation_section(section)
         try:
-            held = _examined(_rows_in_time(look_at(path), section), section, look_at(path))
+            held = look(evaluation, opener)
         except FinetuiError as error:
-            raise FinetuiError(
-                f"The held-out file: {error.what}", error.why, error.fix, code=error.code
-            ) from error
-        return replace(facts, evaluation_rows=held.rows, train_rows=rows)
-    if rows is None:
-        return facts
-    held_out = held_out_rows(rows, section)
-    return replace(facts, evaluation_rows=held_out, train_rows=rows - held_out)
+            what = (
+                error.what
+                if error.what.startswith("The held-out file")
+                else f"The held-out file: {error.what}"
+            )
+            raise FinetuiError(what, error.why, error.fix, code=error.code) from error
+        return replace(facts, evaluation_rows=held.rows)
+    return facts
 
 
-@dataclass
-class _Look:
-    """A reader over a file, the file's reading, and when to stop."""
+def _evaluation_section(section: DatasetSection) -> DatasetSection:
+    """The held-out rows of their own, as a dataset to look at."""
+    Walk(section, 0, lambda *_: ())  # what is wrong with how they are named is said here
+    changes: dict[str, object] = {
+        "evaluation_source": None,
+        "evaluation_split": None,
+        "evaluation_share": 0.0,
+    }
+    changes |= {"mix": None, "row_limit": None}
+    if section.evaluation_source == DEMO:
+        changes["source"] = str(evaluation_path(DEMO))
+    elif section.evaluation_source:
+        changes["source"] = section.evaluation_source
+    else:
+        changes["split"] = section.evaluation_split
+    return section.model_copy(update=changes)
 
-    reader: ConversationReader
-    reading: Reading
-    until: float
 
+def look(
+    section: DatasetSection, opener: RowOpener | None = None, stated_rows: int | None = None
+) -> DatasetFacts:
+    """The first rows of the training sources, for at most `LOOK_SECONDS`, and what follows from them. Held-out rows of
+    their own are not looked at. Raises as `inspect` does."""
+    kind = source_kind(section.source)
+    plain = {"row_limit": None, "evaluation_share": 0.0, "evaluation_source": None, "evaluation_split": None}
+    waited = 0.0  # for the hub, which is not the reading's fault
 
-def _rows_in_time(source: Source, section: DatasetSection) -> _Look:
-    reading = Reading()
-    until = time.monotonic() + LOOK_SECONDS
-    rows = located_rows(source, section.split, reading)
-    reader = ConversationReader(rows, section, reading, lambda: time.monotonic() > until)
-    return _Look(reader, reading, until)
+    def fetched(source: str, config: str | None, split: str) -> Iterable[Mapping[str, Any]]:
+        nonlocal waited
+        asked = time.monotonic()
+        try:
+            assert opener is not None
+            return opener(source, config, split)
+        finally:
+            waited += time.monotonic() - asked
 
-
-def _examined(look: _Look, section: DatasetSection, source: Source) -> DatasetFacts:
-    reader = look.reader
+    walk = Walk(section.model_copy(update=plain), 0, fetched if opener is not None else None)
+    began = time.monotonic()
     first: list[Conversation] = []
-    characters = longest = 0
-    finished = True
-    for turns in reader:
-        if len(first) < _FIRST_ROWS:
-            first.append(shown(turns))
-        length = sum(len(turn.text) for turn in turns)
-        characters += length
-        longest = max(longest, length)
-        if reader.seen % 16 == 0 and time.monotonic() > look.until:
-            finished = False
+    characters = longest = conversations = 0
+    finished, share = True, 1.0
+    for item in walk:
+        if not isinstance(item, DroppedRow):
+            conversations += 1
+            if len(first) < _FIRST_ROWS:
+                first.append(shown(item))
+            length = sum(len(turn.text) + len(turn.reasoning) + len(turn.calls) for turn in item)
+            characters += length
+            longest = max(longest, length)
+        if walk.rows_read % 16 == 0 and time.monotonic() - began - waited > LOOK_SECONDS:
+            finished, share = False, walk.share  # as it stands: the file is closed after the loop
             break
-    detection = reader.require_usable(source.path.name)
-    rows = reader.usable
-    if not finished:
-        total = look.reading.rows or reader.seen / max(look.reading.share, 1e-9)
-        rows = max(rows, round(total * reader.usable / reader.seen))
-    return DatasetFacts(
+    path = local_path(section.source)
+    title = {"demo": "demo: customer messages", "file": one_line(path.name, 80)}.get(kind) or _hub_title(
+        section
+    )
+    detection = walk.require_usable(title if kind == "demo" else one_line(section.source.split("/")[-1], 80))
+    facts = DatasetFacts(
         source=section.source,
-        kind="file",
-        title=one_line(source.path.name, 80),
-        file_kind=source.kind,
+        kind=kind,
+        title=title,
+        file_kind=_file_kind(section) if kind != "hub" else "hub",
         detection=detection,
-        rows=rows,
+        rows=walk.rows_kept,
         evaluation_rows=None,
         first=tuple(first),
-        bytes=source.bytes,
-        mean_characters=characters / reader.usable,
+        bytes=walk.total_bytes or None,
+        mean_characters=characters / conversations,
         longest_characters=longest,
         rows_exact=finished,
-        dropped=reader.ledger.entries(),
+        dropped=walk.ledger.entries(),
+        rows_read=walk.rows_read,
+    )
+    if finished and time.monotonic() - began - waited < LOOK_SECONDS / 2:
+        return _counted(facts, section, opener)
+    rows = walk.rows_kept
+    if not finished:
+        total = walk.stated_rows or stated_rows or (walk.rows_read / share if share else None)
+        if total is None:
+            return replace(facts, rows=None)
+        rows = max(walk.rows_kept, round(total * walk.rows_kept / walk.rows_read))
+    return estimated(facts, section, rows, conversations / walk.rows_kept)
+
+
+def _hub_title(section: DatasetSection) -> str:
+    return one_line(section.source.split("/")[-1], 80)
+
+
+def _file_kind(section: DatasetSection) -> str:
+    sources, _ = sources_of(local_path(section.source), section.split)
+    kinds = dict.fromkeys(source.kind for source in sources)
+    return kinds.popitem()[0] if len(kinds) == 1 else " + ".join(kinds)
+
+
+def _counted(facts: DatasetFacts, section: DatasetSection, opener: RowOpener | None) -> DatasetFacts:
+    """`facts` with the rows of both sides, counted: the whole is small enough to be read once more."""
+    walk = Walk(
+        section.model_copy(
+            update={
+                "evaluation_source": None,
+                "evaluation_split": None,
+                "evaluation_share": 0.0
+                if section.evaluation_source or section.evaluation_split
+                else section.evaluation_share,
+            }
+        ),
+        0,
+        opener,
+    )
+    for _ in walk:
+        pass
+    sides = walk.sides()
+    held = sum(sides)
+    return replace(facts, train_rows=len(sides) - held, evaluation_rows=held)
+
+
+def estimated(
+    facts: DatasetFacts, section: DatasetSection, rows: int, conversations_per_row: float = 1.0
+) -> DatasetFacts:
+    """`facts` of `rows` usable rows, with those of both sides as they are where hardly any two rows ask the same."""
+    own = section.evaluation_source or section.evaluation_split
+    limited = rows if section.row_limit is None else min(rows, section.row_limit)
+    held = held_out_rows(limited, section)
+    return replace(
+        facts,
+        rows=rows,
+        train_rows=max(1, round((limited - held) * conversations_per_row)),
+        evaluation_rows=facts.evaluation_rows if own else round(held * conversations_per_row),
     )
 
 
@@ -245,65 +297,21 @@ def shown(turns: Conversation) -> Conversation:
     """`turns` with each text cut at 20,000 characters, so that a look costs little memory."""
     if all(len(turn.text) <= _SHOWN_CHARACTERS for turn in turns):
         return turns
-    return tuple(
-        replace(t, text=t.text[: _SHOWN_CHARACTERS - 1] + "…") if len(t.text) > _SHOWN_CHARACTERS else t
-        for t in turns
+    return replace(
+        turns,
+        turns=tuple(
+            replace(t, text=t.text[: _SHOWN_CHARACTERS - 1] + "…") if len(t.text) > _SHOWN_CHARACTERS else t
+            for t in turns
+        ),
     )
 
 
 def _peek(
     section: DatasetSection, cancelled: Callable[[], bool] | None, timeout_seconds: float
 ) -> DatasetFacts:
-    from .runs.launch import worker_environment
-
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "finetui.core.worker.peek"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=worker_environment(),
-        start_new_session=True,
-    )
-    until = time.monotonic() + timeout_seconds
-    request: bytes | None = section.model_dump_json().encode()
+    request = section.model_dump_json().encode()
+    facts = ask(request, section.source, cancelled, timeout_seconds)["facts"]
     try:
-        while True:
-            try:
-                answer, errors = process.communicate(request, timeout=0.2)
-                break
-            except subprocess.TimeoutExpired:
-                request = None
-                if cancelled is not None and cancelled():
-                    raise FinetuiError("The look at the dataset was cancelled.", code="cancelled") from None
-                if time.monotonic() > until:
-                    raise FinetuiError(
-                        f"The look at {one_line(section.source, 100)} took too long.",
-                        f"Nothing came within {timeout_seconds:.0f} seconds.",
-                        "Try again, or download the dataset and name the file.",
-                        code="dataset-slow",
-                    ) from None
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-    return _answered(section, answer, errors, process.returncode)
-
-
-def _answered(section: DatasetSection, answer: bytes, errors: bytes, code: int) -> DatasetFacts:
-    try:
-        reply = json.loads(answer)
-        if "error" in reply:
-            card = reply["error"]
-            raise FinetuiError(card["what"], card["why"], card["fix"], code=card["code"])
-        return TypeAdapter(DatasetFacts).validate_python(reply["facts"])
-    except (ValueError, KeyError, TypeError) as error:
-        last = errors.decode("utf-8", "replace").strip().splitlines()[-1:]
-        why = one_line(last[0], 200) if last else "It gave no answer."
-        if code == -signal.SIGKILL:
-            why = "The system ended the process that read it, most likely for want of memory."
-        raise FinetuiError(
-            f"{one_line(section.source, 100)} could not be read.",
-            why,
-            "See `finetui doctor`.",
-            code="dataset-broken",
-        ) from error
+        return TypeAdapter(DatasetFacts).validate_python(facts)
+    except ValidationError as error:
+        raise no_answer(section.source, one_line(str(error), 200)) from error

@@ -1,4 +1,4 @@
-"""Rows out of local files: JSONL, JSON, CSV, TSV and Parquet, one row at a time, whatever their size.
+"""Rows out of local files, one at a time, whatever their size and kind.
 
 A file is read by its content first and its ending second. What makes the rest of a file unreadable is an error that
 names the line; what spoils one row only is told with that row (`Located.problem`), so that it can be counted.
@@ -6,71 +6,89 @@ names the line; what spoils one row only is told with that row (`Located.problem
 
 from __future__ import annotations
 
-import codecs
-import csv
 import io
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .dataset_formats import MAX_ROW_CHARACTERS
+from .dataset_csv import csv_rows, delimiter_of, header_of, steadiness
+from .dataset_folder import ENDINGS, PACKED_ENDINGS, bare_suffix, manifest
 from .dataset_json import json_document, json_lines
-from .dataset_source import FileKind, Located, Reading, Source, broken
+from .dataset_messages import as_messages
+from .dataset_names import is_known
+from .dataset_source import FileKind, Located, Reading, Source, broken, unreadable
+from .dataset_streams import ON_ERROR, encoding_of, opened, packing_of
+from .dataset_tables import arrow_rows, parquet_rows
+from .dataset_text import NOTE, text_rows
 from .errors import FinetuiError
 from .text import one_line
 
-ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".pq", ".txt")
-"""File name endings that say: this is a dataset file."""
+__all__ = ["ENDINGS", "is_named_like_rows", "located_rows", "look_at", "read_rows", "sources_of"]
 
 _SAMPLE = 64 * 1024
 _MAGIC = (
-    (b"\x1f\x8b", "a gzip archive", "Unpack it with gunzip first."),
     (b"PK\x03\x04", "a zip archive or an Excel workbook", "Unpack it, or save the sheet as CSV."),
-    (b"\x28\xb5\x2f\xfd", "a zstd archive", "Unpack it with unzstd first."),
     (b"BZh", "a bzip2 archive", "Unpack it with bunzip2 first."),
     (b"\xfd7zXZ", "an xz archive", "Unpack it with unxz first."),
-    (b"ARROW1", "an Arrow file", "Save it as Parquet or JSONL."),
     (b"SQLite format 3", "a SQLite database", "Write the table that you want as CSV or JSONL."),
     (b"%PDF", "a PDF", "Fine-tuning needs rows of questions and answers; write them as JSONL."),
     (b"GGUF", "a GGUF model", "Choose a file of examples here; models belong to the model step."),
 )
 
 
-def _as_windows(error: UnicodeError) -> tuple[str, int]:
-    """Bytes that are no UTF-8, read as Windows-1252: what spreadsheets write. Its five gaps read as Latin-1."""
-    if not isinstance(error, UnicodeDecodeError):
-        raise error
-    piece = error.object[error.start : error.end]
-    return "".join(
-        bytes([b]).decode("cp1252", "ignore") or bytes([b]).decode("latin-1") for b in piece
-    ), error.end
-
-
-codecs.register_error("finetui-windows", _as_windows)
+def is_named_like_rows(name: str) -> bool:
+    """Whether `name` ends like a file of rows."""
+    name = name.lower()
+    for packed in PACKED_ENDINGS:
+        name = name.removesuffix(packed)
+    return name.endswith(ENDINGS)
 
 
 def read_rows(path: Path, split: str = "train") -> Iterator[Mapping[str, Any]]:
-    """The readable rows of a local JSONL, JSON, CSV, TSV or Parquet file, one at a time.
+    """The readable rows of a local file or folder of files, one at a time.
 
-    `split` names the list to take from a JSON object of several lists. Raises FinetuiError: dataset-missing,
-    dataset-empty, dataset-broken (naming the line), dataset-format.
+    `split` names the list to take from a JSON object of several lists, or the files of a folder. Raises FinetuiError:
+    dataset-missing, dataset-empty, dataset-broken (naming the line), dataset-format, dataset-split.
     """
-    for located in located_rows(look_at(path), split):
-        if not located.problem:
-            yield located.row
+    for source in sources_of(path, split)[0]:
+        for located in located_rows(source, split):
+            if not located.problem:
+                yield located.row
+
+
+def sources_of(path: Path, split: str = "train") -> tuple[list[Source], str]:
+    """The files that `path` names, one or those of a folder, and a note in words on what was taken. Raises as `read_rows`."""
+    if not path.is_dir():
+        return [look_at(path)], ""
+    found = manifest(path, split)
+    sources: list[Source] = []
+    for file in found.taken:
+        try:
+            sources.append(look_at(file))
+        except FinetuiError as error:
+            if error.code != "dataset-empty" or len(found.taken) == 1:
+                raise
+            found = replace(
+                found,
+                taken=tuple(p for p in found.taken if p != file),
+                left_out=(*found.left_out, (file, "empty")),
+            )
+    if not sources:
+        raise FinetuiError(
+            f"{one_line(str(path), 200)} holds no rows.",
+            found.note,
+            "Choose a folder of examples.",
+            code="dataset-empty",
+        )
+    return sources, found.note
 
 
 def look_at(path: Path) -> Source:
-    """What kind of file `path` is. Reads its first 64 KiB. Raises as `read_rows` does."""
+    """What kind of file `path` is. Reads its first 64 KiB, unpacked. Raises as `read_rows` does."""
     shown = one_line(str(path), 200)
     try:
-        if path.is_dir():
-            inside = sorted(p.name for p in path.iterdir() if p.suffix.lower() in ENDINGS)
-            fix = f"Name one of its files, such as {one_line(inside[0], 80)}." if inside else "Name a file."
-            raise FinetuiError(
-                f"{shown} is a folder, not a file.", "A dataset is one file.", fix, code="dataset-missing"
-            )
         if not path.exists():
             raise FinetuiError(
                 f"There is no file {shown}.",
@@ -83,22 +101,40 @@ def look_at(path: Path) -> Source:
                 f"{shown} is not an ordinary file.", fix="Name a file of rows.", code="dataset-missing"
             )
         size = path.stat().st_size
-        with path.open("rb") as file:
-            head = file.read(_SAMPLE)
+        with path.open("rb") as raw:
+            head = raw.read(_SAMPLE)
+        packing = packing_of(head)
+        if packing:
+            with opened(path, packing) as unpacked:
+                head = unpacked.read(_SAMPLE)
     except OSError as error:
         raise unreadable(path, error) from error
     if not head.strip(b"\xef\xbb\xbf \t\r\n\0"):
         raise FinetuiError(
             f"{shown} is empty.", "It holds no rows.", "Choose a file of examples.", code="dataset-empty"
         )
-    if head.startswith(b"PAR1"):
-        return Source(path, "Parquet", "", size)
+    table = _table_kind(path, head)
+    if table is not None:
+        if packing:
+            raise broken(path, f"It is a {table} file inside a {packing} archive.", "Unpack it first.")
+        return Source(path, table, "", size)
     for magic, noun, fix in _MAGIC:
         if head.startswith(magic):
             raise broken(path, f"It is {noun}, not rows of text.", fix)
-    encoding = _encoding(path, head)
-    text = head.decode(encoding, "ignore" if encoding.startswith("utf-16") else "finetui-windows")
-    return Source(path, _text_kind(path, text), encoding, size)
+    encoding, note = encoding_of(path, head)
+    text = head.decode(encoding, "ignore" if encoding.startswith("utf-16") else ON_ERROR).lstrip("\ufeff")
+    return _text_source(Source(path, "CSV", encoding, size, packing, text, note))
+
+
+def _table_kind(path: Path, head: bytes) -> FileKind | None:
+    if head.startswith(b"PAR1"):
+        return "Parquet"
+    # An Arrow stream has no magic: a continuation mark, the length of its schema, and a flat buffer.
+    if head.startswith(b"ARROW1") or (head.startswith(b"\xff\xff\xff\xff") and head[6:8] == b"\0\0"):
+        return "Arrow"
+    if bare_suffix(path) in (".parquet", ".pq", ".arrow") and b"\0" in head[:64]:
+        raise broken(path, "Its first bytes are not those of such a file.", "Write or fetch it again.")
+    return None
 
 
 def located_rows(source: Source, split: str = "train", reading: Reading | None = None) -> Iterator[Located]:
@@ -107,17 +143,24 @@ def located_rows(source: Source, split: str = "train", reading: Reading | None =
     reading.total_bytes = source.bytes
     try:
         if source.kind == "Parquet":
-            yield from _parquet(source, reading)
+            yield from parquet_rows(source, reading)
             return
-        with source.path.open("rb") as raw:
-            reading.raw = raw
-            text = io.TextIOWrapper(raw, source.encoding, "finetui-windows", newline="")
-            if source.kind == "JSONL":
-                yield from json_lines(source, text)
-            elif source.kind == "JSON":
-                yield from json_document(source, text, split, reading)
+        if source.kind == "Arrow":
+            yield from arrow_rows(source, reading)
+            return
+        with opened(source.path, source.packing, reading) as raw:
+            if source.kind == "JSONL" and source.encoding in ("utf-8", "utf-8-sig"):
+                yield from json_lines(source, raw)
             else:
-                yield from _csv(source, text)
+                text = io.TextIOWrapper(raw, source.encoding, ON_ERROR, newline="")
+                if source.kind == "JSONL":
+                    yield from json_lines(source, _Lines(text))
+                elif source.kind == "JSON":
+                    yield from json_document(source, text, split, reading)
+                elif source.kind == "text":
+                    yield from text_rows(text)
+                else:
+                    yield from csv_rows(source, text)
             reading.done_bytes, reading.raw = source.bytes, None
     except OSError as error:
         raise unreadable(source.path, error) from error
@@ -127,145 +170,74 @@ def located_rows(source: Source, split: str = "train", reading: Reading | None =
         ) from error
 
 
-def unreadable(path: Path, error: OSError) -> FinetuiError:
-    """The card for a file that the system does not let us read."""
-    reason = error.strerror or type(error).__name__
-    return FinetuiError(
-        f"{one_line(str(path), 200)} cannot be read.",
-        f"The system says: {reason}.",
-        "Check its permissions.",
-        code="dataset-missing",
-    )
+class _Lines:
+    """Lines of a text in another encoding, as the UTF-8 that the JSON reader takes."""
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self._text = text
+
+    def readline(self, size: int = -1, /) -> bytes:
+        return self._text.readline(size).encode("utf-8", "surrogatepass")
 
 
-def _encoding(path: Path, head: bytes) -> str:
-    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
-        return "utf-32"
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16"
-    if head.startswith(codecs.BOM_UTF8):
-        return "utf-8-sig"
-    start = head[:2000]
-    if b"\0" in start:
-        even, odd = start[::2].count(0), start[1::2].count(0)
-        if odd > len(start) * 0.3 and even == 0:
-            return "utf-16-le"
-        if even > len(start) * 0.3 and odd == 0:
-            return "utf-16-be"
-        controls = sum(b < 9 for b in start)
-        if controls > max(8, len(start) * 0.02):
-            raise broken(path, "It is binary, not text.", "Choose a JSONL, JSON, CSV or Parquet file.")
-    return "utf-8"
+def _text_source(source: Source) -> Source:
+    kind = _text_kind(source)
+    notes = [source.note]
+    source = replace(source, kind=kind)
+    if kind == "text":
+        notes.append(NOTE)
+    elif kind in ("CSV", "TSV"):
+        delimiter = delimiter_of(source)
+        if (kind == "CSV") != (delimiter == ","):
+            notes.append(
+                "cells divided by " + {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}[delimiter]
+            )
+        if header_of(source) is not None:
+            notes.append("no header: its first line is a row like the others")
+    return replace(source, note="; ".join(note for note in notes if note))
 
 
-def _text_kind(path: Path, text: str) -> FileKind:
-    ending = path.suffix.lower()
-    start = text.lstrip("\ufeff \t\r\n")
-    if start.startswith("["):
-        return "CSV" if ending in (".csv", ".tsv") else "JSON"
-    if start.startswith("{"):
-        if ending in (".csv", ".tsv"):
-            return "CSV"
+def _text_kind(source: Source) -> FileKind:
+    ending = bare_suffix(source.path)
+    start = source.head.lstrip("\ufeff \t\r\n")
+    named_lines = ending in (".jsonl", ".ndjson")
+    if ending not in (".csv", ".tsv") and start.startswith(("[", "{")):
         first, _, rest = start.partition("\n")
-        named_lines = ending in (".jsonl", ".ndjson")
-        if _is_object(first):
+        if start.startswith("["):
+            said = as_messages(_parsed(first)) if rest.lstrip().startswith("[") else None
+            if said and any(f'"{key}"' in first for key in ("role", "from")):
+                return "JSONL"
+            if ending not in (".txt", ".md", ".markdown") or start[1:].lstrip().startswith(("{", "[")):
+                return "JSON"
+        elif isinstance(_parsed(first), dict):
             return "JSONL" if rest.strip() or named_lines else "JSON"
-        # A pretty-printed object may stand under a JSONL name; any other first line is a broken or a long one.
-        return "JSONL" if named_lines and first.strip() != "{" else "JSON"
-    if ending in (".jsonl", ".ndjson"):
+        elif ending not in (".txt", ".md", ".markdown") or start[1:].lstrip().startswith('"'):
+            # A pretty-printed object may stand under a JSONL name; any other first line is a broken or a long one.
+            return "JSONL" if named_lines and first.strip() != "{" else "JSON"
+    if named_lines:
         return "JSONL"
     if ending == ".json":
         return "JSON"
-    return "TSV" if ending == ".tsv" else "CSV"
+    if ending in (".csv", ".tsv"):
+        return "TSV" if ending == ".tsv" else "CSV"
+    if ending in (".md", ".markdown"):
+        return "text"
+    return "CSV" if _is_table(source) else "text"
 
 
-def _is_object(line: str) -> bool:
+def _is_table(source: Source) -> bool:
+    """Whether a text of no telling name is a table: a steady number of columns, under names that are known or by tabs."""
+    delimiter = delimiter_of(source)
+    steady, width = steadiness(source, delimiter)
+    first = source.head.split("\n", 1)[0].strip()
+    known = any(is_known(name.strip(' "')) for name in first.split(delimiter))
+    return width >= 2 and (
+        steady > 0.8 if known else steady == 1 and delimiter in "\t|;" and "\n" in source.head
+    )
+
+
+def _parsed(line: str) -> Any:
     try:
-        return isinstance(json.loads(line, strict=False), dict)
+        return json.loads(line, strict=False)
     except (ValueError, RecursionError):
-        return False
-
-
-def _csv(source: Source, text: io.TextIOWrapper) -> Iterator[Located]:
-    csv.field_size_limit(MAX_ROW_CHARACTERS)
-    delimiter = "\t" if source.kind == "TSV" else _delimiter(source)
-    reader = csv.reader(text, delimiter=delimiter, strict=True)
-    header: list[str] | None = None
-    begins = 1
-    while True:
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            reason = one_line(str(error), 80)
-            if "end of data" in reason or "field limit" in reason:
-                reason = "a quote is opened and never closed"
-            raise broken(
-                source.path,
-                f"The row that begins at line {begins} is broken: {reason}.",
-                'Close the quotes of that row; a quote inside a quoted cell is written twice ("").',
-            ) from error
-        number, begins = begins, reader.line_num + 1
-        if not any(cell.strip() for cell in cells):
-            continue
-        if header is None:
-            header = _header(cells)
-            continue
-        if len(cells) > len(header) and any(cell.strip() for cell in cells[len(header) :]):
-            yield Located(number, {}, "more cells than the header has columns")
-            continue
-        cells += [""] * (len(header) - len(cells))
-        yield Located(number, dict(zip(header, cells, strict=False)))
-
-
-def _header(cells: list[str]) -> list[str]:
-    names: list[str] = []
-    for position, cell in enumerate(cells, 1):
-        name = cell.strip().strip("\ufeff") or f"column {position}"
-        names.append(name if name not in names else f"{name} ({position})")
-    return names
-
-
-def _delimiter(source: Source) -> str:
-    """The delimiter under which the first records have the most columns in the steadiest way."""
-    with source.path.open("rb") as raw:
-        sample = raw.read(_SAMPLE).decode(source.encoding, "ignore")
-    best, best_score = ",", 0.0
-    for delimiter in (",", ";", "\t", "|"):
-        widths: list[int] = []
-        try:
-            for cells in csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter):
-                if any(cells):
-                    widths.append(len(cells))
-        except csv.Error:
-            pass
-        if len(widths) > 1 and len(sample) >= _SAMPLE - 4:
-            widths.pop()  # cut by the end of the sample
-        if not widths or widths[0] < 2:
-            continue
-        score = sum(width == widths[0] for width in widths) / len(widths) + min(widths[0], 20) * 0.001
-        if score > best_score:
-            best, best_score = delimiter, score
-    return best
-
-
-def _parquet(source: Source, reading: Reading) -> Iterator[Located]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        with pyarrow.parquet.ParquetFile(source.path) as file:
-            total = reading.rows = file.metadata.num_rows
-            number = 0
-            for batch in file.iter_batches(batch_size=128):
-                for row in batch.to_pylist():
-                    number += 1
-                    reading.done_bytes = int(source.bytes * number / max(1, total))
-                    yield Located(number, row)
-    except (pyarrow.ArrowException, ValueError, OverflowError) as error:
-        raise broken(
-            source.path,
-            f"The Parquet reader says: {one_line(str(error), 160)}",
-            "Write the file again; it may be cut off.",
-        ) from error
+        return None

@@ -1,98 +1,27 @@
-"""How rows are read as conversations: the four formats, found by columns and contents.
-
-A row is any mapping, from any file: every value is suspect. Whatever a row holds, `detect` raises nothing but
-FinetuiError and `conversation` nothing but ValueError.
-"""
+"""Which format the rows of a dataset are in: found by columns and contents, with a confidence and a reason in words."""
 
 from __future__ import annotations
 
-import ast
-import json
-import math
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
 
+from . import dataset_names as names
+from .dataset_messages import as_messages, as_strings
 from .errors import FinetuiError
 from .recipe import DatasetSection
-from .text import one_line
+from .text import clean, one_line
 
-Format = Literal["messages", "sharegpt", "alpaca", "prompt_completion"]
-Role = Literal["system", "user", "assistant", "tool"]
+Format = Literal["messages", "sharegpt", "alpaca", "prompt_completion", "text", "preference"]
 
-MAX_ROW_CHARACTERS = 10 * 1024 * 1024
-"""A longer row is no example of a conversation; it is dropped, and counted."""
-
-_LIST_COLUMNS = ("messages", "conversations", "conversation", "chat", "dialogue", "dialog", "turns")
-_INSTRUCTION = ("instruction", "instructions")
-_CONTEXT = ("input", "context")
-_OUTPUT = ("output", "response", "answer", "completion", "target")
-_SYSTEM = ("system", "system_prompt", "system_message")
-_PAIRS = (
-    ("prompt", "completion"),
-    ("prompt", "response"),
-    ("prompt", "output"),
-    ("prompt", "answer"),
-    ("prompt", "target"),
-    ("question", "answer"),
-    ("question", "response"),
-    ("question", "solution"),
-    ("query", "response"),
-    ("query", "answer"),
-    ("problem", "solution"),
-    ("problem", "answer"),
-    ("input", "output"),
-    ("input", "response"),
-    ("input", "completion"),
-    ("input", "answer"),
-    ("input", "target"),
-    ("inputs", "targets"),
-    ("source", "target"),
-    ("user", "assistant"),
-    ("human", "assistant"),
-    ("request", "response"),
-    ("message", "response"),
-    ("text", "completion"),
-    ("text", "response"),
-    ("text", "output"),
-    ("text", "answer"),
-)
-_ROLES: dict[str, Role] = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "prompter": "user",
-    "customer": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "bot": "assistant",
-    "model": "assistant",
-    "ai": "assistant",
-    "function_call": "assistant",
-    "tool": "tool",
-    "function": "tool",
-    "observation": "tool",
-    "ipython": "tool",
-    "tool_response": "tool",
-}
-_UNWRITABLE = re.compile("[\x00\ud800-\udfff]")
+SURE = 0.7
+"""Below this confidence a person should look at the mapping before training."""
 
 LOOKED_FOR = (
     "messages (a list of role and content), conversations (a list of from and value), "
-    "instruction + output, or prompt + completion (also question + answer, input + output)"
+    "instruction + output, prompt + completion (also question + answer, input + output), "
+    "text, or chosen + rejected"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One message of a conversation. `learned` marks what the loss counts."""
-
-    role: Role
-    text: str
-    learned: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,12 +32,37 @@ class Detection:
     reason: str
     columns: tuple[str, ...] = ()
     """The columns of the first rows, in order; safe to display."""
+    confidence: float = 1.0
+    """How sure it is, 0 to 1: below `SURE` a person should look at the mapping."""
+    mapping: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Role (user, assistant, system, context, messages, text, chosen, rejected, tools, reasoning) to its column."""
 
 
-def detect(rows: Sequence[Mapping[str, Any]]) -> Detection:
-    """The format that most of `rows` (the first 50) speak for.
+class UnknownFormat(FinetuiError):
+    """Rows that could not be understood, with what a mapping form shows: the columns and what stands in them."""
 
-    Raises FinetuiError (dataset-format) that names the columns found and what is looked for; dataset-empty for none.
+    def __init__(
+        self, what: str, why: str, fix: str, columns: tuple[str, ...], examples: tuple[str, ...]
+    ) -> None:
+        super().__init__(what, why, fix, code="dataset-format")
+        self.columns = columns
+        self.examples = examples
+        """For each column the first value that is not empty, safe to display, at most 200 characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Guess:
+    format: Format
+    reason: str
+    confidence: float
+    mapping: dict[str, str]
+
+
+def detect(rows: Sequence[Mapping[str, Any]], section: DatasetSection | None = None) -> Detection:
+    """The format that most of `rows` (the first 50) speak for, or that `section` sets by its format or columns.
+
+    Raises UnknownFormat (dataset-format) that names the columns found and what is looked for; FinetuiError
+    (dataset-empty) for no rows.
     """
     sample = rows[:50]
     if not sample:
@@ -118,226 +72,195 @@ def detect(rows: Sequence[Mapping[str, Any]]) -> Detection:
             "Choose one that holds examples.",
             code="dataset-empty",
         )
-    columns = _column_names(sample)
-    votes: dict[Format, list[str]] = {}
+    columns = column_names(sample)
+    if section is not None and section.columns is not None:
+        return _mapped(section, columns, sample)
+    votes: dict[Format, list[_Guess]] = {}
     for row in sample:
         guess = _guess(_lower(row))
         if guess is not None:
-            votes.setdefault(guess[0], []).append(guess[1])
+            votes.setdefault(guess.format, []).append(guess)
+    if section is not None and section.format != "auto":
+        agreeing = votes.get(section.format, [])
+        return Detection(
+            section.format, "as the recipe says", columns, 1.0, agreeing[0].mapping if agreeing else {}
+        )
     if not votes:
-        raise _unknown(columns)
-    format = max(votes, key=lambda name: len(votes[name]))
-    return Detection(format, votes[format][0], columns)
+        raise _unknown(columns, sample)
+    found = max(votes, key=lambda name: len(votes[name]))
+    best = votes[found]
+    confidence = sum(guess.confidence for guess in best) / len(sample)
+    reason = best[0].reason
+    if len(best) < len(sample):
+        reason += f", in {len(best)} of the first {len(sample)} rows"
+    return Detection(found, reason, columns, round(confidence, 2), best[0].mapping)
 
 
-def conversation(row: Mapping[str, Any], format: Format, section: DatasetSection) -> tuple[Turn, ...]:
-    """`row` as turns, with the section's system prompt and learned marks.
-
-    NUL characters are left out and lone surrogates become U+FFFD, as no tokenizer takes them. Raises ValueError with
-    a short reason (`no assistant turn`, `empty answer`, …) where the row cannot be used; such rows are dropped and
-    counted under that reason.
-    """
-    by_name = _lower(row)
-    if format in ("messages", "sharegpt"):
-        said = _listed(by_name)
-    elif format == "alpaca":
-        said = _alpaca(by_name)
+def _mapped(
+    section: DatasetSection, columns: tuple[str, ...], rows: Sequence[Mapping[str, Any]]
+) -> Detection:
+    """The format that the columns in the recipe make. Raises UnknownFormat where they make none, or are not there."""
+    mapping = cast("dict[str, str]", dict(section.columns or {}))
+    shown = ", ".join(f"{role} = {one_line(column, 40)}" for role, column in mapping.items())
+    there = {names.normal(name) for row in rows for name in row if isinstance(name, str)}
+    absent = [
+        c
+        for c in mapping.values()
+        if names.normal(c) not in there and names.normal(c.split(".")[0]) not in there
+    ]
+    if absent:
+        raise UnknownFormat(
+            f"There is no column {one_line(absent[0], 60)}.",
+            f"Its columns are: {_listed(columns)}.",
+            "Correct the columns: write role = column.",
+            columns,
+            examples(rows),
+        )
+    found: Format
+    if section.format != "auto":
+        found = section.format
+    elif "messages" in mapping:
+        found = "messages"
+    elif "chosen" in mapping or "rejected" in mapping:
+        found = "preference"
+    elif "text" in mapping and "assistant" not in mapping:
+        found = "text"
+    elif "user" in mapping or "assistant" in mapping:
+        found = "prompt_completion"
     else:
-        said = _pair(by_name)
-    if not said:
-        raise ValueError("no messages")
-    if said[0][0] != "system":
-        own = _text(_cell(by_name, _SYSTEM), "system prompt")
-        system = own if own.strip() else (section.system_prompt or "")
-        if system.strip():
-            said.insert(0, ("system", system))
-    said = [turn for turn in said if turn[0] != "system" or turn[1].strip()]
-    _check(said)
-    everything = section.train_on == "everything"
-    return tuple(Turn(role, _writable(text), everything or role == "assistant") for role, text in said)
+        guess = next((g for g in (_guess(_lower(row)) for row in rows) if g is not None), None)
+        if guess is None:
+            raise _unknown(columns, rows)
+        return Detection(
+            guess.format, f"{guess.reason}; {shown}", columns, guess.confidence, guess.mapping | mapping
+        )
+    return Detection(found, f"as the recipe maps the columns: {shown}", columns, 1.0, mapping)
 
 
-def _check(said: list[tuple[Role, str]]) -> None:
-    if sum(len(text) for _, text in said) > MAX_ROW_CHARACTERS:
-        raise ValueError("longer than 10 MB")
-    if not any(role == "assistant" for role, _ in said):
-        raise ValueError("no assistant turn")
-    first = next(role for role, _ in said if role != "system")
-    if first == "assistant":
-        raise ValueError("starts with an answer, no question before it")
-    for role, text in said:
-        if not text.strip(" \0\n\t").strip():
-            if role == "assistant":
-                raise ValueError("empty answer")
-            if role == "user":
-                raise ValueError("empty question")
+def _guess(by_name: Mapping[str, tuple[str, Any]]) -> _Guess | None:
+    """The format of one row, from its columns in lower case to their own names and values; or None."""
+
+    def mapped(**roles: str | None) -> dict[str, str]:
+        return {role: one_line(by_name[name][0], 200) for role, name in roles.items() if name is not None}
+
+    system = names.named(by_name, names.SYSTEM)
+    tools = names.named(by_name, names.TOOLS)
+    tools = tools if tools is not None and by_name[tools][1] else None
+    kept = "; tools kept" if tools else ""
+    chosen, rejected = names.named(by_name, names.CHOSEN), names.named(by_name, names.REJECTED)
+    if chosen and rejected:
+        prompt = names.named(by_name, names.PREFERENCE_PROMPT)
+        reason = f"columns {chosen} and {rejected}: preference pairs, of which the chosen answer is learned"
+        roles = mapped(chosen=chosen, rejected=rejected, user=prompt, system=system)
+        return _Guess("preference", reason, 1.0, roles)
+    for name in names.LISTS:
+        if name not in by_name:
+            continue
+        own, value = by_name[name]
+        messages = as_messages(value)
+        shown = one_line(own, 40)
+        roles = mapped(messages=name, system=system, tools=tools)
+        if messages is not None:
+            if any("role" in m for m in messages):
+                if any(isinstance(m, Mapping) and ("role" in m) for m in _raw_list(value)):
+                    return _Guess(
+                        "messages", f"column {shown} is a list of role and content{kept}", 1.0, roles
+                    )
+                return _Guess("messages", f"column {shown} is a list of questions with answers", 0.9, roles)
+            return _Guess("sharegpt", f"column {shown} is a list of from and value{kept}", 1.0, roles)
+        if as_strings(value) is not None:
+            reason = f"column {shown} is a list of texts, taken as question and answer in turn"
+            return _Guess("messages", reason, 0.6, roles)
+    instruction, output = names.named(by_name, names.INSTRUCTION), names.named(by_name, names.OUTPUT)
+    if instruction and output:
+        context = names.named(by_name, names.CONTEXT)
+        roles = mapped(user=instruction, context=context, assistant=output, system=system, tools=tools)
+        return _Guess("alpaca", f"columns {instruction} and {output}{kept}", 1.0, roles)
+    pair = names.ask_and_answer(tuple(by_name))
+    if pair is not None and (pair[2] == 1.0 or all(_is_text(by_name[name][1]) for name in pair[:2])):
+        ask, answer, confidence = pair
+        thought = names.named(by_name, names.REASONING)
+        roles = mapped(user=ask, assistant=answer, system=system, reasoning=thought, tools=tools)
+        kept += "; reasoning kept" if thought else ""
+        doubt = "" if confidence >= SURE else ", by words in their names"
+        reason = f"columns {one_line(ask, 40)} and {one_line(answer, 40)}{doubt}{kept}"
+        return _Guess("prompt_completion", reason, confidence, roles)
+    return _guess_text(by_name, mapped)
 
 
-def _writable(text: str) -> str:
-    if text.isascii() and "\0" not in text:
-        return text
-    return _UNWRITABLE.sub(lambda match: "" if match[0] == "\0" else "\ufffd", text)
-
-
-def _guess(by_name: Mapping[str, Any]) -> tuple[Format, str] | None:
-    """The format of one row and the reason, or None."""
-    name, messages = _message_list(by_name)
-    if messages is not None:
-        if any("role" in m for m in messages):
-            return "messages", f"column {one_line(name, 40)} is a list of role and content"
-        return "sharegpt", f"column {one_line(name, 40)} is a list of from and value"
-    if _cell_name(by_name, _INSTRUCTION) and _cell_name(by_name, _OUTPUT):
-        return "alpaca", f"columns {_cell_name(by_name, _INSTRUCTION)} and {_cell_name(by_name, _OUTPUT)}"
-    for question, answer in _PAIRS:
-        if question in by_name and answer in by_name:
-            return "prompt_completion", f"columns {question} and {answer}"
+def _guess_text(by_name: Mapping[str, tuple[str, Any]], mapped: Any) -> _Guess | None:
+    texts = [name for name, (_, value) in by_name.items() if _is_text(value)]
+    text = names.named(texts, names.TEXT)
+    if text is not None:
+        alone = len(texts) == 1
+        reason = f"column {text} is plain writing, learned whole" + (
+            "" if alone else "; the other columns are left aside"
+        )
+        return _Guess("text", reason, 0.95 if alone else 0.6, mapped(text=text))
+    made_up = [name for name in by_name if name.startswith("column ")]
+    if len(made_up) == len(by_name) == len(texts):
+        if len(texts) == 2:
+            reason = "two columns without names: the first taken as the question, the second as the answer"
+            return _Guess("prompt_completion", reason, 0.5, mapped(user=texts[0], assistant=texts[1]))
+        if len(texts) == 1:
+            return _Guess(
+                "text", "one column without a name, taken as plain writing", 0.5, mapped(text=texts[0])
+            )
     return None
 
 
-def _unknown(columns: tuple[str, ...]) -> FinetuiError:
-    lower = {c.lower() for c in columns}
-    found = ", ".join(columns[:12]) + (", …" if len(columns) > 12 else "")
-    why = f"Its columns are: {found or 'none'}. finetui looks for {LOOKED_FOR}."
-    fix = "Rename the columns, or write the rows as JSONL with one of these."
-    if {"chosen", "rejected"} <= lower:
-        why = (
-            f"Its columns are: {found}. These are preference pairs, and finetui trains on good answers only."
-        )
-        fix = "Keep the prompt and rename chosen to completion, or choose another dataset."
-    elif lower == {"text"}:
-        why = "It has one column, text: plain writing with no questions and answers in it."
-        fix = "Write rows with prompt and completion, so that finetui knows what is to be learned."
-    return FinetuiError("The format of this dataset is not known.", why, fix, code="dataset-format")
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and not value.strip().replace(".", "").replace("-", "").isdigit()
 
 
-def _column_names(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    names: dict[str, None] = {}
+def _raw_list(value: Any) -> list[Any]:
+    if isinstance(value, list | tuple):
+        return list(value)
+    return [{"role": ""}]  # written as text, or a single message
+
+
+def _unknown(columns: tuple[str, ...], rows: Sequence[Mapping[str, Any]]) -> UnknownFormat:
+    why = f"Its columns are: {_listed(columns)}. finetui looks for {LOOKED_FOR}."
+    fix = "Say which column is what (Columns), or rename them."
+    return UnknownFormat("The format of this dataset is not known.", why, fix, columns, examples(rows))
+
+
+def _listed(columns: tuple[str, ...]) -> str:
+    return ", ".join(columns[:12]) + (", …" if len(columns) > 12 else "") if columns else "none"
+
+
+def column_names(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The columns of `rows`, in order, safe to display; at most 200."""
+    found: dict[str, None] = {}
     for row in rows:
         for name in list(row)[:200]:
             if isinstance(name, str):
-                names.setdefault(one_line(name, 40))
-    return tuple(names)[:200]
+                found.setdefault(one_line(name, 40))
+    return tuple(found)[:200]
 
 
-def _lower(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row by lower-case column; of two that differ only in case the first counts."""
-    result: dict[str, Any] = {}
+def examples(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """For each of `column_names`, what stands in it: the first value that is not empty, safe to display."""
+    found: dict[str, str] = {}
+    for row in rows:
+        for name, value in list(row.items())[:200]:
+            if isinstance(name, str) and not found.get(one_line(name, 40)):
+                text = value if isinstance(value, str) else "" if value is None else _shown(value)
+                found[one_line(name, 40)] = one_line(clean(text, 400), 200)
+    return tuple(found.values())[:200]
+
+
+def _shown(value: Any) -> str:
+    try:
+        return str(value)[:400]
+    except (ValueError, RecursionError):  # an integer of too many digits, or nested too deeply
+        return "…"
+
+
+def _lower(row: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
+    """The row by lower-case column, with its own name; of two that differ only in case the first counts."""
+    result: dict[str, tuple[str, Any]] = {}
     for name, value in row.items():
         if isinstance(name, str):
-            result.setdefault(name.strip().lower(), value)
+            result.setdefault(names.normal(name), (name, value))
     return result
-
-
-def _cell_name(by_name: Mapping[str, Any], names: Sequence[str]) -> str | None:
-    return next((name for name in names if name in by_name), None)
-
-
-def _cell(by_name: Mapping[str, Any], names: Sequence[str]) -> Any:
-    return next((by_name[name] for name in names if name in by_name), None)
-
-
-def _text(value: Any, noun: str) -> str:
-    """A cell as text: missing values (None, NaN) are empty, numbers are written out."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return str(value)
-    raise ValueError(f"the {noun} is not text")
-
-
-def _parsed(value: Any) -> Any:
-    """A list of messages that a CSV cell holds as JSON, or as Python writes it; any other value as it is."""
-    if not isinstance(value, str) or not value.lstrip().startswith("[") or len(value) > MAX_ROW_CHARACTERS:
-        return value
-    try:
-        return json.loads(value, strict=False)
-    except (ValueError, RecursionError):
-        pass
-    if len(value) > 200_000 or not ("'role'" in value or "'from'" in value):
-        return value
-    try:
-        return ast.literal_eval(value.strip())
-    except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
-        return value
-
-
-def _as_messages(value: Any) -> list[Mapping[str, Any]] | None:
-    """`value` as a list of messages, or None where it is no such list."""
-    value = _parsed(value)
-    if not isinstance(value, list | tuple):
-        return None
-    messages = [m for m in value if isinstance(m, Mapping) and ("role" in m or "from" in m)]
-    return messages if messages and len(messages) == len(value) else None
-
-
-def _message_list(by_name: Mapping[str, Any]) -> tuple[str, list[Mapping[str, Any]] | None]:
-    """The column that holds a list of messages, and the list."""
-    for name in _LIST_COLUMNS:
-        if name in by_name:
-            messages = _as_messages(by_name[name])
-            if messages is not None:
-                return name, messages
-    return "", None
-
-
-def _said(message: Mapping[str, Any]) -> tuple[Role, str]:
-    name = message.get("role", message.get("from"))
-    role = _ROLES.get(name.strip().lower()) if isinstance(name, str) else None
-    if role is None:
-        raise ValueError(f"unknown role {one_line(name, 20)}" if isinstance(name, str) else "unknown role")
-    if message.get("tool_calls") or message.get("function_call"):
-        raise ValueError("calls a tool, which is not text")
-    value = message.get("content", message.get("value", message.get("text")))
-    if isinstance(value, list | tuple):
-        value = _parts(value)
-    return role, _text(value, "content of a message")
-
-
-def _parts(parts: Sequence[Any]) -> str:
-    """The text of content given in parts, as for models that also see."""
-    texts: list[str] = []
-    for part in parts:
-        if not isinstance(part, Mapping) or not isinstance(part.get("text"), str):
-            raise ValueError("holds images or sound, not only text")  # a row's fault, not a caller's
-        texts.append(part["text"])
-    return "\n".join(texts)
-
-
-def _listed(by_name: Mapping[str, Any]) -> list[tuple[Role, str]]:
-    _, messages = _message_list(by_name)
-    if messages is None:
-        name = _cell_name(by_name, _LIST_COLUMNS)
-        if name is None:
-            raise ValueError("no messages column")
-        if not by_name[name]:
-            raise ValueError("no messages")
-        raise ValueError(f"{name} is not a list of messages")
-    return [_said(message) for message in messages]
-
-
-def _alpaca(by_name: Mapping[str, Any]) -> list[tuple[Role, str]]:
-    if _cell_name(by_name, _INSTRUCTION) is None:
-        raise ValueError("no instruction column")
-    if _cell_name(by_name, _OUTPUT) is None:
-        raise ValueError("no output column")
-    parts = (_text(_cell(by_name, _INSTRUCTION), "instruction"), _text(_cell(by_name, _CONTEXT), "input"))
-    question = "\n\n".join(part for part in parts if part.strip())
-    return [("user", question), ("assistant", _text(_cell(by_name, _OUTPUT), "output"))]
-
-
-def _pair(by_name: Mapping[str, Any]) -> list[tuple[Role, str]]:
-    pair = next((p for p in _PAIRS if p[0] in by_name and p[1] in by_name), None)
-    if pair is None:
-        raise ValueError("no prompt and completion columns")
-    said: list[tuple[Role, str]] = []
-    for name, role in zip(pair, ("user", "assistant"), strict=True):
-        messages = _as_messages(by_name[name])
-        if messages is not None:
-            said += [_said(message) for message in messages]
-        else:
-            said.append((role, _text(by_name[name], name)))
-    return said

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
-from .dataset_formats import MAX_ROW_CHARACTERS
-from .dataset_source import Located, Reading, Source, broken
+from pydantic_core import from_json
+
+from .dataset_folder import no_split
+from .dataset_source import MAX_ROW_CHARACTERS, Located, Reading, Source, broken
+from .dataset_streams import ON_ERROR
 from .errors import FinetuiError
 from .text import bytes_words, one_line
 
@@ -17,48 +20,70 @@ MAX_WHOLE_BYTES = 512 * 1024 * 1024
 _CHUNK = 64 * 1024
 
 
-def _lines(text: TextIO) -> Iterator[tuple[int, str | None]]:
-    """Lines with their numbers from 1; None stands for a line too long to be a row, which is passed over in pieces."""
-    number = 0
-    while True:
-        line = text.readline(MAX_ROW_CHARACTERS + 1)
-        if not line:
-            return
+class Lines(Protocol):
+    """What gives lines as bytes, each with its line end, at most `size` bytes at a time."""
+
+    def readline(self, size: int = -1, /) -> bytes: ...
+
+
+def json_lines(source: Source, raw: Lines) -> Iterator[Located]:
+    """The rows of JSON Lines, as UTF-8. A line that is not JSON is a row that cannot be read.
+
+    Raises FinetuiError (dataset-broken) at the end of a file in which no line was JSON.
+    """
+    number = good = 0
+    first: tuple[int, str, ValueError] | None = None
+    decode = json.JSONDecoder(strict=False).decode
+    while line := raw.readline(MAX_ROW_CHARACTERS + 1):
         number += 1
-        if len(line) > MAX_ROW_CHARACTERS and not line.endswith("\n"):
-            while line and not line.endswith("\n"):
-                line = text.readline(_CHUNK)
-            yield number, None
-        else:
-            yield number, line
-
-
-def json_lines(source: Source, text: TextIO) -> Iterator[Located]:
-    """The rows of JSON Lines. Raises FinetuiError (dataset-broken) that names the first line that is not JSON."""
-    for number, line in _lines(text):
-        if line is None:
+        if len(line) > MAX_ROW_CHARACTERS and not line.endswith(b"\n"):
+            while line and not line.endswith(b"\n"):
+                line = raw.readline(_CHUNK)
             yield Located(number, {}, "longer than 10 MB")
             continue
-        line = line.strip().strip("\ufeff")
-        if not line:
-            continue
         try:
-            value = json.loads(line, strict=False)
-        except RecursionError:
-            yield Located(number, {}, "nested too deeply")
-            continue
-        except ValueError as error:
-            column = f", column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
-            message = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-            raise broken(
-                source.path,
-                f"Line {number}{column} is not valid JSON: {one_line(message, 80)}. It reads: {one_line(line, 60)}",
-                "Each line must be one JSON object. Correct or remove that line.",
-            ) from error
-        if isinstance(value, dict):
-            yield Located(number, value)
-        else:
-            yield Located(number, {}, "not a JSON object")
+            value = from_json(line)
+        except ValueError:
+            # The strict and fast parser refuses what can still be read: control characters, lone surrogates, …
+            text = line.decode("utf-8", ON_ERROR).strip().strip("\ufeff\0").strip()
+            if not text:
+                continue
+            try:
+                value = decode(text)
+            except RecursionError:
+                yield Located(number, {}, "nested too deeply")
+                continue
+            except ValueError as error:
+                first = first or (number, one_line(text[:400], 60), error)
+                yield Located(number, {}, _line_problem(error))
+                continue
+        good += 1
+        yield _located(number, value)
+    if first is not None and not good:
+        raise _no_json_at_all(source, *first)
+
+
+def _no_json_at_all(source: Source, number: int, text: str, error: ValueError) -> FinetuiError:
+    column = f", column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+    return broken(
+        source.path,
+        f"Line {number}{column} is not valid JSON, and no other line is: {_line_problem(error)}. It reads: {text}",
+        "Each line must be one JSON object. If it is plain writing, give it the ending .txt.",
+    )
+
+
+def _line_problem(error: ValueError) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"broken JSON: {error.msg}"
+    return "broken JSON: a number with too many digits"
+
+
+def _located(number: int, value: Any) -> Located:
+    if isinstance(value, dict):
+        return Located(number, value)
+    if isinstance(value, list) and value and _is_messages(value):
+        return Located(number, {"messages": value})
+    return Located(number, {}, "not a JSON object")
 
 
 def json_document(source: Source, text: TextIO, split: str, reading: Reading) -> Iterator[Located]:
@@ -78,7 +103,13 @@ def json_document(source: Source, text: TextIO, split: str, reading: Reading) ->
             f"It is one JSON object of {bytes_words(source.bytes)}, which would have to be held in memory whole.",
             "Write it as JSONL: one row a line.",
         )
-    whole = start + text.read()
+    whole = start + text.read(MAX_WHOLE_BYTES)
+    if text.read(1):
+        raise broken(
+            source.path,
+            "It is one JSON object, too large to be held in memory.",
+            "Write it as JSONL: one row a line.",
+        )
     try:
         value = json.loads(whole, strict=False)
     except RecursionError as error:
@@ -88,7 +119,7 @@ def json_document(source: Source, text: TextIO, split: str, reading: Reading) ->
     rows = _rows_of(source, value, split)
     reading.rows = len(rows)
     for number, row in enumerate(rows, 1):
-        yield Located(number, row) if isinstance(row, dict) else Located(number, {}, "not a JSON object")
+        yield _located(number, row)
 
 
 def _not_json(source: Source, error: ValueError, lines_before: int, element: int = 0) -> FinetuiError:
@@ -115,6 +146,11 @@ def _rows_of(source: Source, value: Any, split: str) -> list[Any]:
     }
     if split in tables:
         return tables[split]
+    if split != "train" and tables:
+        raise no_split(source.path, split, list(tables))
+    columns = {name: cells for name, cells in value.items() if isinstance(cells, list)}
+    if len(columns) == len(value) > 1 and not tables and len({len(cells) for cells in columns.values()}) == 1:
+        return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
     if len(tables) == 1:
         return next(iter(tables.values()))
     if len(tables) > 1:
@@ -199,7 +235,7 @@ def _json_list(source: Source, text: TextIO) -> Iterator[Located]:
         if length > MAX_ROW_CHARACTERS:
             yield Located(number, {}, "longer than 10 MB")
             continue
-        yield Located(number, value) if isinstance(value, dict) else Located(number, {}, "not a JSON object")
+        yield _located(number, value)
 
 
 def _is_cut_off(error: ValueError, buffer: str) -> bool:

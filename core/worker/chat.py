@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..dataset import Turn
+from ..conversation import Turn, Turns
 from ..errors import FinetuiError
 
 IGNORED = -100
@@ -68,7 +68,7 @@ class Chat:
             return False
         return True
 
-    def render(self, turns: Sequence[Turn], answer_next: bool = False) -> str:
+    def render(self, turns: Turns, answer_next: bool = False) -> str:
         """`turns` as the model reads them; `answer_next` adds the opening of the assistant's turn.
 
         A template that has no system turn gets the system prompt at the head of the first user turn.
@@ -94,27 +94,27 @@ class Chat:
         except (TemplateError, TypeError, KeyError, IndexError) as error:
             raise Unrenderable("the chat template refuses its roles") from error
 
-    def prompt_ids(self, turns: Sequence[Turn]) -> list[int]:
+    def prompt_ids(self, turns: Turns) -> list[int]:
         """The tokens of `turns`, ready for the assistant's answer."""
         ids: list[int] = self.tokenizer(self.render(turns, answer_next=True), add_special_tokens=False)[
             "input_ids"
         ]
         return self._without_second_bos(ids)
 
-    def spans(self, turns: Sequence[Turn], text: str) -> list[tuple[int, int]]:
+    def spans(self, turns: Turns, text: str) -> list[tuple[int, int]]:
         """The character ranges of `text` (the turns, rendered) that are learned. Raises Unrenderable."""
         if all(turn.learned for turn in turns):
             return [(0, len(text))]
         return [self._span(turns, index, text) for index, turn in enumerate(turns) if turn.learned]
 
-    def _span(self, turns: Sequence[Turn], index: int, text: str) -> tuple[int, int]:
+    def _span(self, turns: Turns, index: int, text: str) -> tuple[int, int]:
         found = self._span_by_prefix(turns, index, text) or self._span_by_difference(turns, index, text)
         start, end = found
         body = text[start:end].rstrip()
         # The line break after the end-of-turn token is the template's, not the answer's.
         return start, (start + len(body) if body.endswith(self._special) else end)
 
-    def _span_by_prefix(self, turns: Sequence[Turn], index: int, text: str) -> tuple[int, int] | None:
+    def _span_by_prefix(self, turns: Turns, index: int, text: str) -> tuple[int, int] | None:
         last = index == len(turns) - 1
         try:
             before = self.render(turns[:index], answer_next=turns[index].role == "assistant")
@@ -126,7 +126,7 @@ class Chat:
             return None
         return len(before), len(until)
 
-    def _span_by_difference(self, turns: Sequence[Turn], index: int, text: str) -> tuple[int, int]:
+    def _span_by_difference(self, turns: Turns, index: int, text: str) -> tuple[int, int]:
         said = turns[index].text.strip()
         if not said:
             raise Unrenderable("empty answer")
@@ -142,7 +142,7 @@ class Chat:
         mark = next((special for special in self._special if rest.startswith(special)), "")
         return start, (len(text) - len(rest) + len(mark) if mark else end)
 
-    def encode(self, conversations: Sequence[Sequence[Turn]]) -> list[Encoded | str]:
+    def encode(self, conversations: Sequence[Turns]) -> list[Encoded | str]:
         """Each conversation as tokens and labels, cut at `max_length`; or the reason why it cannot be used."""
         rendered: list[tuple[str, list[tuple[int, int]]] | str] = []
         for turns in conversations:
@@ -166,7 +166,7 @@ class Chat:
 
     def _encoded(
         self,
-        turns: Sequence[Turn],
+        turns: Turns,
         spans: list[tuple[int, int]],
         ids: list[int],
         offsets: list[tuple[int, int]],

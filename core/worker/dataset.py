@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import dataset as dataset_step
-from ..dataset import LoadedDataset, Turn
+from ..conversation import Conversation, Turns
+from ..dataset import LoadedDataset
 from ..errors import FinetuiError
 from ..recipe import Recipe
 from ..runs.events import DatasetReady, Warned
@@ -43,9 +44,9 @@ class Prepared:
 
     train: Tokens
     evaluation: Tokens | None
-    prompts: tuple[tuple[Turn, ...], ...]
+    prompts: tuple[Conversation, ...]
     """Held-out conversations, or training ones where nothing is held out."""
-    evaluation_conversations: tuple[tuple[Turn, ...], ...]
+    evaluation_conversations: tuple[Conversation, ...]
     ready: DatasetReady
 
 
@@ -58,11 +59,8 @@ def load(recipe: Recipe, writer: EventWriter, check: Callable[[], None]) -> Load
         writer.progress("dataset", rows, 0, "rows")
 
     writer.progress("dataset", text="reading")
-    if dataset_step.source_kind(section.source) != "hub":
-        return dataset_step.load(section, recipe.training.seed, progress)
     try:
-        rows = hub_rows.opened(section)
-        return dataset_step.from_rows(rows, section, recipe.training.seed, progress=progress)
+        return dataset_step.load(section, recipe.training.seed, progress, hub_rows.rows_of)
     except (FinetuiError, Stopped):
         raise
     except Exception as error:  # the edge of `datasets`, which lets through what all its libraries raise
@@ -71,7 +69,7 @@ def load(recipe: Recipe, writer: EventWriter, check: Callable[[], None]) -> Load
         raise hub_rows.card(error, section.source) from error
 
 
-def tokenize(chat: Chat, conversations: Sequence[Sequence[Turn]], progress: Callable[[int], None]) -> Tokens:
+def tokenize(chat: Chat, conversations: Sequence[Turns], progress: Callable[[int], None]) -> Tokens:
     """`conversations` as the trainer's rows. Rows in which nothing is learned (after the cut) are dropped and counted."""
     import pyarrow as pa
     from datasets import Dataset

@@ -58,6 +58,30 @@ def opened(section: DatasetSection, *, streaming: bool = False) -> IterableDatas
     return rows.decode(False) if rows.features is not None else rows
 
 
+def rows_of(source: str, config: str | None, split: str) -> IterableDataset:
+    """The rows of a hub dataset for `dataset_walk.Walk`, downloaded first. Raises as `opened` does."""
+    asked: dict[str, str | None] = {"source": source, "config": config, "split": split}
+    return opened(DatasetSection.model_validate(asked))
+
+
+MAX_CONFIGS = 200
+"""More configurations than that are not asked for their splits."""
+
+
+def splits_of(source: str) -> dict[str, tuple[str, ...]]:
+    """The configurations of a hub dataset and their splits. Raises FinetuiError, and whatever `datasets` raises."""
+    from datasets import get_dataset_config_names, get_dataset_split_names
+
+    hub.quiet()
+    token = hub_token() or False
+    if not hub.is_offline():
+        refusal = _refusal(source)
+        if refusal is not None:
+            raise refusal
+    configs = get_dataset_config_names(source, token=token)[:MAX_CONFIGS]
+    return {name: tuple(get_dataset_split_names(source, name, token=token)) for name in configs}
+
+
 def _refusal(source: str) -> FinetuiError | None:
     """Why the hub does not give the dataset `source`, asked once: `datasets` asks for half a minute, and then guesses."""
     from huggingface_hub import HfApi

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import text
-from ..dataset import Turn
+from ..conversation import Turns
 from ..runs.events import Sample
 from .chat import Chat, Unrenderable
 from .events import EventWriter
@@ -26,7 +26,7 @@ class Prompt:
     reference: str
 
 
-def prompts(chat: Chat, conversations: Sequence[Sequence[Turn]], count: int) -> list[Prompt]:
+def prompts(chat: Chat, conversations: Sequence[Turns], count: int) -> list[Prompt]:
     """The first `count` conversations that end with an answer, as prompts."""
     found: list[Prompt] = []
     for turns in conversations:

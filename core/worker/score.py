@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .. import demo, text
-from ..dataset import Turn
+from ..conversation import Turns
 from ..recipe import DEMO, Recipe
 from ..runs.events import Scored, ScoreExample, ScoreSide
 from .chat import Chat
@@ -18,7 +18,7 @@ BATCH_SIZE = 20
 EXAMPLES = 3
 
 
-def wanted(recipe: Recipe, held_out: Sequence[Sequence[Turn]]) -> bool:
+def wanted(recipe: Recipe, held_out: Sequence[Turns]) -> bool:
     """Only the demo's own rows have labels to judge by."""
     return recipe.dataset.source == DEMO and bool(held_out)
 
@@ -27,7 +27,7 @@ def score(
     model: Any,
     tokenizer: Any,
     recipe: Recipe,
-    held_out: Sequence[Sequence[Turn]],
+    held_out: Sequence[Turns],
     writer: EventWriter,
     check: Callable[[], None],
 ) -> Scored:

@@ -11,12 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetui.core import dataset
-from finetui.core.dataset import DatasetFacts, LoadedDataset, Turn
+from finetui.core.dataset import DatasetFacts, Format, LoadedDataset, Turn
 from finetui.core.errors import FinetuiError
 from finetui.core.recipe import DatasetSection
 
 PAIR = {"prompt": "Where is my parcel?", "completion": "On its way."}
 MESSAGES = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
+
+
+def asked(number: int) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": f"Hi {number}"}, MESSAGES["messages"][1]]}
 
 
 def written(folder: Path, name: str, content: str | bytes) -> str:
@@ -123,10 +127,10 @@ def test_parquet_is_looked_at_in_a_process_of_its_own(tmp_path: Path) -> None:
     import pyarrow.parquet
 
     file = tmp_path / "a.parquet"
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([MESSAGES] * 300), file)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([asked(i) for i in range(300)]), file)
     facts = look(str(file))
     assert (facts.file_kind, facts.rows, facts.evaluation_rows) == ("Parquet", 300, 30)
-    assert texts(facts) == [("user", "Hi"), ("assistant", "Hello")]
+    assert texts(facts) == [("user", "Hi 0"), ("assistant", "Hello")]
     assert len(dataset.load(DatasetSection(source=str(file)), 1).train) == 270
     file.write_bytes(file.read_bytes()[:-20])
     assert refused(str(file)).code == "dataset-broken"
@@ -141,26 +145,20 @@ def test_parquet_is_looked_at_in_a_process_of_its_own(tmp_path: Path) -> None:
         ("head.csv", b"prompt,completion\n", "dataset-empty", "no rows"),
         ("binary.jsonl", bytes(range(256)) * 50, "dataset-broken", "binary"),
         ("picture.csv", b"\x89PNG\r\n\x1a\n" + b"\0\1\2\3" * 100, "dataset-broken", "binary"),
-        ("rows.jsonl.gz", b"\x1f\x8b\x08\0rest", "dataset-broken", "gunzip"),
+        ("rows.jsonl.gz", b"\x1f\x8b\x08\0rest", "dataset-broken", "unpacked"),
+        ("rows.jsonl.bz2", b"BZh91AY&SY", "dataset-broken", "bunzip2"),
         ("book.xlsx", b"PK\x03\x04rest", "dataset-broken", "CSV"),
         ("model.gguf", b"GGUF\3\0\0\0", "dataset-broken", "GGUF"),
         ("deep.json", b"[" * 200_000, "dataset-broken", "deep"),
         ("object.json", b'{"a":' * 200_000, "dataset-broken", "deep"),
-        ("line.jsonl", (lines(PAIR, PAIR) + '{"prompt": "a",\n').encode(), "dataset-broken", "Line 3"),
+        ("line.jsonl", b'\n{"prompt": "a",\n', "dataset-broken", "Line 2"),
         ("cut.json", json.dumps([PAIR] * 3, indent=1)[:-4].encode(), "dataset-broken", "Line 13"),
         ("comma.json", b'[{"prompt":"a","completion":"b"}\n {"prompt":"c"}]', "dataset-broken", "Line 2"),
         ("tail.json", b'[{"prompt":"a","completion":"b"}]\n[1]', "dataset-broken", ".jsonl"),
         ("number.json", b"12", "dataset-broken", "neither"),
         ("quote.csv", b'prompt,completion\na,b\n"open,c\nd,e\n', "dataset-broken", "line 3"),
         ("columns.csv", b"when,who\n1,2\n", "dataset-format", "when, who"),
-        ("text.jsonl", b'{"text": "Once upon a time"}\n', "dataset-format", "text"),
-        ("dpo.jsonl", b'{"chosen": "a", "rejected": "b"}\n', "dataset-format", "preference"),
-        (
-            "prose.txt",
-            b"Once upon a time there was a file.\nIt had two lines.\n",
-            "dataset-format",
-            "columns",
-        ),
+        ("dpo.jsonl", b'{"chosen": "a", "rejected": "b"}\n', "dataset-format", "no prompt"),
         ("lists.jsonl", b"1\n2\n", "dataset-format", "not a JSON object"),
         (
             "unanswered.jsonl",
@@ -182,8 +180,8 @@ def test_what_cannot_be_used_gets_a_card(
 def test_paths_that_are_no_file(tmp_path: Path) -> None:
     written(tmp_path, "rows.jsonl", lines(PAIR))
     assert refused(str(tmp_path / "nope.jsonl")).code == "dataset-missing"
-    card = refused(str(tmp_path))
-    assert card.code == "dataset-missing" and "rows.jsonl" in card.fix
+    (tmp_path / "none").mkdir()
+    assert refused(str(tmp_path / "none")).code == "dataset-missing"
     assert refused("~nobody-at-all/x.csv").code == "dataset-missing"
     assert refused("what is this?").code == "dataset-missing"
     assert dataset.source_kind("mlabonne/FineTome-100k") == "hub"
@@ -238,7 +236,7 @@ def test_a_large_file_is_not_read_whole(tmp_path: Path) -> None:
     facts = look(str(file))
     file.unlink()
     assert not facts.rows_exact
-    assert facts.rows is not None and facts.rows > 1_000_000
+    assert facts.rows is not None and 1_800_000 < facts.rows < 2_500_000
     assert len(facts.first) == 20
 
 
@@ -296,7 +294,7 @@ def test_formats_are_detected_and_read_alike(row: dict[str, Any], format: str) -
     found = dataset.detect([row])
     assert found.format == format and found.reason
     turns = dataset.conversation(row, found.format, DatasetSection())
-    assert turns == (Turn("user", "Hi"), Turn("assistant", "Hello", learned=True))
+    assert turns.turns == (Turn("user", "Hi"), Turn("assistant", "Hello", learned=True))
 
 
 def test_alpaca_joins_instruction_and_input() -> None:
@@ -330,7 +328,7 @@ def test_learning_everything() -> None:
         ([{"role": ["x"], "content": "a"}], "unknown role"),
         ([{"role": "user", "content": {"a": 1}}], "the content of a message is not text"),
         ([{"role": "user", "content": [{"type": "image"}]}], "holds images or sound, not only text"),
-        ([{"role": "assistant", "content": None, "tool_calls": [1]}], "calls a tool, which is not text"),
+        ([{"role": "assistant", "content": None, "tool_calls": [1]}], "a tool call names no function"),
         ("hello", "messages is not a list of messages"),
     ],
 )
@@ -350,6 +348,9 @@ def test_the_majority_of_rows_decides() -> None:
     assert dataset.detect([PAIR, MESSAGES, MESSAGES]).format == "messages"
 
 
+FORMATS: tuple[Format, ...] = (
+    *("messages", "sharegpt", "alpaca", "prompt_completion", "text", "preference"),
+)
 _names = st.sampled_from(
     ["messages", "conversations", "prompt", "completion", "Instruction", "input", "output", "role", "from"]
     + ["content", "value", "system", "chosen", "text", "tool_calls", "\ud800", "x\x1b[31m"]
@@ -381,7 +382,7 @@ def test_rows_of_any_shape_raise_only_what_is_promised(rows: list[dict[Any, Any]
     except FinetuiError as error:
         assert error.code in ("dataset-format", "dataset-empty")
     for row in rows:
-        for format in ("messages", "sharegpt", "alpaca", "prompt_completion"):
+        for format in FORMATS:
             try:
                 turns = dataset.conversation(row, format, DatasetSection(system_prompt="S"))
             except ValueError:
@@ -409,25 +410,6 @@ def test_bytes_of_any_kind_raise_only_cards(
 # Splits
 
 
-@given(rows=st.integers(0, 3000), share=st.floats(0, 0.5, allow_nan=False), seed=st.integers(0, 2**31 - 1))
-@settings(max_examples=100, deadline=None)
-def test_a_split_is_a_partition_and_repeats(rows: int, share: float, seed: int) -> None:
-    section = DatasetSection(evaluation_share=share)
-    train, held = dataset.split(rows, section, seed)
-    assert sorted(train + held) == list(range(rows))
-    assert train == sorted(train) and held == sorted(held)
-    assert len(held) == dataset.held_out_rows(rows, section)
-    assert dataset.split(rows, section, seed) == (train, held)
-    if rows:
-        assert train, "something stays to train on"
-    if share > 0 and rows >= 2:
-        assert held and abs(len(held) - rows * share) <= 1
-
-
-def test_a_split_depends_on_the_seed() -> None:
-    assert dataset.split(100, DatasetSection(), 1) != dataset.split(100, DatasetSection(), 2)
-
-
 def test_what_is_counted_is_what_is_loaded(tmp_path: Path) -> None:
     rows = [{"prompt": f"q{i}", "completion": f"a{i}" if i % 5 else ""} for i in range(100)]
     section = DatasetSection(source=written(tmp_path, "a.jsonl", lines(*rows)), row_limit=50)
@@ -451,7 +433,7 @@ def test_a_held_out_file_takes_nothing_from_the_rows(tmp_path: Path) -> None:
 
 
 def test_evaluation_rows_of_a_hub_dataset(tmp_path: Path) -> None:
-    loaded = dataset.from_rows([PAIR] * 9, DatasetSection(), 1, evaluation_rows=[MESSAGES])
+    loaded = dataset.from_rows([asked(i) for i in range(9)], DatasetSection(), 1, evaluation_rows=[MESSAGES])
     assert isinstance(loaded, LoadedDataset)
     assert (len(loaded.train), len(loaded.evaluation)) == (9, 1)
 

@@ -86,9 +86,9 @@ DATASETS = {
     "missing.jsonl": ("There is no file", "Check the spelling"),
     "empty.jsonl": ("is empty", "holds no rows", "Choose a file of examples"),
     "list.json": ("has no rows", "not a single example"),
-    "colours.jsonl": ("format of this dataset is not known", "colour", "Rename the columns"),
+    "colours.jsonl": ("format of this dataset is not known", "colour", "Say which column is what"),
     "prose.jsonl": ("cannot be read as a dataset", "Line 1", "one JSON object"),
-    "good": ("is a folder, not a file",),
+    "good": ("is a folder with a model",),
 }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from finetui.core import dataset
+from finetui.core.dataset_hub import configs_and_splits
 from finetui.core.errors import FinetuiError
 from finetui.core.recipe import DatasetSection
 
@@ -67,6 +68,27 @@ def test_configurations_are_listed(server: Hub) -> None:
     card = refused(source="me/several")
     assert card.code == "dataset-split" and "en, de" in card.why
     assert dataset.inspect(DatasetSection(source="me/several", config="de")).rows == 6
+    assert configs_and_splits("me/several") == {"en": ("train",), "de": ("train",)}
+
+
+def test_splits_are_listed_or_a_card_says_why_not(server: Hub) -> None:
+    server.add("datasets", "me/set", {"data/train.jsonl": rows(3), "data/test.jsonl": rows(2)})
+    assert configs_and_splits("me/set") == {"default": ("train", "test")}
+    for source, code in (("me/none", "hub-not-found"), ("no id", "dataset-missing")):
+        with pytest.raises(FinetuiError) as caught:
+            configs_and_splits(source)
+        assert caught.value.code == code
+
+
+def test_a_split_of_the_hub_is_held_out_and_others_are_mixed_in(server: Hub, tmp_path: Path) -> None:
+    server.add("datasets", "me/set", {"data/train.jsonl": rows(30), "data/test.jsonl": rows(7)})
+    mixed = tmp_path / "more.jsonl"
+    mixed.write_bytes(b'{"question": "x", "answer": "y"}\n')
+    section = DatasetSection(source="me/set", evaluation_split="test", mix={str(mixed): 2.0})
+    facts = dataset.inspect(section)
+    assert (facts.rows, facts.train_rows, facts.evaluation_rows) == (31, 32, 7)
+    other_way = DatasetSection(source=str(mixed), mix={"me/set": 1.0}, evaluation_share=0.0)
+    assert dataset.inspect(other_way).rows == 31
 
 
 def test_what_cannot_be_had_gets_a_card(server: Hub) -> None:

@@ -17,7 +17,7 @@ from ...core.text import clean
 from ..theme import glyphs
 
 if TYPE_CHECKING:
-    from ...core.dataset import Conversation
+    from ...core.conversation import Conversation
 
 MOST_LINES_OF_A_TURN = 40
 
