@@ -30,7 +30,15 @@ from .step import StepScreen
 SOURCE = "model.source"
 LOOK_AFTER_SECONDS = 0.35
 """How long the highlight must rest on a row before the hub is asked about it."""
-IN_LISTS = ("step.next", "model.download", "model.cancel", "model.filter", "step.back", "step.advanced")
+IN_LISTS = (
+    "step.next",
+    "model.download",
+    "model.cancel",
+    "model.filter",
+    "models.empty",
+    "step.back",
+    "step.advanced",
+)
 IN_FORM = ("step.next", "step.back", "step.advanced", "step.reset")
 
 

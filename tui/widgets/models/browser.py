@@ -33,7 +33,7 @@ class FilterControl(TextControl):
     """The line over the list. Empty, its left and right keys change the list."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "empty", "Empty it", show=False, id="models.empty"),
+        Binding("escape", "empty", "Clear", id="models.empty", tooltip="Empty the line"),
     ]
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
