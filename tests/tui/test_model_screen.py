@@ -121,11 +121,15 @@ async def test_recommended_models_say_size_fit_and_what_they_are_good_at(size: t
             app
         )  # details of the highlighted one
         await press(pilot, "down")
-        assert row(app).source == min(CATALOG, key=lambda m: m.parameters).id
+        sizes = [r.parameters or 0 for r in screen(app).browser.model_list.rows[1:]]
+        assert sizes == sorted(sizes) and len(sizes) == len(CATALOG) - 1  # the demo's own model stands first
         assert source(app) == "demo"  # looking is not choosing
         await press(pilot, "end")
         biggest = max(CATALOG, key=lambda m: m.parameters)
-        assert row(app).parameters == biggest.parameters and "too big" in seen(app) or machine.has_gpu
+        assert row(app).parameters == biggest.parameters and ("too big" in seen(app) or machine.has_gpu)
+        await press(pilot, "o")
+        families = [r.family for r in screen(app).browser.model_list.rows[1:]]
+        assert families == sorted(families) and row(app).parameters == biggest.parameters
 
 
 @both_sizes

@@ -37,6 +37,7 @@ class ModelScreen(ModelLooking):
         ),
         Binding("x", "cancel_download", "Stop download", id="model.cancel", tooltip="What was fetched stays"),
         Binding("slash", "filter", "Filter", key_display="/", id="model.filter", tooltip="Type to filter"),
+        Binding("o", "order", "Order", show=False, id="model.order", tooltip="By size, or by family"),
         Binding(
             "f2", "browse", "Browse", show=False, id="model.browse", tooltip="Look for a folder with a model"
         ),
@@ -216,6 +217,13 @@ class ModelScreen(ModelLooking):
 
     def action_filter(self) -> None:
         self.query_one("#model-filter").focus()
+
+    def action_order(self) -> None:
+        self.browsing.by_family = not self.browsing.by_family
+        if self.browsing.tab == "recommended":
+            self.show_rows()
+        else:
+            self.turn_to("recommended")
 
     def action_list(self, number: int) -> None:
         self.turn_to(TAB_ORDER[number])

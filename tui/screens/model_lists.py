@@ -89,9 +89,7 @@ class ModelLists:
         if tab == "hub":
             rows = [hit_row(hit) for hit in self.browsing.hits.get(text, ())]
         else:
-            rows = {"recommended": lambda: list(catalog_rows()), "local": self._local, "runs": self._runs}[
-                tab
-            ]()
+            rows = {"recommended": self._recommended, "local": self._local, "runs": self._runs}[tab]()
             if tab == "recommended" and not words:
                 if all(row.key != self.chosen_key for row in rows):
                     rows.insert(0, self.chosen())
@@ -100,6 +98,9 @@ class ModelLists:
             same = [row for row in rows if row.source == text and row.adapter is None]
             rows = [*(same or [typed_row(text)]), *(row for row in rows if row not in same)]
         return rows
+
+    def _recommended(self) -> list[Row]:
+        return list(catalog_rows(self.browsing.by_family))
 
     def _local(self) -> list[Row]:
         return [local_row(found) for found in self.browsing.local or ()]
@@ -121,6 +122,8 @@ class ModelLists:
             return (f"{len(hits)} found" if hits else "", "")
         if hub.is_offline():
             return "offline", ""
+        if tab == "recommended":
+            return ("o: by size" if self.browsing.by_family else "o: by family"), ""
         return "", ""
 
     def empty(self, tab: Tab, text: str) -> str:

@@ -113,7 +113,7 @@ class ModelLooking(StepScreen):
         browser, tab = self.browser, self.browsing.tab
         rows = self.lists.rows(tab, browser.text)
         words, mood = self.lists.status(tab, browser.text)
-        if not words and self._look[1].error is not None and self._look[1].error.code == "hub-offline":
+        if mood != "busy" and self._look[1].error is not None and self._look[1].error.code == "hub-offline":
             words, mood = "offline", "bad"
         browser.say(words, mood)
         highlight, self._highlight = highlight or self._highlight, ""
@@ -192,6 +192,7 @@ class ModelLooking(StepScreen):
     def refresh_facts(self) -> None:
         warning = self.warning()
         self.once("warning", warning, partial(self._warn, warning))
+        self.lists.load_local()
         self.show_rows()
 
     def _warn(self, warning: str) -> None:

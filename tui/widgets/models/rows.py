@@ -88,6 +88,8 @@ class Browsing:
     """What the model screen keeps between two visits."""
 
     tab: Tab = "recommended"
+    by_family: bool = False
+    """The order of the recommended models; else by size alone."""
     filters: dict[Tab, str] = field(default_factory=dict)
     looks: dict[str, Look] = field(default_factory=dict)
     """By a row's key; only what was found, no failures."""
@@ -119,8 +121,8 @@ def demo_row() -> Row:
 
 
 @cache
-def catalog_rows() -> tuple[Row, ...]:
-    """The recommended models, small to large, the demo first."""
+def catalog_rows(by_family: bool = False) -> tuple[Row, ...]:
+    """The recommended models, small to large, over all or in each family; the demo first."""
     rows = [
         Row(
             one.id,
@@ -133,7 +135,8 @@ def catalog_rows() -> tuple[Row, ...]:
             family=one.family,
             words=one.good_at,
         )
-        for one in sorted(CATALOG, key=lambda m: m.parameters)
+        for one in sorted(CATALOG, key=lambda m: (m.family if by_family else "", m.parameters))
+        if one.id.rpartition("/")[2] != model.DEMO_FACTS.title  # that is the demo
     ]
     return (demo_row(), *rows)
 
