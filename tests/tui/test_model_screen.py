@@ -455,3 +455,27 @@ async def test_names_on_the_disk_are_shown_and_not_obeyed(home: Path, files: dic
         assert app.is_running and app.return_value is None
         await until(pilot, lambda: app.wizard.problem("model.source") is not None, "for the refusal")
         assert "control character" in flat(app)
+
+
+@both_sizes
+async def test_a_click_chooses_and_a_click_on_a_list_opens_it(home: Path, size: tuple[int, int]) -> None:
+    tiny.make(home / "here" / "mine")
+    async with wizard(size) as (app, pilot):
+        await begun(app, pilot)
+
+        async def click_on(words: str) -> None:
+            y, line = next((y, line) for y, line in enumerate(seen(app).splitlines()) if words in line)
+            await pilot.click(offset=(line.find(words) + 2, y))
+            await pilot.pause()
+
+        await click_on("On this machine")
+        await until(pilot, lambda: "mine" in seen(app), "for the local list")
+        await click_on("Recommended")
+        await until(pilot, lambda: "Demo: SmolLM2" in seen(app), "for the first list")
+        await click_on("On this machine")
+        await until(pilot, lambda: "mine" in seen(app), "for the local list again")
+        await click_on(" mine")
+        await until(pilot, lambda: source(app) == str(home / "here" / "mine"), "for the choice")
+        assert isinstance(app.screen, ModelScreen)
+        await click_on("Continue")
+        await at_step(app, pilot, "dataset")

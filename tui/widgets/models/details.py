@@ -186,7 +186,7 @@ def full(row: Row, look: Look, fits: Fits, download: DownloadState | None, width
     lines.append(Content(""))
     if download is not None:
         lines += [Content.assemble(*download_runs(download)), Content("")]
-    if look.error is not None:
+    if look.error is not None and not passing(look.error):
         lines += card(look.error, gap=True)
     elif row.problem and not look.facts:
         lines += [Content.assemble((literal(row.problem, 400), "$text-error")), Content("")]
@@ -196,6 +196,8 @@ def full(row: Row, look: Look, fits: Fits, download: DownloadState | None, width
         lines.append(Content.assemble((f"{name:<12}", "$text-muted"), (words, "$foreground")))
     if look.busy:
         lines.append(Content.assemble((f"looking for more {glyphs().ellipsis}", "$text-muted")))
+    if look.error is not None and passing(look.error):
+        lines += [Content(""), *card(look.error, gap=True)]
     facts = look.facts
     if facts is not None and facts.template_text:
         lines += [
