@@ -474,7 +474,7 @@ async def test_a_click_chooses_and_a_click_on_a_list_opens_it(home: Path, size: 
         await until(pilot, lambda: "Demo: SmolLM2" in seen(app), "for the first list")
         await click_on("On this machine")
         await until(pilot, lambda: "mine" in seen(app), "for the local list again")
-        await click_on(" mine")
+        await click_on("108 K")  # in its row
         await until(pilot, lambda: source(app) == str(home / "here" / "mine"), "for the choice")
         assert isinstance(app.screen, ModelScreen)
         await click_on("Continue")

@@ -149,5 +149,7 @@ def context_words(tokens: int | None) -> str:
 
 
 def short_bytes(count: int) -> str:
-    value = count / 1024**3
-    return f"{value:.1f} GiB" if value >= 0.95 else f"{count / 1024**2:.0f} MiB"
+    """Bytes in eight cells at most."""
+    if count >= 0.95 * 1024**3:
+        return f"{count / 1024**3:.1f} GiB"
+    return f"{count / 1024**2:.0f} MiB" if count >= 1024**2 else f"{count / 1024:.0f} KiB"
