@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .model import ModelFacts
+from .memory_shape import from_facts
+from .model_facts import ModelFacts
 from .recipe import LoraSection
 
 BYTES_PER_SAVED_WEIGHT = 4
@@ -12,24 +13,10 @@ BYTES_PER_SAVED_WEIGHT = 4
 def adapter_weights(facts: ModelFacts, section: LoraSection) -> int | None:
     """Trainable weights of the adapter; None where the model's shape is not known.
 
-    Each adapted layer of shape (inputs, outputs) gains rank × (inputs + outputs) weights (LoRA, arXiv 2106.09685).
     SmolLM2-135M with all seven layers: 305,280 × rank.
     """
-    hidden, inner, layers = facts.hidden_size, facts.intermediate_size, facts.layers
-    if not (hidden and inner and layers and facts.heads):
-        return None
-    head = facts.head_size or hidden // facts.heads
-    queries, keys = facts.heads * head, (facts.kv_heads or facts.heads) * head
-    shapes = {
-        "q_proj": hidden + queries,
-        "k_proj": hidden + keys,
-        "v_proj": hidden + keys,
-        "o_proj": queries + hidden,
-        "gate_proj": hidden + inner,
-        "up_proj": hidden + inner,
-        "down_proj": inner + hidden,
-    }
-    return layers * section.rank * sum(shapes[name] for name in section.target_modules)
+    shape = from_facts(facts) if facts.heads and facts.intermediate_size else None
+    return None if shape is None else shape.adapter_weights(section)
 
 
 def scale(section: LoraSection) -> float:

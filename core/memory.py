@@ -1,74 +1,167 @@
-"""Predicts the memory that a recipe needs. A simple estimate: right in size, not to the per cent."""
+"""Predicts the memory and the disk space that a recipe needs, from the model's config.json alone.
+
+The formulas follow what Unsloth 2026.10 does, allocation by allocation; `memory_gpu` and `memory_host` hold them. How far
+they are from what was measured stands in the README, the measured table in tests/bench/gpu/memory_points.csv.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
+from pathlib import Path
 
-from .lora import adapter_weights
-from .model import ModelFacts
-from .recipe import Recipe
+from . import export, hub, memory_gpu, memory_host, model
+from .errors import FinetuiError
+from .memory_parts import GIB, Confidence, MemoryEstimate, Part
+from .memory_shape import Shape, from_config, from_facts
+from .model_facts import ModelFacts, read_config
+from .model_folder import read_json
+from .recipe import DEMO, Recipe
+from .text import one_line
 
-GIB = 1024**3
-CUDA_CONTEXT_BYTES = int(0.75 * GIB)
-"""What the driver shows above torch's reserved memory (measured on an H100: 0.5 GiB bare, 0.75 in a whole run)."""
-HOST_LIBRARY_BYTES = int(1.2 * GIB)
-"""Resident memory of torch and Unsloth before a model is loaded (measured on a CPU)."""
+__all__ = [
+    "CUDA_CONTEXT_BYTES",
+    "GIB",
+    "MemoryEstimate",
+    "Part",
+    "Shape",
+    "estimate",
+    "estimate_host",
+    "estimate_shape",
+    "look",
+]
 
-_WIDTH = 2
-"""Bytes of a 16-bit number; Unsloth computes in bfloat16 on a CPU too."""
-_LOSS_CHUNK_TOKENS = 4096
+CUDA_CONTEXT_BYTES = memory_gpu.CONTEXT_BYTES
 
-
-@dataclass(frozen=True)
-class Part:
-    """One share of the memory, in bytes."""
-
-    name: str
-    bytes: int
-
-
-@dataclass(frozen=True)
-class MemoryEstimate:
-    """Predicted memory by part, on the GPU or, where there is none, on the host."""
-
-    parts: tuple[Part, ...]
-
-    @property
-    def total_bytes(self) -> int:
-        return sum(part.bytes for part in self.parts)
+_CHECKPOINTS_KEPT = 2
 
 
 def estimate(
-    recipe: Recipe, facts: ModelFacts, *, gpu: bool, longest_tokens: float | None = None
+    recipe: Recipe,
+    facts: ModelFacts,
+    *,
+    gpu: bool,
+    longest_tokens: float | None = None,
+    card_bytes: int | None = None,
 ) -> MemoryEstimate | None:
     """The memory of training `recipe` on a GPU, or on the host's processor; None where the model's shape is not known.
 
-    `longest_tokens` is the longest row's length where it is known; the recipe's sequence length bounds it.
-    Weights: 2 bytes each in 16-bit; in 4-bit about 0.56 for the layers and 2 for embedding and head. Adapter: weight, gradient and Adam's two moments in 32-bit, 16 bytes. Activations of
-    one row of tokens: about 34 × hidden bytes a layer (arXiv 2205.05198), or 2 × hidden with checkpointing plus one layer's
-    recomputation. Logits: Unsloth computes the loss in chunks, with a 16-bit and a 32-bit copy of each.
+    `longest_tokens` is the longest row's length where it is known; the recipe's sequence length bounds it. `card_bytes`
+    is the size of the GPU's memory: Unsloth computes its loss in smaller pieces on a small card.
     """
-    if not (facts.parameters and facts.hidden_size and facts.layers and facts.vocabulary):
+    shape = from_facts(facts)
+    if shape is None or not facts.parameters:
         return None
-    hidden, layers, vocabulary = facts.hidden_size, facts.layers, facts.vocabulary
-    inner = facts.intermediate_size or 4 * hidden
-    embeddings = vocabulary * hidden * (1 if facts.tied_embeddings else 2)
-    if recipe.model.precision == "4bit":
-        weights = int((facts.parameters - embeddings) * 0.56 + embeddings * 2)
-    else:
-        weights = facts.parameters * _WIDTH
-    length = min(recipe.model.max_length, longest_tokens or recipe.model.max_length)
-    tokens = recipe.training.batch_size * length
-    one_layer = tokens * (12 * hidden + 4 * inner) * _WIDTH
-    checkpointing = recipe.lora.gradient_checkpointing
-    kept = tokens * hidden * _WIDTH * layers + one_layer if checkpointing else one_layer * layers
-    logits = int(min(tokens, _LOSS_CHUNK_TOKENS) * vocabulary * 6)
+    if not gpu:
+        return estimate_host(recipe, shape, longest_tokens=longest_tokens)
+    return estimate_shape(recipe, shape, card_bytes=card_bytes, longest_tokens=longest_tokens, facts=facts)
+
+
+def estimate_shape(
+    recipe: Recipe,
+    shape: Shape,
+    *,
+    card_bytes: int | None = None,
+    longest_tokens: float | None = None,
+    facts: ModelFacts | None = None,
+) -> MemoryEstimate:
+    """The memory of training `recipe` on a GPU of `card_bytes` (a large one where it is None), with host and disk."""
+    tokens = batch_tokens(recipe, longest_tokens)
+    parts = memory_gpu.parts(recipe, shape, tokens, card_bytes)
+    host = memory_host.parts_with_gpu(recipe, shape, tokens, facts.weights_bytes if facts else None)
+    confidence, remarks = _confidence(shape)
     return MemoryEstimate(
-        (
-            Part("weights", weights),
-            Part("adapter", (adapter_weights(facts, recipe.lora) or 0) * 16),
-            Part("activations", int(kept)),
-            Part("logits", logits),
-            Part("libraries", CUDA_CONTEXT_BYTES if gpu else HOST_LIBRARY_BYTES),
-        )
+        parts=parts,
+        gpu_reserved_bytes=sum(part.bytes for part in parts if part.name != "context"),
+        host_parts=host,
+        disk_parts=_disk(recipe, shape, facts),
+        confidence=confidence,
+        remarks=remarks,
     )
+
+
+def estimate_host(recipe: Recipe, shape: Shape, *, longest_tokens: float | None = None) -> MemoryEstimate:
+    """The host memory of training `recipe` on the processor, where there is no GPU."""
+    parts = memory_host.parts_without_gpu(recipe, shape, batch_tokens(recipe, longest_tokens))
+    return MemoryEstimate(parts=parts, host_parts=parts, disk_parts=_disk(recipe, shape, None))
+
+
+def batch_tokens(recipe: Recipe, longest_tokens: float | None = None) -> int:
+    """Tokens of the largest batch: every row as long as the longest one, or as the sequence where rows are packed."""
+    length = recipe.model.max_length
+    if longest_tokens and not recipe.training.packing:
+        length = min(length, max(1, round(longest_tokens)))
+    return recipe.training.batch_size * length
+
+
+def look(source: str, revision: str | None = None) -> tuple[ModelFacts, Shape]:
+    """What `source` is and its shape. A folder may hold nothing but a config.json.
+
+    Raises FinetuiError as `model.inspect` does, and model-broken where config.json lacks the figures.
+    """
+    if source == DEMO or model.source_kind(source) == "hub":
+        facts = model.inspect(source, revision)
+        folder = hub.cached_snapshot(source, "model", revision) if source != DEMO else None
+        shape = (_config_shape(folder, facts.title) if folder else None) or from_facts(facts)
+    else:
+        folder = Path(source).expanduser()
+        facts = _folder_facts(folder, source)
+        shape = _config_shape(folder, facts.title)
+    if shape is None:
+        raise FinetuiError(
+            f"The shape of {facts.title} is not known.",
+            "Its config.json does not give the number of layers, their width, the heads and the vocabulary.",
+            "Name a model in Transformers' form.",
+            code="model-broken",
+        )
+    return facts, replace(shape, counted=facts.parameters or None)
+
+
+def _folder_facts(folder: Path, source: str) -> ModelFacts:
+    """The facts of the folder as a model, or, where its weights or tokenizer are not there, those of its config.json."""
+    try:
+        return model.inspect(source)
+    except FinetuiError as error:
+        if (
+            error.code not in ("model-no-weights", "model-no-tokenizer")
+            or not (folder / "config.json").is_file()
+        ):
+            raise
+    title = one_line(folder.resolve().name or source, 100)
+    figures = read_config(read_json(folder / "config.json", title), title)
+    return ModelFacts(source, "folder", title, figures.architecture, model_type=figures.model_type)
+
+
+def _config_shape(folder: Path, title: str) -> Shape | None:
+    return (
+        from_config(read_json(folder / "config.json", title)) if (folder / "config.json").is_file() else None
+    )
+
+
+def _confidence(shape: Shape) -> tuple[Confidence, tuple[str, ...]]:
+    if shape.experts:
+        return "low", ("A mixture of experts was not measured; the prediction may be off by a third.",)
+    if shape.sees_images:
+        return "low", ("The model also takes images; only its text part is counted.",)
+    if shape.kind in memory_gpu.MEASURED_KINDS:
+        return "good", ()
+    if shape.kind in memory_gpu.DERIVED_KINDS:
+        return "fair", (f"Models of the type {shape.kind} were not measured; keep a tenth of room.",)
+    return "low", (
+        f"Models of the type {one_line(shape.kind, 40) or '(none)'} were not measured; keep room.",
+    )
+
+
+def _disk(recipe: Recipe, shape: Shape, facts: ModelFacts | None) -> tuple[Part, ...]:
+    """What a run leaves on the disk: checkpoints (adapter and optimizer), the adapter, the exports; and the download."""
+    adapter = shape.adapter_weights(recipe.lora)
+    states = 2 if recipe.training.optimizer == "adamw_8bit" else 8
+    known = facts if facts is not None and facts.parameters else shape.facts()
+    sizes = (export.estimated_bytes(name, known, recipe.lora) or 0 for name in recipe.export.formats)
+    parts = [
+        Part("checkpoints", _CHECKPOINTS_KEPT * adapter * (4 + states)),
+        Part("adapter", adapter * 4),
+        Part("exports", sum(sizes)),
+    ]
+    if facts is not None and not facts.cached:
+        parts.append(Part("download", facts.weights_bytes or shape.parameters * 2))
+    return tuple(parts)

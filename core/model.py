@@ -112,17 +112,17 @@ def inspect(source: str, revision: str | None = None, remote_code: str | None = 
     return inspect_hub(source, revision, remote_code)
 
 
-def check_template(facts: ModelFacts) -> None:
-    """Refuses a base model that has no chat template, as every dataset here is a conversation.
+def check_template(facts: ModelFacts, format: str = "auto") -> None:
+    """Refuses a base model that has no chat template, unless the dataset's `format` is plain writing (text).
 
     Raises FinetuiError (model-no-chat-template); its fix names the instruct version where one is known.
     """
-    if facts.chat_template is not False:
+    if facts.chat_template is not False or format == "text":
         return
     raise FinetuiError(
         f"{facts.title} has no chat template.",
         "It is a base model: it goes on with a text, and was never shown where a question ends and an answer begins.",
-        f"Choose its instruct version, such as {_instruct(facts)}.",
+        f"Choose its instruct version, such as {_instruct(facts)}; or set the dataset's format to text, to learn plain writing.",
         code="model-no-chat-template",
     )
 

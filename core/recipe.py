@@ -508,6 +508,15 @@ class ExportSection(Section):
         min_length=1,
         strict=False,
     )
+    prove: bool = _declare(
+        True,
+        "Prove",
+        "open each export as its user will, and compare its answers with the trained model's",
+        "The trained model answers a few held-out prompts before it is exported. Each export is then opened by what will use "
+        "it (Transformers, PEFT, llama.cpp), asked the same through its own chat template, and its weights are looked at. "
+        "What differs is said, with the reason. It takes seconds for a small model.",
+        advanced=True,
+    )
 
 
 class Recipe(Section):

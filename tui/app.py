@@ -26,6 +26,7 @@ from ..core.errors import FinetuiError
 from ..core.recipe import STEPS, Recipe
 from ..core.secrets import redact
 from .downloads import Downloads
+from .inspecting import Inspecting
 from .looking import Looking
 from .theme import (
     ANSI,
@@ -87,6 +88,7 @@ class FinetuiApp(App[int], inherit_bindings=False):
         self.wizard = Wizard()
         self.looking = Looking(self)
         self.downloads = Downloads(self)
+        self.inspecting = Inspecting(self)
         self.saved_draft: Draft | None = None
         self.changed: Signal[None] = Signal(self, "changed")
         """Published when the draft, the facts or the machine changed."""
@@ -133,6 +135,7 @@ class FinetuiApp(App[int], inherit_bindings=False):
             # A terminal that hung up may block the ordinary way out.
             with contextlib.suppress(OSError):
                 os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, RESTORE)
+            self.inspecting.close()
             self._close_warm()
             os._exit(code)
 
@@ -143,6 +146,7 @@ class FinetuiApp(App[int], inherit_bindings=False):
 
     async def on_unmount(self) -> None:
         self._flush_draft()
+        self.inspecting.close()
         self._close_warm()
 
     async def action_quit(self) -> None:
@@ -246,11 +250,13 @@ class FinetuiApp(App[int], inherit_bindings=False):
 
     def go_home(self) -> None:
         """Back to Home, whatever is above it."""
+        self.inspecting.close()
         while len(self.screen_stack) > 2:
             self.pop_screen()
 
     def begin(self, recipe: Recipe | None = None, draft: Draft | None = None, step: str = "model") -> None:
         """Starts the wizard at `step` with `recipe`, or goes on with `draft`."""
+        self.inspecting.close()
         self.wizard = Wizard(draft=draft or Draft(recipe), machine=self.wizard.machine)
         self.saved_draft = self.wizard.draft
         self.draft_changed("")
@@ -312,6 +318,7 @@ class FinetuiApp(App[int], inherit_bindings=False):
         """Shows the run in `folder`."""
         from .screens import run_screen
 
+        self.inspecting.close(preparing=True)
         screen = run_screen(folder)
         self.shown_run = screen.run
         if getattr(self.screen, "step", ""):
@@ -329,6 +336,7 @@ class FinetuiApp(App[int], inherit_bindings=False):
             self.looking.inspect("model")
         elif path.startswith("dataset."):
             self.looking.inspect("dataset")
+        self.inspecting.refresh()
         self.changed.publish(None)
 
     def _save_draft(self) -> None:
@@ -388,6 +396,11 @@ class FinetuiApp(App[int], inherit_bindings=False):
 
         if not isinstance(self.screen, HelpModal):
             self.push_screen(HelpModal(self.screen))
+
+    def get_key_display(self, binding: Binding) -> str:
+        """How a key is written: `F3`, not `f3`."""
+        shown = super().get_key_display(binding)
+        return shown.upper() if shown[:1] == "f" and shown[1:].isdigit() else shown
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """Every action of the screen in front, and the ways to go."""

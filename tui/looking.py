@@ -56,6 +56,7 @@ class Looking:
         setattr(wizard, f"{step}_error", error)
         if not keep or not busy:
             setattr(wizard, f"{step}_facts", facts)
+        self._app.inspecting.refresh()
         self._app.changed.publish(None)
 
     def _inspect_model(self) -> None:

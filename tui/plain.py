@@ -97,6 +97,8 @@ class Plain:
             self._score(event)
         elif isinstance(event, events.Exported):
             self._exported(event)
+        elif isinstance(event, events.Proved):
+            self._proved(event)
 
     def tick(self) -> None:
         """Call it when nothing has come for a while: says a progress that was held back."""
@@ -254,6 +256,12 @@ class Plain:
         self._say("export", f"{one_line(event.format, 40)} · {size} · {one_line(event.path, 300)}")
         if event.command:
             self._say("", f"next: {one_line(event.command, 1000)}")
+
+    def _proved(self, event: events.Proved) -> None:
+        words = {"same": "proved", "differs": "DIFFERS", "broken": "BROKEN"}.get(event.verdict, event.verdict)
+        self._say("proof", f"{one_line(event.format, 40)} · {words}: {one_line(event.sentence, 400)}")
+        for sentence in event.failed[1:]:
+            self._say("", one_line(sentence, 400))
 
 
 def _of(count: int, rows: int) -> str:

@@ -13,6 +13,7 @@ from ..core.fields import FieldSpec
 from ..core.fields import field as declared
 from ..core.fields import fields as declared_fields
 from ..core.recipe import DEMO, STEPS, Recipe
+from .inspecting import Inspection
 
 if TYPE_CHECKING:
     from ..core.dataset import DatasetFacts
@@ -59,6 +60,8 @@ class Wizard:
     dataset_facts: DatasetFacts | None = None
     dataset_error: FinetuiError | None = None
     dataset_busy: bool = False
+    inspection: Inspection = field(default_factory=Inspection)
+    """The dataset read as the trainer will."""
     machine: Machine | None = None
     name_problem: str | None = None
     typed_name: str | None = None
@@ -126,7 +129,7 @@ class Wizard:
 
     def trouble(self, step: str) -> FinetuiError | None:
         """What was found wrong with what a step names: the model or the dataset cannot be used."""
-        return {"model": self.model_error, "dataset": self.dataset_error}.get(step)
+        return {"model": self.model_error, "dataset": self.dataset_error or self.inspection.gate}.get(step)
 
     # What the choices mean, in a few words.
 
@@ -147,7 +150,7 @@ class Wizard:
                 facts.title if facts else "demo" if d["dataset.source"] == DEMO else str(d["dataset.source"])
             )
             title = title.rpartition("/")[2]
-            rows = training_rows(facts) if facts else None
+            rows = self.rows()
             return f"{title} · {rows:,}" if rows else title
         if step == "lora":
             modules = d["lora.target_modules"]
@@ -168,17 +171,25 @@ class Wizard:
 
     # Estimates. All are cheap; None is not known.
 
+    def rows(self) -> int | None:
+        """Rows that will be trained on: counted where all have been read, else as the first look has it."""
+        ledger = self.inspection.complete
+        return ledger.train_rows if ledger is not None else training_rows(self.dataset_facts)
+
     def plan(self) -> Plan | None:
         """The steps that the recipe takes over the rows found."""
         from ..core import training
 
-        recipe, rows = self.recipe(), training_rows(self.dataset_facts)
+        recipe, rows = self.recipe(), self.rows()
         if recipe is None or rows is None:
             return None
         return training.plan(recipe, rows)
 
     def tokens_per_row(self) -> float | None:
-        """About how many tokens a row has."""
+        """How many tokens a row has: on average where all have been read, else about."""
+        ledger = self.inspection.complete
+        if ledger is not None and ledger.train_rows:
+            return ledger.tokens / ledger.train_rows
         facts = self.dataset_facts
         if facts is None or facts.mean_characters is None:
             return None
@@ -191,7 +202,8 @@ class Wizard:
         recipe = self.recipe()
         if recipe is None or self.model_facts is None or self.machine is None:
             return None
-        return memory.estimate(recipe, self.model_facts, gpu=self.machine.has_gpu)
+        card = self.machine.total_bytes if self.machine.has_gpu else None
+        return memory.estimate(recipe, self.model_facts, gpu=card is not None, card_bytes=card)
 
     def seconds(self) -> tuple[float, float] | None:
         """How long training may take: a rough range."""

@@ -229,6 +229,24 @@ class Exported(Event):
 
 
 @dataclass(frozen=True)
+class Proved(Event):
+    """An export was opened by its consumer and compared with the trained model. `verdict`: same, differs or broken.
+
+    `agreement` is the share of answer tokens chosen alike, `gap` the mean difference of their log-probabilities.
+    """
+
+    kind: ClassVar[str] = "proof"
+    format: str
+    verdict: str
+    sentence: str
+    consumer: str = ""
+    agreement: float | None = None
+    gap: float | None = None
+    failed: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class Ended(Event):
     """The last event of a job. For failed, what/why/fix/code are those of the error card."""
 
@@ -266,6 +284,7 @@ KINDS: dict[str, type[Event]] = {
         Warned,
         Scored,
         Exported,
+        Proved,
         Ended,
     )
 }

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..recipe import Recipe
     from .warm import Warm
 
-Job = Literal["train", "resume", "export"]
+Job = Literal["train", "resume", "export", "verify"]
 
 MIN_FREE_BYTES = 1024**3
 """No training starts with less disk than this: an adapter, a few checkpoints and the log of a small model."""
@@ -207,7 +207,7 @@ def start(run: RunFolder, job: Job, formats: Sequence[str] = (), warm: Warm | No
             f"finetui attach {run.id} follows it.",
             code="run-busy",
         )
-    if job != "export":
+    if job not in ("export", "verify"):
         check_disk(run.path)
     control.clear(run)
     before = manifest.read(run)

@@ -78,6 +78,8 @@ class RunStatus:
     last_ts: float | None = None
     exports: tuple[events.Exported, ...] = ()
     """The newest export of each format."""
+    proofs: tuple[events.Proved, ...] = ()
+    """The newest proof of each format."""
     score: events.Scored | None = None
     checkpoint_step: int | None = None
     trained: bool = False
@@ -145,6 +147,7 @@ class Reducer:
     score: events.Scored | None = None
     checkpoint: events.Checkpoint | None = None
     exports: dict[str, events.Exported] = field(default_factory=dict)
+    proofs: dict[str, events.Proved] = field(default_factory=dict)
     trained: bool = False
     warnings: int = 0
     complete: bool = True
@@ -183,6 +186,9 @@ class Reducer:
             self._end(event, record.ts)
         elif isinstance(event, events.Exported):
             self.exports[event.format] = event
+            self.proofs.pop(event.format, None)
+        elif isinstance(event, events.Proved):
+            self.proofs[event.format] = event
         elif isinstance(event, events.Warned):
             self.warnings += 1
         elif isinstance(event, events.Checkpoint):
@@ -321,6 +327,7 @@ def derive(reducer: Reducer, run: RunFolder) -> RunStatus:
         ended_ts=reducer.ended_ts if ended is not None else (None if live else reducer.last_ts),
         last_ts=reducer.last_ts,
         exports=tuple(reducer.exports.values()),
+        proofs=tuple(reducer.proofs.values()),
         score=reducer.score,
         checkpoint_step=reducer.checkpoint.step if reducer.checkpoint else None,
         trained=reducer.trained,

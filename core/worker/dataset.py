@@ -23,6 +23,21 @@ from .events import EventWriter
 CHUNK = 256
 """Conversations tokenized at once: enough for the tokenizer's threads, few enough for a lively progress."""
 
+ANSWER_CUT = "its answer is cut off"
+TOO_LONG = "longer than the sequence length"
+NOTHING_LEARNED = "nothing to learn"
+
+
+def fate(row: Encoded | str, long_rows: str) -> str:
+    """Why `row` is left out of training, or "" where it is kept. Trainer and inspector both decide by this."""
+    if isinstance(row, str):
+        return row
+    if row.cut and long_rows == "drop":
+        return TOO_LONG
+    if not row.trained:
+        return ANSWER_CUT if row.cut else NOTHING_LEARNED
+    return ""
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -35,6 +50,10 @@ class Tokens:
     cut: int
     longest: int
     dropped: collections.Counter[str]
+    ended: int
+    """Rows in which an end-of-text token is learned."""
+    plain: bool
+    """They are plain writing, where an end is no must."""
     digest: str
 
 
@@ -69,26 +88,32 @@ def load(recipe: Recipe, writer: EventWriter, check: Callable[[], None]) -> Load
         raise hub_rows.card(error, section.source) from error
 
 
-def tokenize(chat: Chat, conversations: Sequence[Turns], progress: Callable[[int], None]) -> Tokens:
+def tokenize(
+    chat: Chat,
+    conversations: Sequence[Turns],
+    progress: Callable[[int], None],
+    long_rows: str = "cut",
+) -> Tokens:
     """`conversations` as the trainer's rows. Rows in which nothing is learned (after the cut) are dropped and counted."""
     import pyarrow as pa
     from datasets import Dataset
 
     ids, labels, ends = array("i"), array("i"), array("q", [0])
     dropped: collections.Counter[str] = collections.Counter()
-    trained = cut = longest = 0
+    trained = cut = longest = ended = 0
+    plain = False
     for start in range(0, len(conversations), CHUNK):
         for row in chat.encode(conversations[start : start + CHUNK]):
-            if isinstance(row, str):
-                dropped[row] += 1
-                continue
-            cut += row.cut
-            if not row.trained:
-                dropped["its answer is cut off" if row.cut else "nothing to learn"] += 1
+            cut += isinstance(row, Encoded) and row.cut
+            reason = fate(row, long_rows)
+            if reason or isinstance(row, str):
+                dropped[reason] += 1
                 continue
             _append(row, ids, labels, ends)
             trained += row.trained
-            longest = max(longest, len(row.input_ids))
+            ended += row.end_trained
+            plain = plain or row.plain
+            longest = max(longest, row.length)
         progress(min(start + CHUNK, len(conversations)))
 
     def column(values: array[int]) -> Any:
@@ -97,7 +122,9 @@ def tokenize(chat: Chat, conversations: Sequence[Turns], progress: Callable[[int
 
     table = pa.table({"input_ids": column(ids), "labels": column(labels)})
     digest = hashlib.sha256(ids.tobytes() + labels.tobytes() + ends.tobytes()).hexdigest()
-    return Tokens(Dataset(table), len(ends) - 1, len(ids), trained, cut, longest, dropped, digest)
+    return Tokens(
+        Dataset(table), len(ends) - 1, len(ids), trained, cut, longest, dropped, ended, plain, digest
+    )
 
 
 def _append(row: Encoded, ids: array[int], labels: array[int], ends: array[int]) -> None:
@@ -128,10 +155,15 @@ def prepare(recipe: Recipe, tokenizer: Any, writer: EventWriter, check: Callable
 
         return tell
 
-    train = tokenize(chat, loaded.train, progress(0))
-    held_out = tokenize(chat, loaded.evaluation, progress(len(loaded.train))) if loaded.evaluation else None
+    long_rows = recipe.dataset.long_rows
+    train = tokenize(chat, loaded.train, progress(0), long_rows)
+    held_out = None
+    if loaded.evaluation:
+        held_out = tokenize(chat, loaded.evaluation, progress(len(loaded.train)), long_rows)
     if train.trained_tokens == 0:
         raise _nothing_learned(recipe, train, len(loaded.train))
+    if not train.ended and not train.plain:
+        raise _never_ends(recipe, train)
     evaluation = held_out if held_out is not None and held_out.count else None
     _warn(recipe, train, writer)
     ready = DatasetReady(
@@ -173,6 +205,20 @@ def _warn(recipe: Recipe, train: Tokens, writer: EventWriter) -> None:
         )
 
 
+def _never_ends(recipe: Recipe, train: Tokens) -> FinetuiError:
+    all_cut = train.cut >= train.count
+    return FinetuiError(
+        "No row teaches the model to stop.",
+        f"All {train.count} rows are longer than {recipe.model.max_length} tokens, and their ends are cut off."
+        if all_cut
+        else "In none of them is an end-of-text token learned.",
+        "Raise the sequence length, or shorten the rows."
+        if all_cut
+        else "Let rows end with an answer, or choose a model whose chat template ends its turns.",
+        code="dataset-no-end",
+    )
+
+
 def _nothing_learned(recipe: Recipe, train: Tokens, rows: int) -> FinetuiError:
     if not rows:
         return FinetuiError(
@@ -184,7 +230,7 @@ def _nothing_learned(recipe: Recipe, train: Tokens, rows: int) -> FinetuiError:
     reasons = ", ".join(
         f"{reason} ({count} of {rows} rows)" for reason, count in train.dropped.most_common(3)
     )
-    cut = train.dropped["its answer is cut off"]
+    cut = train.dropped[ANSWER_CUT] + train.dropped[TOO_LONG]
     return FinetuiError(
         "Nothing is left to train on.",
         f"In no row is a token to be learned: {reasons}.",

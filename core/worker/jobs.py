@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
+from .. import export as export_step
+from .. import proof as proof_step
 from .. import recipe_file
+from ..errors import FinetuiError
 from ..recipe import Recipe
-from ..runs.events import Event, Progress, Warned
+from ..runs.events import Event, Progress, Proved, Warned
 from ..runs.store import RunFolder
 from . import adapter, checkpoints, environment
 from .control import Control, Stopped
 from .events import EventWriter
 
-JobName = Literal["train", "resume", "export"]
+JobName = Literal["train", "resume", "export", "verify"]
 
 
 @dataclasses.dataclass
@@ -96,7 +100,20 @@ class Job:
         self.writer.progress("save", 0, 1, "adapter")
         adapter.save(loaded.model, loaded.tokenizer, recipe, self.run)
         self.writer.progress("save", 1, 1, "adapter")
+        if recipe.export.prove:
+            self._keep_answers(recipe, loaded, prepared)
         return result.outcome == "stop"
+
+    def _keep_answers(self, recipe: Recipe, loaded: Any, prepared: Any) -> None:
+        """What the trained model answers now, for the proof of what is exported from it."""
+        from . import proof
+
+        self.writer.progress("save", text="the trained model's answers, to prove exports by")
+        reference = proof.ask(
+            loaded.model, loaded.tokenizer, recipe, prepared.prompts, lambda: self.control.check()
+        )
+        if reference is not None:
+            proof_step.save_reference(self.run, reference)
 
     def _checkpoint(self) -> Any:
         chosen, damaged = checkpoints.choose(self.run.checkpoints)
@@ -138,20 +155,65 @@ class Job:
             )
         self._export(recipe, tuple(formats) or recipe.export.formats)
 
+    def verify(self, formats: Sequence[str]) -> None:
+        """Proves the run's exports, all that stand there where none is named. Raises FinetuiError (proof-…)."""
+        recipe = self.recipe or self.read_recipe()
+        environment.prepare()
+        there = [name for name in export_step.FORMATS if (self.run.exports / name).is_dir()]
+        wanted = tuple(formats) or tuple(there)
+        if not wanted:
+            raise FinetuiError(
+                "The run has no export yet.",
+                "There is nothing to verify.",
+                f"Make one: finetui export {self.run.id} --format merged",
+                code="proof-no-export",
+            )
+        from . import export
+
+        self._prove(recipe, wanted, export.base_folder(recipe))
+
+    def _prove(self, recipe: Recipe, formats: Sequence[str], base: Path) -> None:
+        from . import proof
+
+        for index, format in enumerate(formats):
+
+            def tell(text: str, index: int = index) -> None:
+                self.writer.progress("export", index, len(formats), "proofs", f"proving {text}")
+
+            for found in proof.of_run(self.run, recipe, base, [format], check=self.control.check, tell=tell):
+                self.writer.emit(
+                    Proved(
+                        found.format,
+                        found.verdict,
+                        found.sentence,
+                        found.consumer,
+                        found.agreement,
+                        found.gap,
+                        tuple(check.sentence for check in found.checks if not check.passed),
+                        found.seconds,
+                    )
+                )
+
     def _export(self, recipe: Recipe, formats: Sequence[str], loaded: Any = None) -> None:
         from . import export
 
         self.control.check()
-        export.export(
+        base = loaded.folder if loaded else export.base_folder(recipe)
+        done = export.export(
             loaded.model if loaded else None,
             loaded.tokenizer if loaded else None,
             recipe,
             self.run,
             formats,
             self._tell,
-            base=loaded.folder if loaded else None,
+            base=base,
             check=self.control.check,
         )
+        if recipe.export.prove and proof_step.load_reference(self.run) is not None:
+            try:
+                self._prove(recipe, [exported.format for exported in done], base)
+            except FinetuiError as error:  # the exports are whole; only their proof could not be made
+                self.writer.emit(Warned(error.code, error.what, error.why, error.fix))
 
     def _tell(self, event: Event) -> None:
         if isinstance(event, Progress):

@@ -69,13 +69,13 @@ def merge(
         raise CannotMerge("the base model is quantized")
     if base_weights.is_4_bit(config) and importlib.util.find_spec("bitsandbytes") is None:
         raise CannotMerge("its 4-bit weights can be unpacked only where bitsandbytes is installed")
-    deltas = _read_adapter(adapter)
-    shapes = base_weights.shapes(base)
+    deltas = read_adapter(adapter)
+    there = base_weights.shapes(base)
     for name, delta in deltas.items():
-        if shapes.get(name) != (delta.up.shape[0], delta.down.shape[1]):
+        if there.get(name) != (delta.up.shape[0], delta.down.shape[1]):
             raise CannotMerge(f"the base model has no {name} of that shape")
     target.mkdir(parents=True, exist_ok=True)
-    dtypes = _write_weights(base, deltas, target, len(shapes), on_share)
+    dtypes = _write_weights(base, deltas, target, len(there), on_share)
     _write_config(config, dtypes, target)
     copy_tokenizer(base, adapter, target)
     for name in _OTHER_FILES:
@@ -83,7 +83,7 @@ def merge(
             shutil.copyfile(base / name, target / name)
 
 
-def _read_adapter(adapter: Path) -> dict[str, _Delta]:
+def read_adapter(adapter: Path) -> dict[str, _Delta]:
     config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     unusual = (
         "use_dora",

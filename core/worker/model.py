@@ -60,7 +60,7 @@ def resolve(recipe: Recipe, writer: EventWriter, check: Check = go_on) -> Path:
             lambda *said: writer.progress("load", text=text.one_line(str(said[-1])))
         ).absolute()
     facts = model_step.inspect(source, recipe.model.revision, recipe.model.remote_code)
-    model_step.check_template(facts)  # before gigabytes are fetched
+    model_step.check_template(facts, recipe.dataset.format)  # before gigabytes are fetched
     if facts.kind == "folder":
         return Path(source).expanduser().absolute()
     return resolve_hub(
@@ -127,7 +127,8 @@ def load(
             "Set precision to 16bit, or reinstall bitsandbytes.",
             code="precision-4bit",
         )
-    if not getattr(tokenizer, "chat_template", None):
+    template = getattr(tokenizer, "chat_template", None)
+    if not template and recipe.dataset.format != "text":
         raise failures.no_chat_template()
     dtype = str(base.dtype).removeprefix("torch.")
     model = lora.attach(base, recipe, go_on_from_adapter)
@@ -141,7 +142,7 @@ def load(
         base_bytes=sum(p.stat().st_size for p in folder.glob("*.safetensors")),
         architecture=_architecture(folder),
         context_length=int(getattr(base.config, "max_position_embeddings", 0) or 0),
-        chat_template=family(str(tokenizer.chat_template)),
+        chat_template=family(str(template)) if template else "",
         load_seconds=time.monotonic() - started,
     )
     name = "SmolLM2-135M-Instruct" if recipe.model.source == DEMO else recipe.model.source

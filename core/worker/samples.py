@@ -72,7 +72,7 @@ def answers(
     context = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 20)
     room = max(1, context - new_tokens)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    ends = _end_tokens(model, tokenizer)
+    ends = end_tokens(model, tokenizer)
     result: dict[int, str] = {}
     # Prompts of like length share a batch: less padding, and so less work.
     order = sorted(range(len(asked)), key=lambda index: len(asked[index].ids))
@@ -105,7 +105,8 @@ def answers(
     return [result[index] for index in range(len(asked))]
 
 
-def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
+def end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """The tokens at which an answer ends: the model's own and the tokenizer's, ascending."""
     ends = getattr(model.generation_config, "eos_token_id", None)
     found = set(ends if isinstance(ends, list) else [ends]) | {tokenizer.eos_token_id}
     return sorted(int(token) for token in found if token is not None)

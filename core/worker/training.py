@@ -50,6 +50,7 @@ def arguments(recipe: Recipe, folder: Path, dtype: str) -> Any:
         "optim": fast_adamw if training.optimizer == "adamw_torch" else training.optimizer,
         "seed": training.seed,
         "data_seed": training.seed,
+        "train_sampling_strategy": "random" if recipe.dataset.shuffle else "sequential",
         "bf16": bf16,
         "fp16": gpu and not bf16,
         "max_length": recipe.model.max_length,
@@ -84,7 +85,8 @@ def packed(rows: Any, recipe: Recipe) -> Any:
     """
     from trl import pack_dataset
 
-    return pack_dataset(rows, recipe.model.max_length, strategy="bfd").shuffle(seed=recipe.training.seed)
+    together = pack_dataset(rows, recipe.model.max_length, strategy="bfd")
+    return together.shuffle(seed=recipe.training.seed) if recipe.dataset.shuffle else together
 
 
 def build(

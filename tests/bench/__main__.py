@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import sys
 
-from . import overhead, paint, startup
+from . import inspect, overhead, paint, startup
 from .measure import Result, show
 
-ALL = {"startup": startup.measure, "paint": paint.measure, "overhead": overhead.measure}
+ALL = {
+    "startup": startup.measure,
+    "paint": paint.measure,
+    "overhead": overhead.measure,
+    "inspect": inspect.measure,
+}
 
 
 def main() -> None:

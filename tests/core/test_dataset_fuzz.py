@@ -20,6 +20,7 @@ from finetui.core import dataset
 from finetui.core.dataset import DroppedRow, Walk
 from finetui.core.errors import FinetuiError
 from finetui.core.recipe import DatasetSection
+from finetui.core.text import one_line
 
 _text = st.text(max_size=30) | st.sampled_from(
     [
@@ -134,7 +135,7 @@ def walked(source: Path, options: dict[str, Any]) -> None:
         for item in walk:
             if isinstance(item, DroppedRow):
                 dropped += 1
-                assert item.reason and item.reason.isprintable() and len(item.reason) <= 100
+                assert item.reason and one_line(item.reason, 200) == item.reason and len(item.reason) <= 100
                 assert item.number >= 1
                 continue
             kept += 1
@@ -154,7 +155,7 @@ def walked(source: Path, options: dict[str, Any]) -> None:
     assert len(sides) == kept and (not kept or 0 in sides)
     if walk.detection is not None:
         assert 0 <= walk.detection.confidence <= 1
-        assert all(line.isprintable() for line in (walk.detection.reason, *walk.detection.columns))
+        assert all(one_line(line, 300) == line for line in (walk.detection.reason, *walk.detection.columns))
 
 
 def encoded(name: str, rows: list[Any]) -> bytes:

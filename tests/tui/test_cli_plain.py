@@ -18,6 +18,7 @@ from finetui.core.runs.events import (
     Exported,
     ModelReady,
     Progress,
+    Proved,
     Record,
     Sample,
     Scored,
@@ -119,6 +120,14 @@ def test_the_events_of_a_run() -> None:
         Warned("slow", "It is slow.", "So.", "Do."),
         Device("cpu"),
         Exported("gguf_q8_0", "exports/gguf_q8_0/x.gguf", 144_000_000, 269_000_000, 2.0, "ollama create x"),
+        Proved("gguf_q8_0", "same", "It answers as the trained model did.", "llama.cpp"),
+        Proved(
+            "merged",
+            "broken",
+            "Its eos token is 0.",
+            "Transformers",
+            failed=("Its eos token is 0.", "And so on."),
+        ),
     )
     assert lines == [
         "start      train by worker 5 on box",
@@ -134,6 +143,9 @@ def test_the_events_of_a_run() -> None:
         "           Do.",
         "export     gguf_q8_0 · 137.3 MiB (the base model: 256.5 MiB) · exports/gguf_q8_0/x.gguf",
         "           next: ollama create x",
+        "proof      gguf_q8_0 · proved: It answers as the trained model did.",
+        "proof      merged · BROKEN: Its eos token is 0.",
+        "           And so on.",
     ]
 
 
@@ -188,6 +200,7 @@ happenings = st.one_of(
     st.builds(Sample, counts, st.just(0), words, words),
     st.builds(Warned, words, words, words, words),
     st.builds(Exported, words, words, counts, counts, command=words),
+    st.builds(Proved, words, words, words, words, failed=st.lists(words, max_size=2).map(tuple)),
     st.builds(Ended, words, words, numbers, words),
     st.builds(Unknown, words),
     st.builds(

@@ -102,6 +102,11 @@ def other(spec: FieldSpec, now: object) -> tuple[list[str], object]:
         return ["right", "space"], tuple(c for c in spec.choices if c in ticked)
     if spec.kind == "text":
         return list("abc"), "abc"
+    if spec.kind == "pairs":
+        name = spec.choices[0] if spec.choices else "b.csv"
+        right: object = 2.0 if spec.maximum else "q"
+        typed = f"{name}={2 if spec.maximum else 'q'}"
+        return [{"=": "equals_sign", ".": "full_stop"}.get(c, c) for c in typed], {name: right}
     value = 17 if spec.kind == "int" else 0.25 if (spec.maximum or 1) >= 0.25 else 0.0625
     return ["full_stop" if c == "." else c for c in str(value)], value
 

@@ -82,6 +82,7 @@ def _tokenizer(chat_template: str | None, folder: Path) -> None:
         "unk_token": "<unk>",
         "pad_token": "<pad>",
         "add_prefix_space": False,
+        "additional_special_tokens": ["<|im_start|>"],  # llama.cpp's converter knows it by this
         "clean_up_tokenization_spaces": False,
     }
     if chat_template is not None:

@@ -10,6 +10,8 @@ NOT_FOUND = 4
 CRASHED = 5
 REFUSED = 6
 STOPPED = 7
+WARNINGS = 8
+UNUSABLE = 9
 INTERNAL = 70
 INTERRUPTED = 130
 
@@ -22,6 +24,8 @@ MEANINGS: dict[int, str] = {
     CRASHED: "the worker crashed",
     REFUSED: "not possible now (busy, not running, no space, doctor found a problem)",
     STOPPED: "the run was stopped before its end",
+    WARNINGS: "inspect found something to look at",
+    UNUSABLE: "the dataset cannot be trained on as it is",
     INTERNAL: "a fault in finetui itself",
     INTERRUPTED: "interrupted",
 }

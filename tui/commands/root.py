@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import care, diagnosis, exits, listing, models, output, recipes, training
+from . import care, diagnosis, estimate, exits, inspect, listing, models, output, recipes, training, verifying
 
 app = typer.Typer(
     name="finetui",
@@ -23,10 +23,13 @@ app.command("attach")(training.attach)
 app.command("stop")(training.stop)
 app.command("resume")(training.resume)
 app.command("export")(training.export)
+app.command("verify")(verifying.verify)
+app.command("inspect")(inspect.inspect)
 app.command("label")(care.label)
 app.command("clean")(care.clean)
 app.command("delete")(care.delete)
 app.command("models")(models.models)
+app.command("estimate")(estimate.estimate)
 app.command("doctor")(diagnosis.doctor)
 app.add_typer(recipes.app, name="recipe")
 

@@ -99,7 +99,7 @@ def export(
     from ...core.runs import state, store
 
     folder = store.find(run)
-    wanted = _formats(formats)
+    wanted = formats_of(formats)
     if not folder.adapter.is_dir() and not state.status(folder).live:
         raise FinetuiError(
             f"{folder.id} has nothing to export.",
@@ -161,7 +161,8 @@ def stop(
         output.line(f"Asked {folder.id} to save and stop. finetui resume {folder.id} goes on with it later.")
 
 
-def _formats(given: list[str]) -> tuple[str, ...]:
+def formats_of(given: list[str]) -> tuple[str, ...]:
+    """The export formats that were named. Raises FinetuiError (usage)."""
     import difflib
     import typing
 
@@ -193,7 +194,9 @@ def _check_sources(recipe: Recipe) -> None:
     for _, error in training.problems(recipe, system.snapshot()):
         raise error
     chosen = recipe.model
-    model.check_template(model.inspect(chosen.source, chosen.revision, chosen.remote_code))
+    model.check_template(
+        model.inspect(chosen.source, chosen.revision, chosen.remote_code), recipe.dataset.format
+    )
     model_adapter.check_adapter(recipe)
     try:
         dataset.inspect(recipe.dataset)

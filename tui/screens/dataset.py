@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from textual.app import ComposeResult
+from collections.abc import Mapping
+from typing import ClassVar
 
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+
+from ...core.errors import FinetuiError
 from ...core.recipe import DEMO
 from ...core.text import bytes_words
 from ..theme import glyphs
+from ..widgets.dataset.hub import HubParts
+from ..widgets.dataset.report import ReportLine
 from ..widgets.facts import Facts
 from ..widgets.preview import RowPreview
 from ..widgets.source import SourceKind
@@ -18,13 +26,40 @@ FORMATS = {
     "sharegpt": "ShareGPT",
     "alpaca": "Alpaca",
     "prompt_completion": "prompt and completion",
+    "text": "plain text",
+    "preference": "preference pairs",
 }
 
 
 class DatasetScreen(SourceStepScreen):
-    """The demo, a file or a hub dataset, with its first rows as they will be trained on."""
+    """The demo, files or a hub dataset: its first rows at once, then every row as the model will see it."""
 
-    CSS_PATH = ["step.tcss", "model.tcss"]
+    CSS_PATH = ["step.tcss", "model.tcss", "dataset.tcss"]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(
+            "f3",
+            "rows",
+            "See rows",
+            id="dataset.rows",
+            tooltip="What the model sees: each row token by token",
+        ),
+        Binding(
+            "f4",
+            "ledger",
+            "Ledger",
+            id="dataset.ledger",
+            tooltip="Every row accounted for, and what was found",
+        ),
+        Binding("f5", "mapping", "Columns", id="dataset.mapping", tooltip="Say which column holds what"),
+    ]
+    footer_first = (
+        "step.next",
+        "dataset.rows",
+        "dataset.ledger",
+        "step.back",
+        "dataset.mapping",
+        "step.advanced",
+    )
     step = "dataset"
     tagline = "what it learns from"
     source_path = "dataset.source"
@@ -38,22 +73,42 @@ class DatasetScreen(SourceStepScreen):
             SourceKind(
                 "file", "File", placeholder="type a file's path, or press F2 to browse", browse="file"
             ),
+            SourceKind(
+                "folder",
+                "Folder",
+                placeholder="type a folder of files, or press F2 to browse",
+                browse="folder",
+                browse_title="A folder of files",
+            ),
             SourceKind("hub", "Hub", placeholder="type an id such as mlabonne/FineTome-100k"),
         )
+
+    def on_mount(self) -> None:
+        self._hub_source = ""
+        self._hub_parts: Mapping[str, tuple[str, ...]] = {}
+        self.call_after_refresh(self.finetui.inspecting.wake)
+
+    def on_unmount(self) -> None:
+        self.finetui.inspecting.rest()
 
     def kind_of(self, source: str) -> str:
         if source == DEMO:
             return "demo"
         from ...core import dataset
-        from ...core.errors import FinetuiError
 
         try:
-            return dataset.source_kind(source)
+            kind = dataset.source_kind(source)
         except FinetuiError:
             return "file"
+        return "folder" if kind == "file" and is_folder(source) else kind
+
+    def compose_before(self) -> ComposeResult:
+        yield from super().compose_before()
+        yield HubParts(id="hub-parts")
 
     def compose_after(self) -> ComposeResult:
         yield Facts(id="facts")
+        yield ReportLine(id="report")
         yield RowPreview(id="preview")
 
     @while_standing
@@ -65,11 +120,31 @@ class DatasetScreen(SourceStepScreen):
             above = preview.virtual_region.y
             preview.styles.max_height = max(5, main.size.height - above - main.gutter.bottom)
 
+    def _make_room(self) -> None:
+        """What was found has another height now: the explanation takes what is left, once that is laid out."""
+        self.refresh_bindings()
+        self.set_timer(0.1, self.fit)
+
+    def blocking(self) -> tuple[str, str] | None:
+        """The report above says what stops the training; the foot says which key mends it."""
+        block = super().blocking()
+        gate = self.wizard.inspection.gate
+        if block is not None and not block[0] and self.wizard.dataset_error is None and gate is not None:
+            return "", "Training cannot start on this. F4 shows what mends it."
+        return block
+
     def notes(self) -> dict[str, str]:
         facts = self.wizard.dataset_facts
         notes: dict[str, str] = {}
+        limit, plan = self.wizard.value("dataset.row_limit"), self.wizard.plan()
+        if limit and facts is not None and facts.rows and plan is not None:
+            notes["dataset.row_limit"] = (
+                f"{min(1.0, plan.rows / facts.rows):.1%} of {facts.rows:,}: {plan.words}"
+            )
         if facts is not None:
-            notes["dataset.format"] = FORMATS.get(facts.detection.format, facts.detection.format)
+            found = facts.detection
+            sure = f", {found.confidence:.0%} sure" if found.confidence < 1 else ""
+            notes["dataset.format"] = FORMATS.get(found.format, found.format) + sure
             if facts.evaluation_rows is not None:
                 notes["dataset.evaluation_share"] = (
                     f"{facts.evaluation_rows:,} rows of their own"
@@ -79,28 +154,38 @@ class DatasetScreen(SourceStepScreen):
         return notes
 
     def refresh_facts(self) -> None:
+        from ...core import dataset
+
         wizard, box, preview = (
             self.wizard,
             self.query_one("#facts", Facts),
             self.query_one("#preview", RowPreview),
         )
         facts = wizard.dataset_facts
+        self.once(
+            "room",
+            (facts, wizard.dataset_error, wizard.inspection.state),
+            self._make_room,
+        )
+        self._show_hub_parts()
+        self.query_one("#report", ReportLine).show(wizard.inspection)
         if wizard.problem("dataset.source"):
             box.show_nothing()
             preview.show(())
         elif wizard.dataset_error is not None:
-            box.show_error(wizard.dataset_error)
+            box.show_error(with_columns_key(wizard.dataset_error))
             preview.show(())
         elif facts is None:
             box.show_busy(f"Looking at {wizard.value('dataset.source')} …")
             preview.show(())
         else:
-            about = "" if facts.rows_exact else "about "
+            about, mix = "" if facts.rows_exact else "about ", wizard.value("dataset.mix")
             rows = facts.train_rows if facts.train_rows is not None else facts.rows
             figures = [
                 f"{about}{rows:,} rows to learn from" if rows is not None else "",
                 f"{facts.evaluation_rows:,} held out" if facts.evaluation_rows else "none held out",
                 bytes_words(facts.bytes) if facts.bytes else "",
+                f"{len(mix) + 1} sources mixed" if isinstance(mix, dict) and mix else "",
             ]
             reason = f"{FORMATS.get(facts.detection.format, '')}: {facts.detection.reason}"
             warning = ""
@@ -109,7 +194,99 @@ class DatasetScreen(SourceStepScreen):
                 where = ", ".join(f"{line:,}" for line in worst.first[:3])
                 more = glyphs().ellipsis if worst.count > 3 else ""
                 warning = f"{facts.dropped_rows:,} rows cannot be used: {worst.reason} (row {where}{more})"
+            elif facts.detection.confidence < dataset.SURE:
+                warning = "That is a guess. Look at the rows below; F5 says which column holds what."
             elif rows is not None and rows < 100:
                 warning = f"Only {rows:,} rows. A hundred are a start, a thousand are better."
             box.show_found(facts.title, [figure for figure in figures if figure], [reason], warning)
             preview.show(facts.first)
+
+    # ── The parts of a hub dataset ──
+
+    def _show_hub_parts(self) -> None:
+        """Fetches the names of configurations and splits once for each id, and shows them to choose from."""
+        wizard, box = self.wizard, self.query_one("#hub-parts", HubParts)
+        source = str(wizard.value("dataset.source") or "").strip()
+        if self.picker.kind != "hub" or wizard.problem("dataset.source") or self.kind_of(source) != "hub":
+            self._hub_source, self._hub_parts = "", {}
+            self.finetui.forget("hub-parts")
+        elif source != self._hub_source:
+            self._hub_source, self._hub_parts = source, {}
+            self._fetch_parts(source)
+        values = (wizard.value(f"dataset.{name}") for name in ("config", "split", "evaluation_split"))
+        config, split, evaluation = (str(v) if v else None for v in values)
+        box.show(self._hub_parts, config, split or "train", evaluation)
+
+    def _fetch_parts(self, source: str) -> None:
+        def work() -> Mapping[str, tuple[str, ...]]:
+            from ...core import dataset_hub
+
+            return dataset_hub.configs_and_splits(source)
+
+        self.finetui.in_background("hub-parts", work, self._got_parts, lambda _: None)
+
+    @while_standing
+    def _got_parts(self, parts: Mapping[str, tuple[str, ...]]) -> None:
+        self._hub_parts = parts
+        self._show_hub_parts()
+        proposal = self.query_one("#hub-parts", HubParts).proposal
+        if proposal is not None:
+            config, split = proposal
+            self._take_part("dataset.config", config)
+            self._take_part("dataset.split", split)
+
+    @on(HubParts.Picked)
+    def _part_picked(self, event: HubParts.Picked) -> None:
+        event.stop()
+        self._take_part(event.path, event.value)
+        proposal = self.query_one("#hub-parts", HubParts).proposal
+        if event.path == "dataset.config" and proposal is not None:
+            self._take_part("dataset.split", proposal[1])
+
+    def _take_part(self, path: str, value: str | None) -> None:
+        self.form.row(path).show(value)
+        self.set_value(path, value)
+
+    # ── Beside this step ──
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Of a dataset that cannot be read there are neither rows nor a ledger to see."""
+        if action in ("rows", "ledger") and self.is_mounted:
+            return self.wizard.dataset_error is None
+        return super().check_action(action, parameters)
+
+    @on(ReportLine.Opened)
+    def action_ledger(self) -> None:
+        """Opens the ledger and its findings."""
+        from .ledger import LedgerScreen
+
+        self.app.push_screen(LedgerScreen())
+
+    def action_rows(self) -> None:
+        """Opens the rows, token by token."""
+        from .rows import RowsScreen
+
+        self.app.push_screen(RowsScreen())
+
+    def action_mapping(self) -> None:
+        """Opens the columns."""
+        from .mapping import MappingScreen
+
+        self.app.push_screen(MappingScreen())
+
+
+def with_columns_key(error: FinetuiError) -> FinetuiError:
+    """A format that was not recognised is mended with F5; say so."""
+    if error.code != "dataset-format":
+        return error
+    return FinetuiError(error.what, error.why, f"{error.fix} F5 asks which is which.", code=error.code)
+
+
+def is_folder(source: str) -> bool:
+    """Whether a local source is a folder."""
+    from ...core.dataset_source import local_path
+
+    try:
+        return local_path(source).is_dir()
+    except (OSError, ValueError, RuntimeError):
+        return False

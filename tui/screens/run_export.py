@@ -234,7 +234,7 @@ class RunExportScreen(FollowingScreen):
         elif status is not None and status.card is not None and not status.live and not self._asked:
             lines += [*result.card(status.card, width), Content("")]
         if done:
-            return lines + result.exports(self.run, done, self.uses(), self.use_at, width)
+            return lines + result.exports(self.run, done, self.uses(), self.use_at, width, self.story.proofs)
         return lines + [Content.assemble((line, "$text-muted")) for line in wrapped(self._explain(), width)]
 
     def _alert(self) -> str:

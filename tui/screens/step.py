@@ -27,6 +27,7 @@ from ..widgets.footer import Footer
 from ..widgets.form import FieldRow, Fold, Form
 from ..widgets.gauges import LineGauges, SideGauges, outlook
 from ..widgets.header import Header
+from ..widgets.page import Page
 from ..widgets.rail import State as RailState
 from ..widgets.rail import StepRail
 from ..widgets.text import literal
@@ -53,6 +54,7 @@ class StepScreen(Screen[None]):
     basic: ClassVar[tuple[str, ...]] = ()
     continue_label: ClassVar[str] = "Continue"
     enter_words: ClassVar[str] = "Enter continues"
+    footer_first: ClassVar[tuple[str, ...]] = ("step.next", "step.back", "step.advanced", "step.reset")
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+n", "next", "Next", id="step.next", tooltip="Go on to the next step"),
         Binding("enter", "next", "Next", show=False, id="step.enter"),
@@ -120,7 +122,7 @@ class StepScreen(Screen[None]):
         with Horizontal(classes="wizard-body"):
             yield StepRail([(step, STEP_NAMES[step]) for step in STEPS], current=self.step)
             with Vertical(id="work"):
-                with VerticalScroll(id="main", can_focus=False):
+                with Page(id="main", can_focus=False):
                     yield Static(id="step-title", markup=False)
                     yield from self.compose_before()
                     yield Form(basic, advanced, values, self.step in self.wizard.unfolded)
@@ -136,7 +138,7 @@ class StepScreen(Screen[None]):
             with Vertical(id="side"):
                 yield Explain()
                 yield SideGauges()
-        yield Footer(first=("step.next", "step.back", "step.advanced", "step.reset"))
+        yield Footer(first=self.footer_first)
 
     def on_mount(self) -> None:
         self.wizard.visited.add(self.step)

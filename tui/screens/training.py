@@ -37,6 +37,7 @@ class TrainingScreen(StepScreen):
         notes: dict[str, str] = {}
         if plan is not None:
             notes["training.epochs"] = f"{plan.steps:,} steps over {plan.rows:,} rows"
+            notes["training.max_steps"] = plan.words
         if recipe is not None:
             notes["training.gradient_accumulation_steps"] = f"effective batch {recipe.effective_batch_size}"
         return notes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
@@ -17,7 +18,7 @@ from ...core.text import clean
 from ..theme import glyphs
 
 if TYPE_CHECKING:
-    from ...core.conversation import Conversation
+    from ...core.conversation import Conversation, Turn
 
 MOST_LINES_OF_A_TURN = 40
 
@@ -39,6 +40,24 @@ def wrapped(text: str, cells: int) -> list[str]:
             line = pieces[-1] if pieces else ""
         lines.append(line)
     return lines
+
+
+def turn_text(turn: Turn) -> str:
+    """What a turn says, with what it thought before and the tools that it calls after."""
+    parts = (
+        f"(thinks) {turn.reasoning}" if turn.reasoning else "",
+        turn.text,
+        f"(calls) {turn.calls}" if turn.calls else "",
+    )
+    return "\n".join(part for part in parts if part)
+
+
+def tool_count(tools: str) -> str:
+    """How many tools a JSON list of them holds."""
+    try:
+        return f"{len(json.loads(tools)):,}"
+    except (ValueError, TypeError, RecursionError):
+        return "some"
 
 
 class RowPreview(VerticalScroll, can_focus=True):
@@ -109,10 +128,11 @@ class RowPreview(VerticalScroll, can_focus=True):
             )
         ]
         name_cells = 10 if width >= 44 else 2
-        for turn in self._rows[self.at]:
+        shown = self._rows[self.at]
+        for turn in shown:
             name = (turn.role if name_cells > 2 else turn.role[0]).ljust(name_cells)
             style, mark = ("$success", learned) if turn.learned else ("$text-muted", read)
-            rows = wrapped(turn.text, width - name_cells - 2)
+            rows = wrapped(turn_text(turn), width - name_cells - 2)
             if len(rows) > MOST_LINES_OF_A_TURN:
                 rows = [*rows[:MOST_LINES_OF_A_TURN], marks.ellipsis]
             for index, row in enumerate(rows):
@@ -123,4 +143,9 @@ class RowPreview(VerticalScroll, can_focus=True):
                         (row, "$foreground" if turn.learned else "$text-muted"),
                     )
                 )
+        more = [
+            f"{tool_count(shown.tools)} tools are described to the model" if shown.tools else "",
+            "a rejected answer is kept, and not learned" if shown.rejected else "",
+        ]
+        lines += [Content.assemble((f"({words})", "$text-muted")) for words in more if words]
         return Content("\n").join(lines)

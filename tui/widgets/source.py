@@ -18,6 +18,11 @@ from textual.widgets import Static
 from .controls import ChoiceControl, Edited, RadioControl, TextControl
 from .text import literal
 
+DATA_ENDINGS = (
+    ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".feather", ".txt", ".md", ".gz", ".zst",
+)  # fmt: skip
+"""What the browser shows as data."""
+
 
 @dataclass(frozen=True)
 class SourceKind:
@@ -31,6 +36,7 @@ class SourceKind:
     labels: Mapping[str, str] = field(default_factory=dict)
     placeholder: str = ""
     browse: Literal["", "folder", "file"] = ""
+    browse_title: str = ""
 
 
 class SourcePicker(Vertical):
@@ -141,14 +147,16 @@ class SourcePicker(Vertical):
         if kind.browse == "folder":
             from textual_fspicker import SelectDirectory
 
-            self.app.push_screen(SelectDirectory(start, title="A folder with a model"), chosen)
+            self.app.push_screen(
+                SelectDirectory(start, title=kind.browse_title or "A folder with a model"), chosen
+            )
         else:
             from textual_fspicker import FileOpen, Filters
 
             filters = Filters(
                 (
                     "Data",
-                    lambda p: p.suffix.lower() in (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz"),
+                    lambda p: p.suffix.lower() in DATA_ENDINGS,
                 ),
                 ("All", lambda _: True),
             )

@@ -18,7 +18,7 @@ BEFORE_TRAINING = ("start", "load", "dataset", "tokenize", "baseline", "train")
 def way(status: RunStatus) -> tuple[str, ...]:
     """The stages up to the first step of this run, or up to its export."""
     now = status.stage
-    if status.job == "export":
+    if status.job in ("export", "verify"):
         return ("start", "load", "export")
     stages = [stage for stage in BEFORE_TRAINING if stage != "baseline" or status.job != "resume"]
     if now == "download":

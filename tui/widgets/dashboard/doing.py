@@ -31,7 +31,9 @@ def state_word(status: RunStatus) -> str:
         return status.state
     if status.stage == "sample" and not status.step:
         return "starting"
-    return STAGE_WORDS.get(status.stage, "starting" if status.job != "export" else "exporting")
+    return STAGE_WORDS.get(
+        status.stage, "starting" if status.job not in ("export", "verify") else "exporting"
+    )
 
 
 def figures(status: RunStatus) -> str:

@@ -33,7 +33,7 @@ def ending(
         if story.score is not None:
             lines.append(Content(""))
         lines.append(Content.assemble(("Exports", "bold $accent"), ("   e makes more", "$text-muted")))
-        lines += result.exports(run, done, ways, chosen, width)
+        lines += result.exports(run, done, ways, chosen, width, story.proofs)
     elif not status.live and status.trained:
         lines.append(Content.assemble(("e", "bold $accent"), (" exports the result.", "$text-muted")))
     return lines

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from textual.content import Content
 from ....core.errors import FinetuiError
 from ....core.export import FORMATS, next_commands
 from ....core.recipe import Recipe
-from ....core.runs.events import Exported, Scored
+from ....core.runs.events import Exported, Proved, Scored
 from ....core.runs.state import Card, RunStatus
 from ....core.runs.store import RunFolder
 from ....core.text import bytes_words, clean, duration_words
@@ -166,10 +166,27 @@ def sizes(done: Sequence[Exported], ways: Sequence[Use], chosen: int, width: int
     return lines
 
 
+def proof(found: Proved | None, width: int) -> list[Content]:
+    """What came of comparing an export with the trained model, in two lines at most; nothing where it was not."""
+    if found is None:
+        return []
+    marks = glyphs()
+    mark, style = {"same": (marks.check, "$success"), "differs": ("!", "$warning")}.get(
+        found.verdict, (marks.cross, "$error")
+    )
+    words = literal(found.sentence, 300) + (f" ({literal(found.consumer, 30)})" if found.consumer else "")
+    return hanging(f"  {mark}", words, width, style, cells=4, most=2)
+
+
 def exports(
-    run: RunFolder, done: Sequence[Exported], ways: Sequence[Use], chosen: int, width: int
+    run: RunFolder,
+    done: Sequence[Exported],
+    ways: Sequence[Use],
+    chosen: int,
+    width: int,
+    proofs: Mapping[str, Proved],
 ) -> list[Content]:
-    """Each export with its size before and after, and the command of the chosen way to use one."""
+    """Each export with its size before and after and its proof, and the command of the chosen way to use one."""
     marks = glyphs()
     lines: list[Content] = []
     for export in done:
@@ -185,6 +202,7 @@ def exports(
             )
         )
         lines += hanging("", literal(str(run.path / Path(export.path)), 400), width, "$text-muted", cells=2)
+        lines += proof(proofs.get(export.format), width)
     if ways:
         way = ways[chosen % len(ways)]
         head: list[Run] = [
@@ -204,7 +222,7 @@ def exports(
 def summary(story: Story, status: RunStatus, width: int) -> list[Content]:
     """How the training went, in a sentence or two."""
     step, curves = story.step, story.curves
-    took = f" in {duration_words(status.seconds)}" if status.job != "export" else ""
+    took = f" in {duration_words(status.seconds)}" if status.job not in ("export", "verify") else ""
     verb = {"completed": "Completed", "stopped": "Stopped"}.get(status.state, status.state.capitalize())
     parts = [f"{verb}{took}."]
     if step is not None and curves.losses:

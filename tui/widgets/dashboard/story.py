@@ -49,7 +49,7 @@ MEANINGS = {
     "sample": "The model answers a few held-out prompts.",
     "save": "The adapter is written to disk.",
     "score": "Held-out rows, answered by both under the same instructions.",
-    "export": "The result is written in the formats that you chose.",
+    "export": "The result is written in the formats that you chose, and each is tried.",
 }
 
 
@@ -152,6 +152,7 @@ class Story:
     warning: events.Warned | None = None
     score: events.Scored | None = None
     exports: dict[str, events.Exported] = field(default_factory=dict)
+    proofs: dict[str, events.Proved] = field(default_factory=dict)
     rewritten: bool = False
     """Set when a step rewrote history; the reader clears it once the charts are drawn anew."""
     _smoothing: Smoothed = field(default_factory=Smoothed)
@@ -188,9 +189,12 @@ class Story:
             self.readings.clear()
             self._say(
                 ts,
-                {"train": "Started", "resume": "Resumed", "export": "Export started"}.get(
-                    event.job, "Started"
-                ),
+                {
+                    "train": "Started",
+                    "resume": "Resumed",
+                    "export": "Export started",
+                    "verify": "Proof started",
+                }.get(event.job, "Started"),
             )
         elif isinstance(event, events.ModelReady):
             self.model = event
@@ -212,8 +216,16 @@ class Story:
             )
         elif isinstance(event, events.Exported):
             self.exports[event.format] = event
+            self.proofs.pop(event.format, None)
             self._say(
                 ts, f"Exported {one_line(event.format, 30)}: {bytes_words(event.bytes)}", "$text-success"
+            )
+        elif isinstance(event, events.Proved):
+            self.proofs[event.format] = event
+            good = event.verdict == "same"
+            words = "proved" if good else one_line(event.sentence, 200)
+            self._say(
+                ts, f"{one_line(event.format, 30)}: {words}", "$text-success" if good else "$text-warning"
             )
         elif isinstance(event, events.Ended):
             style = "$text-error" if event.reason == "failed" else "$text-success"

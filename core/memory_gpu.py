@@ -1,0 +1,232 @@
+"""What a training takes of a GPU's memory. Sizes in bytes; the names in brackets are Unsloth's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .memory_parts import GIB, MIB, Part
+from .memory_shape import Shape
+from .recipe import Recipe
+
+CONTEXT_BYTES = 820 * MIB
+"""What the driver shows above torch's reserved memory: 0.5 GiB bare, and in a training the kernels that were compiled
+(measured on an H100: 741 to 837 MiB in 17 processes)."""
+
+MEASURED_KINDS = ("llama", "mistral", "qwen2", "qwen3")
+"""Families whose points stand in the table, and Mistral, which Unsloth trains by the code of Llama."""
+
+DERIVED_KINDS = ("phi3", "smollm3", "gemma3_text")
+"""Families whose shares follow from reading their code alone."""
+
+_BF16, _FP32 = 2, 4
+_PACKED = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""Bytes of a 4-bit weight: half a byte, an 8-bit scale for each 64 weights, and a 32-bit one for each 256 scales."""
+
+_SMALL_CARD_BYTES = 24.5 * GIB
+_LOSS_TILE_BYTES = 256 * MIB
+_LOSS_TILE_COLUMNS = 16_384
+_LOSS_MOST_ROWS = 4096
+_OFFLOAD_FROM_BYTES = 2 * MIB
+"""Inputs of a layer are moved to the host only when they are larger (unsloth_zoo, gradient_checkpointing, MINIMUM_SIZE)."""
+
+_CUBLAS_BYTES = 64 * MIB
+"""cuBLAS and cuBLASLt each take 32 MiB on Hopper, less on older cards."""
+
+_ROPE_POSITIONS = 32_768
+"""Positions for which Unsloth computes sines and cosines ahead [LlamaRotaryEmbedding]."""
+
+_ATTENTION_PADDING = 128
+"""Sequences are padded to the next multiple for cuDNN's attention, a whole one where they fit [attention_dispatch]."""
+
+_SLACK_BYTES = 48 * MIB
+_SLACK_SHARE = 0.07
+_SLACK_SHARE_KEPT = 0.02
+_SLACK_SHARE_KEPT_4BIT = 0.04
+"""What the allocator reserves beyond what is allocated. These four numbers are fitted; all else is derived."""
+
+
+def weights_bytes(recipe: Recipe, shape: Shape) -> int:
+    """The frozen model on the GPU: embeddings, output layer, norms and biases in 16 bit, matrices in 16 or 4."""
+    each = _PACKED if recipe.model.precision == "4bit" else _BF16
+    return int(shape.matrices * each) + _BF16 * (shape.embeddings + shape.vectors)
+
+
+def adapter_parts(recipe: Recipe, shape: Shape) -> tuple[Part, Part, Part]:
+    """Adapter, gradients and optimizer. The adapter is held and trained in 32 bit."""
+    weights = shape.adapter_weights(recipe.lora)
+    states = 2 * 1.02 if recipe.training.optimizer == "adamw_8bit" else 2 * _FP32
+    return (
+        Part("adapter", weights * _FP32),
+        Part("gradients", weights * _FP32),
+        Part("optimizer", int(weights * states)),
+    )
+
+
+def loss_bytes(tokens: int, shape: Shape, card_bytes: int | None) -> int:
+    """The buffers of the fused loss, which never holds the logits of a whole batch [fused_linear._ce_impl].
+
+    On large cards, below 4096 learned tokens: rows × vocabulary in 32 bit, with `rows` from `loss_rows`. Else tiles of at
+    most 256 MiB, and a 32-bit sum of up to 4096 × hidden. Where the count of learned tokens decides, the larger is taken.
+    """
+    small = card_bytes is not None and card_bytes <= _SMALL_CARD_BYTES
+    rows = loss_rows(tokens, shape)
+    chunked = rows * shape.vocabulary * _FP32 + rows * shape.hidden * (2 * _FP32 + _BF16)
+    if tokens < _LOSS_MOST_ROWS and not small:
+        return chunked
+    rows = min(_LOSS_MOST_ROWS, tokens)
+    columns = _LOSS_TILE_COLUMNS
+    if not small:
+        columns = max(_LOSS_TILE_BYTES // (rows * _FP32), columns) // columns * columns
+    columns = min(columns, -(-shape.vocabulary // _LOSS_TILE_COLUMNS) * _LOSS_TILE_COLUMNS)
+    tiled = rows * columns * _FP32 + rows * shape.hidden * (_FP32 + _BF16)
+    return tiled if small else max(tiled, chunked)
+
+
+def loss_rows(tokens: int, shape: Shape) -> int:
+    """Tokens whose logits are computed at once [fused_linear_rows]: powers of two, from about 512 to 4096."""
+    least = min(max(_power(512 * 151_936 / shape.vocabulary), 512), _LOSS_MOST_ROWS)
+    rows = min(max(_power(tokens * shape.hidden / shape.vocabulary), least), _LOSS_MOST_ROWS)
+    return max(1, min(rows, tokens, 2 * GIB // (shape.vocabulary * _FP32)))
+
+
+def _power(number: float) -> int:
+    """The largest power of two that is not above `number`."""
+    return 1 << max(int(number).bit_length() - 1, 0)
+
+
+_KEPT_WIDTHS = {"gemma2": (5, 6, 0), "gemma3_text": (5, 4, 3), "gemma3": (5, 4, 3), "phi3": (2, 3, 2)}
+_KEPT_WIDTHS_ELSEWHERE = (4, 3, 2)
+"""Times the hidden size, the queries and the keys that a layer keeps of a token, where Transformers' own layer is
+compiled: counted from what torch's partitioner keeps for such layers with adapters (on a CPU, torch 2.13). Gemma 2 repeats
+keys and values for each head of its own attention."""
+
+
+def _attention_and_norms(shape: Shape, length: int) -> float:
+    """Numbers that norms, residual sums and attention keep of a token.
+
+    In Unsloth's own layers: the outputs of the first norm, of attention and of the layer (the second norm's is computed
+    again); queries as projected and as rotated, for Qwen3 before their norm as well; and copies of queries, keys, values
+    and output, padded for cuDNN.
+    """
+    if shape.kind not in MEASURED_KINDS:
+        hidden, queries, keys = _KEPT_WIDTHS.get(shape.kind, _KEPT_WIDTHS_ELSEWHERE)
+        return hidden * shape.hidden + queries * shape.queries + keys * shape.keys
+    padded = (length + _ATTENTION_PADDING - length % _ATTENTION_PADDING) / length
+    projected = 3 if shape.kind == "qwen3" else 2
+    return 3 * shape.hidden + projected * shape.queries + 2 * padded * (shape.queries + shape.keys)
+
+
+def kept_bytes(recipe: Recipe, shape: Shape, tokens: int, length: int) -> int:
+    """What one layer keeps for its backward pass.
+
+    Beside norms and attention: gate and up, and their product where `down` is adapted by PEFT's code and not by Unsloth's,
+    which computes it again. 32-bit logarithms for each head. Dropout keeps a mask of bytes.
+    """
+    product = "down_proj" in recipe.lora.target_modules and not _mlp_fused(recipe, shape)
+    wide = _attention_and_norms(shape, length) + (3 if product else 2) * _active_inner(shape)
+    masks = 5 * shape.hidden + shape.queries + _active_inner(shape) if recipe.lora.dropout else 0
+    return int(tokens * (_BF16 * wide + masks + _FP32 * shape.heads)) + _scores(shape, tokens, length)
+
+
+def _scores(shape: Shape, tokens: int, length: int) -> int:
+    """Gemma 2 caps its attention's scores, which are held whole: in 16 bit before and after the softmax."""
+    return 2 * _BF16 * shape.heads * tokens * length if shape.kind == "gemma2" else 0
+
+
+def _mlp_fused(recipe: Recipe, shape: Shape) -> bool:
+    """Whether Unsloth's own function runs gate, up and down with their adapters [LoRA_MLP]."""
+    known = shape.kind in (*MEASURED_KINDS, "gemma2", "gemma")
+    return known and {"gate_proj", "up_proj", "down_proj"} <= set(recipe.lora.target_modules)
+
+
+def _active_inner(shape: Shape) -> int:
+    return shape.expert_inner * shape.experts_per_token if shape.experts > 0 else shape.inner
+
+
+def backward_bytes(recipe: Recipe, shape: Shape, tokens: int) -> int:
+    """What comes on top of a layer's kept numbers in the middle of its backward pass: gradients as wide as gate and up,
+    twice, and those of the layer's input and output. In 4 bit, where it is more, one matrix unpacked."""
+    inner = _BF16 * tokens * _active_inner(shape)
+    unpacked = _BF16 * shape.largest_matrix if recipe.model.precision == "4bit" else 0
+    return max(4 * inner, 2 * inner + unpacked) + _BF16 * tokens * shape.hidden
+
+
+def mask_bytes(recipe: Recipe, shape: Shape) -> int:
+    """Gemma 2's two masks, of all positions by all positions; others need none."""
+    return 2 * _BF16 * recipe.model.max_length**2 if shape.kind == "gemma2" else 0
+
+
+def rope_bytes(recipe: Recipe, shape: Shape) -> int:
+    """Sines and cosines of all positions, once for the model."""
+    positions = max(recipe.model.max_length, min(_ROPE_POSITIONS, shape.context_length or _ROPE_POSITIONS))
+    return 2 * positions * shape.head * _BF16
+
+
+@dataclass(frozen=True)
+class _Moment:
+    """What is alive at one moment of a step, beside the weights, the adapter and the optimizer's state."""
+
+    activations: int
+    loss: int
+    gradients: int
+
+    @property
+    def total(self) -> int:
+        return self.activations + self.loss + self.gradients
+
+
+def _moments(recipe: Recipe, shape: Shape, tokens: int, card_bytes: int | None) -> tuple[_Moment, ...]:
+    """The moments at which memory can be at its peak: the loss, and the backward pass of the first or the last layer."""
+    length = max(1, tokens // recipe.training.batch_size)
+    row = _BF16 * tokens * shape.hidden
+    layer = kept_bytes(recipe, shape, tokens, length)
+    gradients = shape.adapter_weights(recipe.lora) * _FP32
+    loss = loss_bytes(tokens, shape, card_bytes)
+    backward = layer + backward_bytes(recipe, shape, tokens)
+    if not recipe.lora.gradient_checkpointing:
+        kept = shape.layers * layer
+        return (
+            _Moment(kept + 3 * row, loss, 0),
+            _Moment(kept + backward - layer + 3 * row, 0, 0),
+            _Moment(backward + 2 * row, 0, gradients),
+        )
+    staging = 2 * row if row > _OFFLOAD_FROM_BYTES else shape.layers * row
+    others = gradients * (shape.layers - 1) // shape.layers
+    scores = _scores(shape, tokens, length)
+    attention = (
+        layer - 2 * _BF16 * tokens * _active_inner(shape) + scores + 4 * _BF16 * tokens * shape.queries
+    )
+    return (
+        _Moment(4 * row + staging, loss, 0),
+        _Moment(backward + row + staging, 0, others),
+        _Moment(attention + 2 * row + staging if scores else 0, 0, others),
+    )
+
+
+def _slack_bytes(recipe: Recipe, shape: Shape, activations: int) -> int:
+    """What lies between allocated blocks. In 4 bit an unpacked matrix comes and goes and is one such hole."""
+    four_bit = recipe.model.precision == "4bit"
+    if not recipe.lora.gradient_checkpointing:
+        return (
+            int((_SLACK_SHARE_KEPT_4BIT if four_bit else _SLACK_SHARE_KEPT) * activations) + _SLACK_BYTES // 3
+        )
+    unpacked = _BF16 * shape.largest_matrix if four_bit else 0
+    return int(_SLACK_SHARE * activations) + _SLACK_BYTES + unpacked
+
+
+def parts(recipe: Recipe, shape: Shape, tokens: int, card_bytes: int | None) -> tuple[Part, ...]:
+    """The shares of the GPU's memory at the peak of a step; the last one is the CUDA context, which torch does not see."""
+    weights = weights_bytes(recipe, shape)
+    adapter, _gradients, optimizer = adapter_parts(recipe, shape)
+    peak = max(_moments(recipe, shape, tokens, card_bytes), key=lambda moment: moment.total)
+    return (
+        Part("weights", weights),
+        adapter,
+        Part("gradients", peak.gradients),
+        optimizer,
+        Part("activations", peak.activations),
+        Part("loss", peak.loss),
+        Part("workspace", _CUBLAS_BYTES + rope_bytes(recipe, shape) + mask_bytes(recipe, shape)),
+        Part("allocator", _slack_bytes(recipe, shape, peak.activations)),
+        Part("context", CONTEXT_BYTES),
+    )

@@ -1,0 +1,381 @@
+"""The proof that an export answers like the trained model did: what is compared, how much may differ, and the verdict.
+
+The trained model's own answers to a few held-out prompts are kept with the run (`Reference`). Whoever will use the
+export (Transformers, PEFT, llama.cpp) opens it in a process of its own and is asked the same (`Heard`); the weights are
+compared with what base and adapter must give (`Weights`). `judge` puts it in one `Proof`. No torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from . import atomic
+from .errors import FinetuiError
+from .runs.store import RunFolder
+
+Verdict = Literal["same", "differs", "broken"]
+
+FILE = "proof.json"
+"""Stands beside the exported files."""
+
+PROMPTS = 8
+NEW_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What may differ. `gap`: mean absolute difference of a token's log-probability (natural logarithm); `agreement`:
+    the least share of tokens that the consumer would choose too; `error`: root mean square error of a tensor against
+    what it must be, relative to it."""
+
+    gap: float
+    agreement: float
+    error: float
+
+
+LIMITS: dict[str, Limit] = {
+    "adapter": Limit(0.05, 0.97, 0.0),
+    "merged": Limit(0.08, 0.95, 0.006),
+    "gguf_f16": Limit(0.08, 0.95, 0.006),
+    "gguf_q8_0": Limit(0.10, 0.94, 0.02),
+    "gguf_q6_k": Limit(0.20, 0.90, 0.05),
+    "gguf_q5_k_m": Limit(0.30, 0.85, 0.09),
+    "gguf_q4_k_m": Limit(0.60, 0.75, 0.16),
+    "gguf_q3_k_m": Limit(1.20, 0.60, 0.30),
+}
+"""By format, for a model that was trained in 16 bit. The figures were set from the demo's exports: each is about three
+times what a sound export showed, and a broken one shows far more."""
+
+FOUR_BIT_FACTOR = 3.0
+"""A model trained over a 4-bit base is exported over the 16-bit one, so its answers move by what 4 bit had cost."""
+
+
+@dataclass(frozen=True)
+class ReferencePrompt:
+    """One prompt and what the trained model made of it, greedily. `logprobs` belong to `answer_ids`, which end with the
+    end-of-turn token where the model stopped by itself."""
+
+    messages: tuple[tuple[str, str], ...]
+    text: str
+    ids: tuple[int, ...]
+    answer: str
+    answer_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    ended: bool
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The trained model in memory, asked before anything was exported."""
+
+    prompts: tuple[ReferencePrompt, ...]
+    template: str
+    precision: str
+    special_tokens: dict[str, int]
+    """Ids by name: bos, eos; absent where the tokenizer has none."""
+
+
+@dataclass(frozen=True)
+class HeardPrompt:
+    """The same prompt through the consumer: its own rendering, and what it thinks of the reference's answer, token by token.
+
+    `agrees` tells at each token whether the consumer would have chosen it; `answer` and `ended` are its own free run.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    agrees: tuple[bool, ...]
+    answer: str
+    ended: bool
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What the consumer said. `error` is set where it could not open the export at all."""
+
+    prompts: tuple[HeardPrompt, ...] = ()
+    template: str = ""
+    special_tokens: dict[str, int] = dataclasses.field(default_factory=dict)
+    consumer: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The export's tensors against base + adapter, from rows of each. `learned` is the share of the adapter's change that is
+    in them: 1 where it is merged, 0 where it is not; None where there is nothing to measure it on."""
+
+    tensors: int = 0
+    compared: int = 0
+    missing: tuple[str, ...] = ()
+    wrong_shape: tuple[str, ...] = ()
+    dead: tuple[str, ...] = ()
+    """All zero, or not finite."""
+    worst: str = ""
+    worst_error: float = 0.0
+    learned: float | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    passed: bool
+    sentence: str
+    severe: bool = True
+    """A severe one that fails makes the export broken; another makes it differ."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The verdict, its checks and the table behind them."""
+
+    format: str
+    verdict: Verdict
+    sentence: str
+    consumer: str
+    checks: tuple[Check, ...]
+    prompts: tuple[tuple[str, str, str], ...] = ()
+    """Question, the trained model's answer, the export's answer."""
+    agreement: float | None = None
+    gap: float | None = None
+    seconds: float = 0.0
+
+
+def limit(format: str, precision: str) -> Limit:
+    """What may differ in `format` from a model that was trained at `precision`."""
+    known = LIMITS[format]
+    if precision != "4bit":
+        return known
+    return Limit(
+        known.gap * FOUR_BIT_FACTOR, max(0.5, 1 - FOUR_BIT_FACTOR * (1 - known.agreement)), known.error
+    )
+
+
+def judge(
+    format: str, reference: Reference, heard: Heard, weights: Weights | None, seconds: float = 0.0
+) -> Proof:
+    """The proof of one export."""
+    allowed = limit(format, reference.precision)
+    checks = [Check("opens", not heard.error, heard.error or f"{heard.consumer} opens it.")]
+    agreement = gap = None
+    table: tuple[tuple[str, str, str], ...] = ()
+    if not heard.error:
+        checks += _spoken(reference, heard)
+        told = [h for h in heard.prompts if h.agrees]
+        if told:
+            flat = [a for h in told for a in h.agrees]
+            agreement = sum(flat) / len(flat)
+            gaps = [
+                abs(ours - theirs)
+                for asked, h in zip(reference.prompts, heard.prompts, strict=True)
+                for ours, theirs in zip(asked.logprobs, h.logprobs, strict=False)
+            ]
+            gap = statistics.fmean(gaps)
+            checks += _answered(reference, heard, allowed, agreement, gap)
+        table = tuple(
+            (asked.messages[-1][1], asked.answer, h.answer)
+            for asked, h in zip(reference.prompts, heard.prompts, strict=True)
+        )
+    if weights is not None:
+        checks += _weighed(weights, allowed)
+    failed = [check for check in checks if not check.passed]
+    severe = [check for check in failed if check.severe]
+    if severe:
+        verdict, sentence = "broken", severe[0].sentence
+    elif failed:
+        verdict, sentence = "differs", failed[0].sentence
+    else:
+        same = sum(ours == theirs for _, ours, theirs in table)
+        verdict = "same"
+        sentence = f"It answers as the trained model did: {same} of {len(table)} answers word for word" + (
+            f", {_share(agreement)} of the tokens chosen alike." if agreement is not None else "."
+        )
+    return Proof(format, verdict, sentence, heard.consumer, tuple(checks), table, agreement, gap, seconds)
+
+
+def _share(part: float) -> str:
+    """A share in words; 100 % only where it is all."""
+    return "all" if part == 1.0 else f"{min(part, 0.999):.1%}"
+
+
+def _spoken(reference: Reference, heard: Heard) -> list[Check]:
+    """Template, tokens and end: what decides whether it is spoken to as in training."""
+    pairs = list(zip(reference.prompts, heard.prompts, strict=True))
+    texts = sum(asked.text == h.text for asked, h in pairs)
+    ids = sum(asked.ids == h.ids for asked, h in pairs)
+    count = len(pairs)
+    checks = [
+        Check(
+            "chat template",
+            texts == count,
+            f"Its chat template writes {texts} of {count} prompts as in training.",
+        ),
+        Check("tokens", ids == count, f"Its tokenizer cuts {ids} of {count} prompts into the same tokens."),
+        Check(
+            "template text",
+            reference.template.strip() == heard.template.strip(),
+            "The chat template is the one of the training, letter for letter."
+            if reference.template.strip() == heard.template.strip()
+            else "The chat template is written differently than in training.",
+            severe=False,
+        ),
+    ]
+    for name, token in sorted(reference.special_tokens.items()):
+        found = heard.special_tokens.get(name)
+        if name == "bos" and found is None:
+            continue  # no harm: the prompts' tokens are compared above
+        checks.append(
+            Check(
+                f"{name} token",
+                found == token,
+                f"Its {name} token is {found}, as in training."
+                if found == token
+                else f"Its {name} token is {found if found is not None else 'missing'}; in training it was {token}.",
+            )
+        )
+    stopped = [(asked, h) for asked, h in pairs if asked.ended]
+    if stopped:
+        ends = sum(h.ended for _, h in stopped)
+        checks.append(
+            Check(
+                "stops",
+                ends * 2 >= len(stopped),
+                f"It stops by itself in {ends} of {len(stopped)} answers in which the trained model did.",
+            )
+        )
+    return checks
+
+
+def _answered(
+    reference: Reference, heard: Heard, allowed: Limit, agreement: float, gap: float
+) -> list[Check]:
+    first = [h.agrees[0] for h in heard.prompts if h.agrees]
+    far = gap > 4 * allowed.gap or agreement < allowed.agreement - 0.35
+    return [
+        Check(
+            "first token",
+            sum(first) >= max(1, round(len(first) * (allowed.agreement - 0.2))),
+            f"The first token is chosen alike in {sum(first)} of {len(first)} answers.",
+            severe=sum(first) == 0,
+        ),
+        Check(
+            "same choices",
+            agreement >= allowed.agreement,
+            f"{_share(agreement)} of the answers' tokens are chosen alike (at least {allowed.agreement:.0%} is expected).",
+            severe=far,
+        ),
+        Check(
+            "log-probability",
+            gap <= allowed.gap,
+            f"A token's log-probability differs by {gap:.3f} on average (up to {allowed.gap:.2f} is expected).",
+            severe=far,
+        ),
+    ]
+
+
+def _weighed(weights: Weights, allowed: Limit) -> list[Check]:
+    if weights.error:
+        return [Check("weights", False, weights.error)]
+    wrong = weights.missing or weights.wrong_shape
+    checks = [
+        Check(
+            "all weights there",
+            not wrong,
+            f"All {weights.tensors:,} tensors are there, in their shapes."
+            if not wrong
+            else f"{len(weights.missing)} tensors are missing and {len(weights.wrong_shape)} have another shape, first {wrong[0]}.",
+        ),
+        Check(
+            "no dead weights",
+            not weights.dead,
+            "No tensor is all zero or not finite."
+            if not weights.dead
+            else f"{weights.dead[0]} holds nothing but zeros, or numbers that are none.",
+        ),
+    ]
+    if weights.compared:
+        checks.append(
+            Check(
+                "weights",
+                weights.worst_error <= max(allowed.error, 1e-6),
+                f"{weights.compared:,} tensors agree with base and adapter, the worst to {weights.worst_error:.2%}."
+                if weights.worst_error <= max(allowed.error, 1e-6)
+                else f"{weights.worst} is off by {weights.worst_error:.1%} (up to {allowed.error:.1%} is expected).",
+                severe=weights.worst_error > 3 * allowed.error,
+            )
+        )
+    if weights.learned is not None:
+        good = 0.8 <= weights.learned <= 1.2
+        checks.append(
+            Check(
+                "adapter merged",
+                good,
+                f"{weights.learned:.0%} of what was learned is in the weights.",
+            )
+        )
+    return checks
+
+
+# ---- on disk -------------------------------------------------------------------------------------------------
+
+
+def reference_file(run: RunFolder) -> Path:
+    """Where the trained model's own answers stand."""
+    return run.path / "reference.json"
+
+
+def save_reference(run: RunFolder, reference: Reference) -> None:
+    """Keeps the trained model's answers with the run. Raises OSError."""
+    atomic.write_text(reference_file(run), json.dumps(dataclasses.asdict(reference), ensure_ascii=True))
+
+
+def load_reference(run: RunFolder) -> Reference | None:
+    """The trained model's answers, or None where the run has none (it is older, or was stopped early)."""
+    return _read(reference_file(run), Reference)
+
+
+def save(folder: Path, proof: Proof) -> None:
+    """Keeps the proof beside the exported files. Raises OSError."""
+    atomic.write_text(folder / FILE, json.dumps(dataclasses.asdict(proof), indent=1, ensure_ascii=True))
+
+
+def load(folder: Path) -> Proof | None:
+    """The proof that stands in an export's folder, or None."""
+    return _read(folder / FILE, Proof)
+
+
+def _read(file: Path, kind: type[Any]) -> Any:
+    try:
+        return TypeAdapter(kind).validate_json(file.read_bytes())
+    except (OSError, ValidationError, ValueError):
+        return None
+
+
+def heard_from(answer: bytes, errors: str, consumer: str) -> Heard:
+    """What a consumer's process wrote, as Heard; its last words as an error where it wrote nothing usable."""
+    try:
+        return TypeAdapter(Heard).validate_json(answer)
+    except (ValidationError, ValueError):
+        last = errors.strip().splitlines()[-1:] or ["it gave no answer"]
+        return Heard(consumer=consumer, error=f"{consumer} cannot open it: {last[0][:300]}")
+
+
+def no_reference(run: RunFolder) -> FinetuiError:
+    """The card for a run without anything to compare with."""
+    return FinetuiError(
+        "This run has nothing to compare an export with.",
+        "It was never asked anything: no row was there to ask, or it ended before its first save.",
+        f"Try it by hand: finetui export {run.id} tells the command.",
+        code="proof-no-reference",
+    )

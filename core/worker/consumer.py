@@ -1,0 +1,229 @@
+"""Whoever will use an export, in a process of its own: `python -m finetui.core.worker.consumer KIND PATH [BASE]`.
+
+Reads a `Reference` as JSON on standard input and writes a `Heard` on standard output. KIND is `merged` (Transformers),
+`adapter` (PEFT over BASE) or `gguf` (llama.cpp). Nothing of the worker's own code renders, tokenizes or answers here: the
+export brings its own template and tokenizer, and is used as a stranger would use it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import math
+import os
+import sys
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from ..proof import NEW_TOKENS, Heard, HeardPrompt, Reference, ReferencePrompt
+
+_TOP = 40
+_FLOOR = -20.0
+_FREE_RUNS = 3
+"""Prompts that Transformers answers freely even where it agrees with every token: whether it stops is seen there."""
+
+
+def _messages(asked: ReferencePrompt) -> list[dict[str, str]]:
+    return [{"role": role, "content": content} for role, content in asked.messages]
+
+
+class _Transformers:
+    """A merged folder, or an adapter over its base, as Transformers and PEFT load them."""
+
+    def __init__(self, kind: str, path: Path, base: str) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        self.torch = torch
+        torch.manual_seed(0)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+        source = str(path) if kind == "merged" else base
+        model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16, local_files_only=True)
+        if kind == "adapter":
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, str(path))
+        self.model = model.to(device).eval()
+        self.name = "Transformers" if kind == "merged" else "PEFT"
+
+    def heard(self, reference: Reference) -> Heard:
+        ends = self._ends()
+        prompts = tuple(self._one(asked, ends, index) for index, asked in enumerate(reference.prompts))
+        special = {"bos": self.tokenizer.bos_token_id, "eos": self.tokenizer.eos_token_id}
+        return Heard(
+            prompts,
+            str(self.tokenizer.chat_template or ""),
+            {name: token for name, token in special.items() if token is not None},
+            self.name,
+        )
+
+    def _ends(self) -> set[int]:
+        found = getattr(self.model.generation_config, "eos_token_id", None)
+        return {int(t) for t in (found if isinstance(found, list) else [found]) if t is not None}
+
+    def _one(self, asked: ReferencePrompt, ends: set[int], index: int) -> HeardPrompt:
+        torch = self.torch
+        text = str(
+            self.tokenizer.apply_chat_template(_messages(asked), tokenize=False, add_generation_prompt=True)
+        )
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        answer = list(asked.answer_ids)
+        with torch.no_grad():
+            given = torch.tensor([ids + answer], device=self.model.device)
+            logits = self.model(given).logits[0, len(ids) - 1 : len(ids) - 1 + len(answer)].float()
+            logprobs = torch.log_softmax(logits, -1)
+            chosen = logits.argmax(-1).tolist()
+            told = logprobs[range(len(answer)), answer].tolist() if answer else []
+        agrees = tuple(mine == theirs for mine, theirs in zip(chosen, answer, strict=True))
+        if all(agrees) and index >= _FREE_RUNS:
+            return HeardPrompt(text, tuple(ids), tuple(told), agrees, asked.answer, asked.ended)
+        written = self._free_run(ids)
+        ended = bool(ends & set(written[-1:]))
+        words = self.tokenizer.decode(written, skip_special_tokens=True)
+        return HeardPrompt(text, tuple(ids), tuple(told), agrees, words, ended)
+
+    def _free_run(self, ids: Sequence[int]) -> list[int]:
+        given = self.torch.tensor([list(ids)], device=self.model.device)
+        with self.torch.no_grad():
+            written = self.model.generate(
+                input_ids=given,
+                attention_mask=self.torch.ones_like(given),
+                max_new_tokens=NEW_TOKENS,
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id or 0,
+            )
+        return [int(t) for t in written[0, len(ids) :].tolist()]
+
+
+class _LlamaCpp:
+    """A GGUF behind llama.cpp's own server, on loopback, as Ollama and LM Studio would run it."""
+
+    name = "llama.cpp"
+
+    def __init__(self, path: Path, context: int) -> None:
+        xllamacpp: Any = importlib.import_module("xllamacpp")
+        parameters: Any = xllamacpp.CommonParams()
+        parameters.model.path = str(path)
+        parameters.n_ctx = context
+        parameters.n_parallel = 1
+        parameters.warmup = False
+        parameters.use_jinja = True
+        # Its threads wait for one another spinning: on a machine with other work one core fewer is faster.
+        parameters.cpuparams.n_threads = min(8, max(1, len(os.sched_getaffinity(0)) - 1))
+        self._server = xllamacpp.Server(parameters)
+        self._address = str(self._server.listening_address)
+        self._open = urllib.request.build_opener(
+            urllib.request.ProxyHandler({})
+        ).open  # loopback, never a proxy
+
+    def _ask(self, path: str, body: Any = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(
+            self._address + path, data, {"Content-Type": "application/json"} if data else {}
+        )
+        with self._open(request, timeout=600) as reply:
+            return json.load(reply)
+
+    def heard(self, reference: Reference) -> Heard:
+        properties = self._ask("/props")
+        prompts = tuple(self._one(asked) for asked in reference.prompts)
+        return Heard(
+            prompts, str(properties.get("chat_template") or ""), self._special(properties), self.name
+        )
+
+    def _special(self, properties: Any) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for name in ("bos", "eos"):
+            token = properties.get(f"{name}_token")
+            if token:
+                ids = self._tokens(str(token))
+                if len(ids) == 1:
+                    found[name] = ids[0]
+        return found
+
+    def _tokens(self, text: str) -> list[int]:
+        body = {"content": text, "add_special": False, "parse_special": True}
+        return [int(token) for token in self._ask("/tokenize", body)["tokens"]]
+
+    def _one(self, asked: ReferencePrompt) -> HeardPrompt:
+        text = str(self._ask("/apply-template", {"messages": _messages(asked)})["prompt"])
+        ids = self._tokens(text)
+        logprobs, agrees = self._against(ids, list(asked.answer_ids))
+        body = {
+            "messages": _messages(asked),
+            "temperature": 0,
+            "max_tokens": NEW_TOKENS,
+            "cache_prompt": True,
+        }
+        reply = self._ask("/v1/chat/completions", body)["choices"][0]
+        message = reply["message"]
+        said = str(message.get("content") or "")
+        return HeardPrompt(
+            text, tuple(ids), tuple(logprobs), tuple(agrees), said, reply.get("finish_reason") == "stop"
+        )
+
+    def _against(self, ids: list[int], answer: list[int]) -> tuple[list[float], list[bool]]:
+        """For each token of `answer`, how probable it is after those before it, and whether it is the likeliest.
+
+        The server writes greedily and tells the likeliest tokens at each place; where it turns another way than
+        `answer`, it is asked again from there.
+        """
+        logprobs: list[float] = []
+        agrees: list[bool] = []
+        while len(logprobs) < len(answer):
+            at = len(logprobs)
+            reply = self._ask(
+                "/completion",
+                {
+                    "prompt": ids + answer[:at],
+                    "n_predict": len(answer) - at,
+                    "temperature": 0,
+                    "n_probs": _TOP,
+                    "cache_prompt": True,
+                },
+            )
+            told = reply.get("completion_probabilities") or []
+            if not told:
+                break
+            for place in told:
+                if len(logprobs) == len(answer):
+                    break
+                wanted = answer[len(logprobs)]
+                top = {int(one["id"]): float(one["logprob"]) for one in place["top_logprobs"]}
+                logprobs.append(max(_FLOOR, top.get(wanted, _FLOOR)))
+                best = max(top, key=lambda token: top[token])
+                agrees.append(best == wanted)
+                if best != wanted:
+                    break
+        return [value if math.isfinite(value) else _FLOOR for value in logprobs], agrees
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Opens the export, answers, and writes what was heard. Ends with 1 and its reason on standard error otherwise."""
+    answer_to = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    kind, path, *rest = arguments
+    reference: Reference = TypeAdapter(Reference).validate_json(sys.stdin.buffer.read())
+    if kind == "gguf":
+        longest = max(len(asked.ids) + len(asked.answer_ids) for asked in reference.prompts)
+        consumer: Any = _LlamaCpp(Path(path), -(-(longest + NEW_TOKENS + 16) // 256) * 256)
+    else:
+        consumer = _Transformers(kind, Path(path), rest[0] if rest else "")
+    heard = consumer.heard(reference)
+    with answer_to:
+        answer_to.write(json.dumps(dataclasses.asdict(heard), ensure_ascii=True).encode())
+    sys.stderr.flush()
+    os._exit(0)  # llama.cpp's threads would keep the process
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

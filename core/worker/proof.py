@@ -1,0 +1,268 @@
+"""The proof in the worker: the trained model is asked before anything is exported, each export is asked after it is made."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from .. import proof as proof_step
+from ..conversation import Turn
+from ..errors import FinetuiError
+from ..proof import Heard, Proof, Reference, ReferencePrompt, Weights
+from ..recipe import Recipe
+from ..runs.store import RunFolder
+from . import packages, samples, tensors
+from .chat import Chat, Unrenderable
+from .child import Check, environment, go_on
+from .packages import Package
+
+CONSUMER: Final = Package(
+    "xllamacpp",
+    "2026.10.11549",
+    (
+        "c54e7d13520ecc989c63dc99d55de3065e2f343a91f43f053d16b5e62077c261",  # x86_64
+        "e2a3e79e775515de4ad197e667f874070446ef9ac9cf2044bc9866bc4c72289e",  # aarch64
+    ),
+    "xllamacpp/__init__.py",
+)
+"""llama.cpp with its server as a Python package, 34 MB, for Python 3.10 and later."""
+
+_LONGEST_PROMPT: Final = 700
+_SECONDS: Final = 1800.0
+
+
+def ask(
+    model: Any, tokenizer: Any, recipe: Recipe, conversations: Sequence[Sequence[Turn]], check: Check = go_on
+) -> Reference | None:
+    """The trained model's own answers to the first held-out prompts; None where there is no prompt to ask.
+
+    Greedy, as it stands in memory. Each answer's tokens come with the log-probability that the model gave them.
+    """
+    import torch
+
+    chat = Chat(tokenizer, recipe.model.max_length)
+    asked: list[ReferencePrompt] = []
+    with samples.answering(model), torch.no_grad():
+        for turns in conversations:
+            check()
+            if len(asked) == proof_step.PROMPTS:
+                break
+            prompt = _prompt(chat, turns)
+            if prompt is not None:
+                asked.append(_answered(model, tokenizer, *prompt))
+    if not asked:
+        return None
+    special = {"bos": tokenizer.bos_token_id, "eos": tokenizer.eos_token_id}
+    return Reference(
+        tuple(asked),
+        str(tokenizer.chat_template or ""),
+        recipe.model.precision,
+        {name: int(token) for name, token in special.items() if token is not None},
+    )
+
+
+def _prompt(chat: Chat, turns: Sequence[Turn]) -> tuple[tuple[tuple[str, str], ...], str, list[int]] | None:
+    """The messages up to the last answer, their rendering and its tokens; None where they are no plain conversation."""
+    if getattr(turns, "tools", ""):
+        return None  # not every consumer's server takes tools in the same way
+    last = max((i for i, turn in enumerate(turns) if turn.role == "assistant"), default=0)
+    before = turns[:last]
+    if last == 0 or any(turn.role not in ("system", "user", "assistant") for turn in before):
+        return None
+    if any(turn.calls or turn.reasoning for turn in before) or before[-1].role != "user":
+        return None
+    try:
+        messages = _messages(chat, before)
+        text = chat.render(before, answer_next=True)
+        ids = chat.prompt_ids(before)
+    except Unrenderable:
+        return None
+    return (messages, text, ids) if len(ids) <= _LONGEST_PROMPT else None
+
+
+def _messages(chat: Chat, turns: Sequence[Turn]) -> tuple[tuple[str, str], ...]:
+    """Role and text of each turn, a system prompt folded into the question where the template has no place for it."""
+    said = [(turn.role, turn.text) for turn in turns]
+    if chat.folds_system and len(said) > 1 and said[0][0] == "system":
+        said[:2] = [(said[1][0], f"{said[0][1]}\n\n{said[1][1]}")]
+    return tuple((str(role), words) for role, words in said)
+
+
+def _answered(
+    model: Any, tokenizer: Any, messages: tuple[tuple[str, str], ...], text: str, ids: list[int]
+) -> ReferencePrompt:
+    import torch
+
+    ends = samples.end_tokens(model, tokenizer)
+    given = torch.tensor([ids], device=model.device)
+    written = model.generate(
+        input_ids=given,
+        attention_mask=torch.ones_like(given),
+        max_new_tokens=proof_step.NEW_TOKENS,
+        do_sample=False,
+        temperature=None,
+        top_p=None,
+        top_k=None,
+        repetition_penalty=1.0,
+        eos_token_id=ends,
+        pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0],
+        use_cache=True,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    answer = [int(token) for token in written.sequences[0, len(ids) :].tolist()]
+    logprobs = [
+        float(torch.log_softmax(logits[0].float(), -1)[token])
+        for logits, token in zip(written.logits, answer, strict=True)
+    ]
+    words = tokenizer.decode(answer, skip_special_tokens=True)
+    return ReferencePrompt(
+        messages, text, tuple(ids), words, tuple(answer), tuple(logprobs), bool(answer) and answer[-1] in ends
+    )
+
+
+def prove(
+    format: str,
+    path: Path,
+    base: Path,
+    adapter: Path,
+    reference: Reference,
+    *,
+    check: Check = go_on,
+    tell: Callable[[str], None] = lambda _text: None,
+) -> Proof:
+    """Opens the export at `path` (a folder, or a GGUF file) as its consumer will, asks it, and looks at its weights.
+
+    Whatever is wrong with the export is in the proof. Raises FinetuiError (package-fetch) where llama.cpp cannot be
+    had, and what `check` raises.
+    """
+    began = time.monotonic()
+    weights = _weights(format, path, base, adapter, check)
+    if weights is not None and weights.error:
+        heard = Heard(consumer=_consumer_name(format), error=weights.error)
+        weights = None
+    else:
+        heard = _heard(format, path, base, reference, check, tell)
+    return proof_step.judge(format, reference, heard, weights, time.monotonic() - began)
+
+
+def _weights(format: str, path: Path, base: Path, adapter: Path, check: Check) -> Weights | None:
+    try:
+        if format == "adapter":
+            return tensors.copied(path, adapter)
+        if format == "merged":
+            return tensors.merged(path, base, adapter, check)
+        return tensors.gguf(path, base, adapter, check)
+    except tensors.Unreadable as error:
+        return Weights(error=str(error))
+
+
+def _consumer_name(format: str) -> str:
+    return {"merged": "Transformers", "adapter": "PEFT"}.get(format, "llama.cpp")
+
+
+def _heard(
+    format: str, path: Path, base: Path, reference: Reference, check: Check, tell: Callable[[str], None]
+) -> Heard:
+    kind = format if format in ("merged", "adapter") else "gguf"
+    extra: dict[str, str] = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    if kind == "gguf":
+        where = _llama_cpp(check, tell)
+        if where is not None:
+            extra["PYTHONPATH"] = str(where)
+    argv = [sys.executable, "-P", "-m", "finetui.core.worker.consumer", kind, str(path.absolute())]
+    if kind == "adapter":
+        argv.append(str(base.absolute()))
+    question = json.dumps(dataclasses.asdict(reference), ensure_ascii=True).encode()
+    answer, errors = _spoken_with(argv, question, environment(extra), check)
+    return proof_step.heard_from(answer, errors, _consumer_name(format))
+
+
+def _llama_cpp(check: Check, tell: Callable[[str], None]) -> Path | None:
+    """Where xllamacpp is imported from; None where this environment has it."""
+    import importlib.util
+
+    if importlib.util.find_spec("xllamacpp") is not None:
+        return None
+    if not (CONSUMER.folder / CONSUMER.proof).is_file():
+        tell("fetching llama.cpp (34 MB) to try the file with")
+    return packages.fetch(CONSUMER, check, "Check the network, then: finetui verify RUN")
+
+
+def _spoken_with(
+    argv: Sequence[str], question: bytes, env: dict[str, str], check: Check
+) -> tuple[bytes, str]:
+    """What the process wrote on its two outputs. It dies with its question unanswered where `check` raises."""
+    process = subprocess.Popen(
+        argv,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=env,
+        start_new_session=True,
+    )
+    until = time.monotonic() + _SECONDS
+    given: bytes | None = question
+    try:
+        while True:
+            try:
+                answer, errors = process.communicate(given, timeout=0.3)
+                return answer, errors.decode("utf-8", "replace")[-20_000:]
+            except subprocess.TimeoutExpired:
+                given = None
+                check()
+                if time.monotonic() > until:
+                    return b"", f"no answer within {_SECONDS / 60:.0f} minutes"
+            except BrokenPipeError:
+                given = None
+    finally:
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+
+def of_run(
+    run: RunFolder,
+    recipe: Recipe,
+    base: Path,
+    formats: Sequence[str],
+    *,
+    check: Check = go_on,
+    tell: Callable[[str], None] = lambda _text: None,
+) -> list[Proof]:
+    """Proves the exports of `run` that stand in its folder, and keeps each verdict beside its export.
+
+    Raises FinetuiError: proof-no-reference, proof-no-export, package-fetch.
+    """
+    reference = proof_step.load_reference(run)
+    if reference is None:
+        raise proof_step.no_reference(run)
+    proofs: list[Proof] = []
+    for format in formats:
+        folder = run.exports / format
+        path = folder
+        if format.startswith("gguf"):
+            files = sorted(folder.glob("*.gguf"))
+            path = files[0] if files else folder
+        if not path.exists():
+            raise FinetuiError(
+                f"The run has no export {format}.",
+                f"{folder} is not there.",
+                f"Make it: finetui export {run.id} --format {format}",
+                code="proof-no-export",
+            )
+        tell(format)
+        proof = prove(format, path, base, run.adapter, reference, check=check, tell=tell)
+        proof_step.save(folder, proof)
+        proofs.append(proof)
+    return proofs

@@ -1,0 +1,281 @@
+"""An export's tensors against what base and adapter must give: all there, none dead, and the adapter really in them.
+
+Reads rows of each tensor, not the whole: a model of eight billion weights takes seconds. A GGUF's tensors are found
+under llama.cpp's own names for them, and dequantized by the `gguf` package.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ..proof import Weights
+from . import base_weights, merge
+from .child import Check, go_on
+
+_ADAPTER: Final = "adapter_model.safetensors"
+ROWS: Final = 48
+"""Rows of a tensor that are compared, spread evenly."""
+
+
+class Unreadable(Exception):
+    """The export's file cannot be read. The message says what and why."""
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, IndexError, TypeError, OverflowError, SafetensorError) as error:
+        raise Unreadable(f"{path.name} cannot be read: {str(error)[:200]}") from error
+
+
+@dataclass
+class _Tally:
+    tensors: int = 0
+    compared: int = 0
+    missing: list[str] = field(default_factory=list)
+    wrong_shape: list[str] = field(default_factory=list)
+    dead: list[str] = field(default_factory=list)
+    worst: str = ""
+    worst_error: float = 0.0
+    along: float = 0.0
+    length: float = 0.0
+
+    def compare(
+        self, name: str, found: torch.Tensor, expected: torch.Tensor, delta: torch.Tensor | None
+    ) -> None:
+        """Rows as found against rows as they must be; `delta` is the adapter's part of them."""
+        self.compared += 1
+        size = float(expected.pow(2).mean().sqrt())
+        error = float((found - expected).pow(2).mean().sqrt()) / max(size, 1e-12)
+        if not error <= self.worst_error:  # NaN counts as worst
+            self.worst, self.worst_error = name, error if math.isfinite(error) else 1e9
+        if delta is not None:
+            self.along += float(((found - (expected - delta)) * delta).sum())
+            self.length += float(delta.pow(2).sum())
+
+    def result(self) -> Weights:
+        learned = self.along / self.length if self.length > 0 else None
+        return Weights(
+            self.tensors,
+            self.compared,
+            tuple(self.missing[:20]),
+            tuple(self.wrong_shape[:20]),
+            tuple(self.dead[:20]),
+            self.worst,
+            self.worst_error,
+            learned,
+        )
+
+
+def _rows(count: int) -> torch.Tensor:
+    return torch.linspace(0, count - 1, min(count, ROWS)).round().long().unique()
+
+
+class _Expected:
+    """Base + adapter, rows at a time."""
+
+    def __init__(self, base: Path, adapter: Path) -> None:
+        self.deltas = merge.read_adapter(adapter)
+        self._files: dict[str, Path] = {}
+        for file in base_weights.files(base):
+            with safe_open(str(file), "pt") as opened:
+                self._files |= dict.fromkeys(opened.keys(), file)
+        config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+        self.quantized = bool(config.get("quantization_config"))
+        """Its weights are packed, so that rows of them cannot be read alone; names and shapes are compared only."""
+        unpackable = not self.quantized or importlib.util.find_spec("bitsandbytes") is not None
+        self.shapes = base_weights.shapes(base) if unpackable else {}
+
+    def names(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def rows(self, name: str, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The rows as they must be, in 32 bit, and the adapter's part of them."""
+        with safe_open(str(self._files[name]), "pt") as opened:
+            kept = _take(opened, name, rows)
+        delta = self.deltas.get(name)
+        if delta is None:
+            return kept, None
+        change = delta.scale * (delta.up[rows] @ delta.down)
+        return kept + change, change
+
+
+def _take(opened: Any, name: str, rows: torch.Tensor) -> torch.Tensor:
+    """Rows of a tensor, in 32 bit; only they are read where the tensor is large."""
+    part = opened.get_slice(name)
+    shape = part.get_shape()
+    if len(shape) < 2 or math.prod(shape) < 1_000_000:
+        whole = opened.get_tensor(name)
+        return (whole if whole.dim() == 0 else whole[rows]).float()
+    return torch.cat([part[int(row) : int(row) + 1] for row in rows]).float()
+
+
+def merged(folder: Path, base: Path, adapter: Path, check: Check = go_on) -> Weights:
+    """The merged model in `folder` against `base` and `adapter`. Shapes are rows × columns as safetensors has them.
+
+    Raises Unreadable, and what `check` raises.
+    """
+    with _reading(folder):
+        return _merged(folder, base, adapter, check)
+
+
+def _merged(folder: Path, base: Path, adapter: Path, check: Check) -> Weights:
+    expected = _Expected(base, adapter)
+    tally = _Tally()
+    seen: dict[str, tuple[int, ...]] = {}
+    for file in base_weights.files(folder):
+        with safe_open(str(file), "pt") as opened:
+            for name in opened.keys():
+                check()
+                shape = tuple(opened.get_slice(name).get_shape())
+                seen[name] = shape
+                if not shape:
+                    continue
+                rows = _rows(shape[0])
+                found = _take(opened, name, rows)
+                if _is_dead(found) and _is_dead(_whole(opened, name)):
+                    tally.dead.append(name)
+                if expected.shapes.get(name) == shape and not expected.quantized:
+                    tally.compare(name, found, *expected.rows(name, rows))
+    tally.tensors = len(seen)
+    for name in expected.names():
+        if name not in seen:
+            if name != "lm_head.weight":  # tied to the embedding in some savings
+                tally.missing.append(name)
+        elif seen[name] != expected.shapes[name]:
+            tally.wrong_shape.append(name)
+    return tally.result()
+
+
+def copied(folder: Path, adapter: Path) -> Weights:
+    """The adapter in `folder` against the one that the run trained: number by number. Raises Unreadable."""
+    tally = _Tally()
+    with _reading(folder):
+        here, there = (folder / _ADAPTER).absolute(), (adapter / _ADAPTER).absolute()
+        with safe_open(str(here), "pt") as found, safe_open(str(there), "pt") as expected:
+            names = set(found.keys())
+            tally.tensors = len(names)
+            for name in expected.keys():
+                if name not in names:
+                    tally.missing.append(name)
+                    continue
+                values, wanted = found.get_tensor(name).float(), expected.get_tensor(name).float()
+                if values.shape != wanted.shape:
+                    tally.wrong_shape.append(name)
+                else:
+                    tally.compare(name, values, wanted, None)
+    return tally.result()
+
+
+def _whole(opened: Any, name: str) -> torch.Tensor:
+    return opened.get_tensor(name).float()
+
+
+def _is_dead(values: torch.Tensor) -> bool:
+    return bool(values.numel()) and (not bool(values.any()) or not bool(torch.isfinite(values).all()))
+
+
+def gguf(file: Path, base: Path, adapter: Path, check: Check = go_on) -> Weights:
+    """The GGUF `file` against `base` and `adapter`, under llama.cpp's names. Raises Unreadable, and what `check` raises."""
+    with _reading(file):
+        return _gguf(file, base, adapter, check)
+
+
+def _gguf(file: Path, base: Path, adapter: Path, check: Check) -> Weights:
+    from gguf import GGUFReader
+    from gguf.quants import dequantize
+
+    expected = _Expected(base, adapter)
+    reader = GGUFReader(str(file))
+    tally = _Tally(tensors=len(reader.tensors))
+    found = {str(tensor.name): tensor for tensor in reader.tensors}
+    names = _names(reader, base, expected.shapes)
+    heads = _heads(base)
+    for name, shape in expected.shapes.items():
+        check()
+        tensor = found.pop(names.get(name, ""), None)
+        if tensor is None:
+            if names.get(name) and not expected.quantized and name != "lm_head.weight":
+                tally.missing.append(name)
+            continue
+        there = tuple(int(n) for n in reversed(tensor.shape))
+        if there != shape and math.prod(there) != math.prod(shape) and not expected.quantized:
+            tally.wrong_shape.append(name)
+            continue
+        rows = _rows(there[0])
+        values = _dequantized(tensor, rows, dequantize)
+        if _is_dead(values) and _is_dead(_dequantized(tensor, torch.arange(there[0]), dequantize)):
+            tally.dead.append(name)
+        if not expected.quantized and there == shape:
+            _compare(tally, expected, name, values, rows, heads)
+    for name, tensor in found.items():  # what has no counterpart in the base is looked at alone
+        check()
+        if len(tensor.shape) > 1:
+            count = int(tensor.shape[-1])
+            if _is_dead(_dequantized(tensor, _rows(count), dequantize)):
+                tally.dead.append(name)
+    return tally.result()
+
+
+def _compare(
+    tally: _Tally,
+    expected: _Expected,
+    name: str,
+    values: torch.Tensor,
+    rows: torch.Tensor,
+    heads: tuple[int, int],
+) -> None:
+    """llama.cpp reorders the rows of q and k for some models, and adds 1 to some norms: the nearest reading counts."""
+    count = expected.shapes[name][0]
+    readings = [expected.rows(name, rows)]
+    if values.dim() == 1:
+        readings.append((readings[0][0] + 1, None))
+    for number in heads:
+        if ("q_proj" in name or "k_proj" in name) and number and count % (2 * number) == 0:
+            order = torch.arange(count).reshape(number, 2, count // number // 2).swapaxes(1, 2).reshape(-1)
+            readings.append(expected.rows(name, order[rows]))
+    wanted, delta = min(readings, key=lambda reading: float((values - reading[0]).pow(2).sum()))
+    tally.compare(name, values, wanted, delta)
+
+
+def _heads(base: Path) -> tuple[int, int]:
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    config = config.get("text_config") or config
+    heads = int(config.get("num_attention_heads") or 0)
+    return heads, int(config.get("num_key_value_heads") or heads)
+
+
+def _names(reader: Any, base: Path, wanted: Iterable[str]) -> dict[str, str]:
+    """For each of Transformers' tensor names, llama.cpp's."""
+    from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, get_tensor_name_map
+
+    text = reader.fields["general.architecture"].contents()
+    arch = next((arch for arch, name in MODEL_ARCH_NAMES.items() if name == text), MODEL_ARCH.LLAMA)
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    config = config.get("text_config") or config
+    layers = int(config.get("num_hidden_layers") or 0)
+    table = get_tensor_name_map(arch, layers)
+    return {
+        name: found for name in wanted if (found := table.get_name(name, try_suffixes=(".weight", ".bias")))
+    }
+
+
+def _dequantized(tensor: Any, rows: torch.Tensor, dequantize: Callable[..., Any]) -> torch.Tensor:
+    """Rows of a GGUF tensor in 32 bit."""
+    data = np.asarray(tensor.data)
+    picked = data[rows.numpy()] if data.ndim > 1 else data
+    values = np.asarray(dequantize(picked, tensor.tensor_type), dtype=np.float32)
+    whole = torch.from_numpy(values.copy())
+    return whole if data.ndim > 1 else whole[rows]

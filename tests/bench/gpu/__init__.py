@@ -1,0 +1,1 @@
+"""Benchmarks and calibrations that need an NVIDIA GPU."""

@@ -1,0 +1,140 @@
+"""The measured table, memory_points.csv, and how far the predictions of `core/memory.py` are from it."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from finetui.core.memory import estimate_shape
+from finetui.core.memory_parts import GIB, MemoryEstimate
+from finetui.core.memory_shape import from_config
+
+from . import shapes
+from .memory_one import Point, recipe_of
+
+TABLE = Path(__file__).with_name("memory_points.csv")
+
+
+def predicted_gib(point: Point) -> float:
+    """What `core/memory.py` says of `point`, in GiB."""
+    return predicted(point).gpu_reserved_bytes / GIB
+
+
+def predicted(point: Point) -> MemoryEstimate:
+    """What `core/memory.py` says of `point`, from the shape's config.json."""
+    recipe = recipe_of(point, "model", "rows")
+    shape = from_config(shapes.SHAPES[point.shape])
+    assert shape is not None
+    card = int((point.card_gib or 80) * GIB)
+    return estimate_shape(recipe, shape, card_bytes=card)
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    """The answers in a points.jsonl that are measurements, each with its `Point` and whether it was its process's first."""
+    found, begun = [], set[str]()
+    for line in file.read_text().splitlines():
+        answer = json.loads(line)
+        if "point" in answer:
+            point = Point(**answer["point"])
+            if "error" not in answer:
+                found.append(answer | {"point": point, "first": point.key not in begun})
+            begun.add(point.key)
+    return found
+
+
+def card_of(file: Path) -> str:
+    """The card that a points.jsonl was measured on."""
+    return next((json.loads(line)["card"] for line in file.read_text().splitlines() if '"card"' in line), "")
+
+
+COLUMNS = (
+    *(field.name for field in dataclasses.fields(Point) if field.name != "trace"),
+    "loaded_bytes",
+    "allocated_bytes",
+    "reserved_bytes",
+    "offloaded_bytes",
+    "host_bytes",
+    "card",
+)
+"""Of the table. `reserved_bytes`: torch.cuda.max_memory_reserved() over loading, steps and evaluation. `offloaded_bytes`
+(pinned host memory) and `host_bytes` (the highest resident memory) only of points that were the first of their process."""
+
+
+def write_table(answers: list[dict[str, Any]], card: str, file: Path) -> None:
+    """Writes measurements as CSV. What an earlier point left behind in its process is taken off."""
+    rows = []
+    for answer in answers:
+        point: Point = answer["point"]
+        row = {name: getattr(point, name) for name in COLUMNS if hasattr(point, name)}
+        row |= {
+            "loaded_bytes": answer["loaded_allocated"] - answer["before_allocated"],
+            "allocated_bytes": max(answer["allocated"], answer["load_peak_allocated"])
+            - answer["before_allocated"],
+            "reserved_bytes": answer["reserved_whole"] - answer["before_allocated"],
+            "offloaded_bytes": answer["pinned"] if answer["first"] else 0,
+            "host_bytes": answer["host"]["VmHWM"] if answer["first"] else 0,
+            "card": card,
+        }
+        rows.append(row)
+    rows.sort(key=lambda row: [str(row[name]) for name in ("split", "shape", "precision")])
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """A row of the table."""
+
+    point: Point
+    reserved_bytes: int
+    loaded_bytes: int
+    offloaded_bytes: int
+    host_bytes: int
+
+    @property
+    def error(self) -> float:
+        """The prediction against the measurement: 0.05 is 5 % too much, negative is too little."""
+        return predicted(self.point).gpu_reserved_bytes / self.reserved_bytes - 1
+
+
+def read_table(file: Path = TABLE) -> list[Measured]:
+    """The rows of the table."""
+    kinds = {field.name: type(field.default) for field in dataclasses.fields(Point)}
+    found = []
+    with file.open(newline="", encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            values: dict[str, Any] = {"shape": row["shape"]}
+            for name, kind in kinds.items():
+                if name in row and name != "shape":
+                    values[name] = row[name] == "True" if kind is bool else kind(row[name])
+            figures = (int(row[f"{name}_bytes"]) for name in ("reserved", "loaded", "offloaded", "host"))
+            found.append(Measured(Point(**values), *figures))
+    return found
+
+
+def summary(rows: list[Measured]) -> str:
+    """Points, mean and largest error of `rows`, and how far below the truth the worst one is."""
+    errors = [row.error for row in rows]
+    mean = sum(map(abs, errors)) / len(errors)
+    return (
+        f"{len(errors):>4} points, mean {mean:6.1%}, most {max(map(abs, errors)):6.1%}, "
+        f"highest {max(errors):+6.1%}, lowest {min(errors):+6.1%}"
+    )
+
+
+def compare(rows: list[Measured]) -> None:
+    """Prints the errors by split and family, and the worst points."""
+    for split in ("fit", "held-out"):
+        chosen = [row for row in rows if row.point.split == split]
+        if chosen:
+            print(f"{split:<30}{summary(chosen)}")
+        for key in sorted({(row.point.shape, row.point.precision) for row in chosen}):
+            part = [row for row in chosen if (row.point.shape, row.point.precision) == key]
+            print(f"  {' '.join(key):<28}{summary(part)}")
+    for row in sorted(rows, key=lambda row: -abs(row.error))[:20]:
+        print(f"{row.error:+7.1%} {row.reserved_bytes / GIB:7.2f} GiB {row.point}")

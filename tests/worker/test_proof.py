@@ -1,0 +1,312 @@
+"""Proofs of real exports by real consumers, and the test of the test: exports broken on purpose, each of which is caught."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from gguf import GGUFReader
+from safetensors.torch import load_file, save_file
+
+from finetui.core import proof as proof_step
+from finetui.core.proof import Heard, Proof, Reference, Weights
+from finetui.core.recipe import ExportSection
+from finetui.core.runs.events import Exported, Proved, Warned
+from finetui.core.runs.store import RunFolder
+from finetui.core.worker import llama_cpp, proof
+
+from . import harness
+
+FORMATS = ("adapter", "merged", "gguf_f16", "gguf_q8_0", "gguf_q4_k_m")
+
+
+@dataclass(frozen=True)
+class Proven:
+    run: RunFolder
+    base: Path
+    reference: Reference
+
+
+@pytest.fixture(scope="module")
+def proven(tiny_model: Path, tiny_rows: Path) -> Proven:
+    """A run that was trained, exported and proved by a real worker."""
+    recipe = harness.recipe(tiny_model, tiny_rows, max_steps=60, learning_rate=2e-2, evaluation_share=0.2)
+    recipe = recipe.model_copy(update={"export": ExportSection(formats=FORMATS)})
+    run = harness.make_run(recipe)
+    assert harness.finish(harness.start("train", run), run) == 0, run.log.read_text(errors="replace")[-3000:]
+    reference = proof_step.load_reference(run)
+    assert reference is not None
+    return Proven(run, tiny_model, reference)
+
+
+def exported(proven: Proven, format: str) -> Path:
+    folder = proven.run.exports / format
+    return next(folder.glob("*.gguf")) if format.startswith("gguf") else folder
+
+
+def again(proven: Proven, format: str, path: Path) -> Proof:
+    return proof.prove(format, path, proven.base, proven.run.adapter, proven.reference)
+
+
+def test_the_trained_model_was_asked(proven: Proven) -> None:
+    assert len(proven.reference.prompts) == proof_step.PROMPTS
+    for asked in proven.reference.prompts:
+        assert len(asked.logprobs) == len(asked.answer_ids) > 0
+        assert all(logprob <= 0 for logprob in asked.logprobs)
+        assert asked.messages[-1][0] == "user" and asked.messages[-1][1] in asked.text
+    assert any(asked.ended for asked in proven.reference.prompts)
+
+
+def test_each_sound_export_is_proved_once_after_it_was_made(proven: Proven) -> None:
+    assert not harness.events(proven.run, Warned), harness.codes(proven.run)
+    made = [e.format for e in harness.events(proven.run, Exported)]
+    proofs = harness.events(proven.run, Proved)
+    assert [p.format for p in proofs] == made == list(FORMATS)
+    for found in proofs:
+        assert found.verdict == "same", found
+        kept = proof_step.load(proven.run.exports / found.format)
+        assert kept is not None and kept.verdict == "same"
+        assert len(kept.prompts) == proof_step.PROMPTS
+    learned = {
+        f: next(c.sentence for c in kept.checks if c.name == "adapter merged")
+        for f in FORMATS[1:]
+        if (kept := proof_step.load(proven.run.exports / f)) is not None
+    }
+    assert set(learned) == set(FORMATS[1:])
+
+
+def finetui(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "finetui.tui", *words],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=harness.PATIENCE,
+        check=False,
+    )
+
+
+def test_the_command_proves_again_and_tells_by_its_exit_code(proven: Proven, tmp_path: Path) -> None:
+    run = RunFolder(Path(shutil.copytree(proven.run.path, proven.run.path.with_name("copied"))))
+    said = finetui("verify", run.id, "--format", "merged", "--format", "adapter")
+    assert said.returncode == 0, said
+    assert "merged · proved: It answers as the trained model did" in said.stdout
+    _unmerged(run.exports / "merged", proven.base)
+    said = finetui("verify", run.id, "--json")
+    assert said.returncode == 1, said
+    proofs = {e["format"]: e for e in map(json.loads, said.stdout.splitlines()) if e["kind"] == "proof"}
+    assert set(proofs) == set(FORMATS)
+    assert proofs["merged"]["verdict"] == "broken" and proofs["gguf_f16"]["verdict"] == "same"
+    kept = proof_step.load(run.exports / "merged")
+    assert kept is not None and kept.verdict == "broken"
+
+
+def test_a_run_that_asks_for_no_proof_gets_none(tiny_model: Path, tiny_rows: Path) -> None:
+    recipe = harness.recipe(tiny_model, tiny_rows, max_steps=2)
+    run = harness.make_run(
+        recipe.model_copy(update={"export": ExportSection(formats=("adapter",), prove=False)})
+    )
+    assert harness.finish(harness.start("train", run), run) == 0
+    assert harness.events(run, Exported) and not harness.events(run, Proved)
+    assert proof_step.load_reference(run) is None
+
+
+def test_a_run_with_nothing_to_compare_with_says_so(proven: Proven) -> None:
+    run = RunFolder(Path(shutil.copytree(proven.run.path, proven.run.path.with_name("unasked"))))
+    proof_step.reference_file(run).unlink()
+    said = finetui("verify", run.id)
+    assert said.returncode != 0
+    assert "nothing to compare" in said.stderr and "Traceback" not in said.stderr
+
+
+# ---- broken on purpose -------------------------------------------------------------------------------------------
+
+
+def _rewrite(file: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def _zero(file: Path, part: str) -> None:
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        name = next(name for name in sorted(tensors) if part in name)
+        tensors[name] = torch.zeros_like(tensors[name])
+
+    _rewrite(file, change)
+
+
+def _cut(file: Path) -> None:
+    data = file.read_bytes()
+    file.write_bytes(data[: len(data) * 9 // 10])
+
+
+def _other_template(folder: Path) -> None:
+    for name in ("chat_template.jinja", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            text = (folder / name).read_text(encoding="utf-8")
+            (folder / name).write_text(
+                text.replace("<|im_start|>assistant", "<|im_start|>bot"), encoding="utf-8"
+            )
+
+
+def _other_tokenizer(folder: Path) -> None:
+    file = folder / "tokenizer.json"
+    tokenizer = json.loads(file.read_text(encoding="utf-8"))
+    vocabulary = tokenizer["model"]["vocab"]
+    a, e = "<0x61>", "<0x65>"
+    vocabulary[a], vocabulary[e] = vocabulary[e], vocabulary[a]
+    file.write_text(json.dumps(tokenizer), encoding="utf-8")
+
+
+def _no_end(folder: Path) -> None:
+    for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
+        file = folder / name
+        if file.is_file():
+            settings = json.loads(file.read_text(encoding="utf-8"))
+            for key, value in (("eos_token_id", 0), ("eos_token", "<unk>")):
+                if key in settings:
+                    settings[key] = value
+            file.write_text(json.dumps(settings), encoding="utf-8")
+
+
+def _unmerged(folder: Path, base: Path) -> None:
+    shutil.copyfile(base / "model.safetensors", folder / "model.safetensors")
+
+
+FOLDERS = {
+    "wrong template": _other_template,
+    "swapped tokenizer": _other_tokenizer,
+    "missing end token": _no_end,
+}
+
+
+@pytest.mark.parametrize("format", ["adapter", "merged"])
+@pytest.mark.parametrize("fault", FOLDERS)
+def test_a_folder_with_another_tokenizer_is_caught(
+    proven: Proven, tmp_path: Path, format: str, fault: str
+) -> None:
+    folder = shutil.copytree(exported(proven, format), tmp_path / format)
+    FOLDERS[fault](folder)
+    found = again(proven, format, folder)
+    assert found.verdict == "broken", (fault, found)
+
+
+@pytest.mark.parametrize("fault", ["truncated", "one tensor zeroed", "unmerged"])
+def test_a_merged_model_with_other_weights_is_caught(proven: Proven, tmp_path: Path, fault: str) -> None:
+    folder = shutil.copytree(exported(proven, "merged"), tmp_path / "merged")
+    file = folder / "model.safetensors"
+    if fault == "truncated":
+        _cut(file)
+    elif fault == "one tensor zeroed":
+        _zero(file, "layers.1.self_attn.v_proj")
+    else:
+        _unmerged(folder, proven.base)
+    found = again(proven, "merged", folder)
+    assert found.verdict == "broken", found
+    if fault == "unmerged":
+        assert any(c.name == "adapter merged" and not c.passed for c in found.checks)
+
+
+@pytest.mark.parametrize("fault", ["truncated", "one tensor zeroed"])
+def test_an_adapter_with_other_weights_is_caught(proven: Proven, tmp_path: Path, fault: str) -> None:
+    folder = shutil.copytree(exported(proven, "adapter"), tmp_path / "adapter")
+    file = folder / "adapter_model.safetensors"
+    _cut(file) if fault == "truncated" else _zero(file, "layers.1.mlp.up_proj.lora_B")
+    assert again(proven, "adapter", folder).verdict == "broken"
+
+
+def _replaced(file: Path, old: bytes, new: bytes) -> None:
+    assert len(old) == len(new)
+    data = file.read_bytes()
+    assert old in data
+    file.write_bytes(data.replace(old, new))
+
+
+def _gguf_fault(file: Path, fault: str, proven: Proven) -> None:
+    if fault == "wrong template":
+        _replaced(file, b"<|im_start|>assistant", b"<|im_start|>assistent")
+    elif fault == "swapped tokenizer":
+        _replaced(file, b"<0x61>", b"<0x@@>")
+        _replaced(file, b"<0x65>", b"<0x61>")
+        _replaced(file, b"<0x@@>", b"<0x65>")
+    elif fault == "missing end token":
+        key = b"tokenizer.ggml.eos_token_id" + struct.pack("<I", 4)
+        data = file.read_bytes()
+        at = data.index(key) + len(key)
+        file.write_bytes(data[:at] + struct.pack("<I", 0) + data[at + 4 :])
+    elif fault == "truncated":
+        _cut(file)
+    elif fault == "one tensor zeroed":
+        reader = GGUFReader(str(file), "r+")
+        tensor = next(t for t in reader.tensors if t.name == "blk.1.attn_v.weight")
+        tensor.data[:] = 0
+        reader.data.flush()
+    else:
+        file.unlink()
+        tool = llama_cpp.converter(lambda _said: None, lambda: None)
+        llama_cpp.convert(tool, proven.base, file, "f16", lambda _share: None, lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("format", "fault"),
+    [
+        ("gguf_f16", "wrong template"),
+        ("gguf_f16", "swapped tokenizer"),
+        ("gguf_f16", "missing end token"),
+        ("gguf_f16", "truncated"),
+        ("gguf_f16", "one tensor zeroed"),
+        ("gguf_f16", "unmerged"),
+        ("gguf_q4_k_m", "truncated"),
+        ("gguf_q4_k_m", "one tensor zeroed"),
+    ],
+)
+def test_a_broken_gguf_is_caught(proven: Proven, tmp_path: Path, format: str, fault: str) -> None:
+    file = Path(shutil.copyfile(exported(proven, format), tmp_path / f"{format}.gguf"))
+    _gguf_fault(file, fault, proven)
+    found = again(proven, format, file)
+    assert found.verdict == "broken", (fault, found)
+
+
+def test_another_runs_adapter_in_the_merged_weights_is_caught(proven: Proven, tmp_path: Path) -> None:
+    """Half of the change merged twice would answer plausibly; the weights tell."""
+    folder = shutil.copytree(exported(proven, "merged"), tmp_path / "merged")
+    base = load_file(proven.base / "model.safetensors")
+
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        for name, tensor in tensors.items():
+            kept = base[name].float()
+            tensors[name] = (kept + 2 * (tensor.float() - kept)).to(tensor.dtype)
+
+    _rewrite(folder / "model.safetensors", change)
+    found = again(proven, "merged", folder)
+    assert any(c.name == "adapter merged" and not c.passed for c in found.checks), found
+
+
+# ---- judging, without a model ------------------------------------------------------------------------------------
+
+
+def test_a_consumer_that_died_is_an_answer_too(proven: Proven) -> None:
+    heard = proof_step.heard_from(b"", "Traceback\nsome.Error: no such tensor\n", "llama.cpp")
+    found = proof_step.judge("gguf_f16", proven.reference, heard, None)
+    assert found.verdict == "broken" and "no such tensor" in found.sentence
+
+
+def test_a_four_bit_base_may_differ_more(proven: Proven) -> None:
+    assert proof_step.limit("merged", "4bit").gap > proof_step.limit("merged", "16bit").gap
+    assert proof_step.limit("merged", "4bit").agreement < proof_step.limit("merged", "16bit").agreement
+
+
+def test_a_proof_file_that_was_tampered_with_reads_as_none(proven: Proven, tmp_path: Path) -> None:
+    (tmp_path / proof_step.FILE).write_text('{"format": 3}', encoding="utf-8")
+    assert proof_step.load(tmp_path) is None
+    proof_step.save(tmp_path, proof_step.judge("merged", proven.reference, Heard(error="x"), Weights()))
+    assert proof_step.load(tmp_path) is not None
