@@ -12,6 +12,7 @@ from textual.widgets import Static
 
 from ...core.errors import FinetuiError
 from ...core.model_download import DownloadState
+from ...core.model_facts import ModelFacts
 from ...core.recipe import DEMO
 from ..theme import glyphs
 from ..widgets.explain import Brief, Explain
@@ -19,7 +20,7 @@ from ..widgets.footer import Footer
 from ..widgets.form import Fold
 from ..widgets.models import details
 from ..widgets.models.browser import ModelBrowser
-from ..widgets.models.fitting import Fitting
+from ..widgets.models.fitting import Fitting, Verdicts
 from ..widgets.models.listing import Fits, ModelList
 from ..widgets.models.rows import Browsing, Look, Row, Tab
 from ..widgets.text import literal
@@ -117,6 +118,7 @@ class ModelLooking(StepScreen):
             words, mood = "offline", "bad"
         browser.say(words, mood)
         highlight, self._highlight = highlight or self._highlight, ""
+        self._weigh(rows)
         browser.show(rows, self.fits, self._marks(rows), highlight, self.lists.empty(tab, browser.text))
 
     def _marks(self, rows: list[Row]) -> dict[str, tuple[str, str]]:
@@ -134,8 +136,27 @@ class ModelLooking(StepScreen):
 
     def fits(self, row: Row) -> Fits:
         """For 4-bit and 16-bit: whether training `row` fits in what is free now."""
-        facts = self.browsing.looks.get(row.key, Look()).facts
-        return self._fitting.of(facts or row.parameters, self.wizard.machine, self.wizard.recipe())
+        return self._fitting.of(self._weighed(row))
+
+    def _weighed(self, row: Row) -> ModelFacts | int | None:
+        """What is known of the size of `row`."""
+        facts = self.wizard.model_facts if self.is_chosen(row) else None
+        return facts or self.browsing.looks.get(row.key, Look()).facts or row.parameters
+
+    def _weigh(self, rows: list[Row]) -> None:
+        """Has it worked out which of `rows` fit, where that is not known for this machine and recipe."""
+        chosen = self.browser.model_list.row
+        models = [self._weighed(row) for row in (*rows, *([chosen] if chosen else []))]
+        work = self._fitting.work(models, self.wizard.machine, self.wizard.recipe())
+        if work is None:
+            return
+
+        def found(verdicts: Verdicts) -> None:
+            self._fitting.take(verdicts)
+            self.show_rows()
+            self._paint_explanation()
+
+        self.finetui.in_background("model fits", work, found)
 
     def look_of(self, row: Row) -> Look:
         """What is known of `row` beyond the row itself."""
