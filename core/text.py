@@ -66,7 +66,7 @@ def bytes_words(count: float) -> str:
 def count_words(count: float) -> str:
     """`count` for people, in decimal units: `812`, `41.9 K`, `135 M`, `1.24 B`."""
     for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
-        if abs(count) >= size:
+        if abs(count) >= 0.9995 * size:  # what rounds to 1,000 of a unit is 1 of the next
             return f"{count / size:.3g} {unit}"
     return f"{count:.0f}"
 

@@ -25,6 +25,7 @@ from ..core.draft import Draft
 from ..core.errors import FinetuiError
 from ..core.recipe import STEPS, Recipe
 from ..core.secrets import redact
+from .downloads import Downloads
 from .inspecting import Inspecting
 from .looking import Looking
 from .theme import (
@@ -86,6 +87,7 @@ class FinetuiApp(App[int], inherit_bindings=False):
         self.attach = attach
         self.wizard = Wizard()
         self.looking = Looking(self)
+        self.downloads = Downloads(self)
         self.inspecting = Inspecting(self)
         self.saved_draft: Draft | None = None
         self.changed: Signal[None] = Signal(self, "changed")
@@ -290,11 +292,14 @@ class FinetuiApp(App[int], inherit_bindings=False):
             if machine is not None:
                 for _, problem in training.problems(recipe, machine):
                     raise problem
-            if not model_seen or not dataset_seen:  # started before the look was over
-                chosen = recipe.model
-                facts = model.inspect(chosen.source, chosen.revision, chosen.remote_code)
+            named, facts = recipe.model, wizard.model_facts
+            if not model_seen or facts is None:  # started before the look was over
+                facts = model.inspect(named.source, named.revision, named.remote_code)
+            if not model_seen or not dataset_seen:
                 model.check_template(facts, dataset.inspect(recipe.dataset).detection.format)
-            return launch.new(recipe, Path.cwd(), warm=warm)
+            pinned = named.model_copy(update={"revision": named.revision or facts.revision})
+            asked = recipe.model_copy(update={"model": pinned if facts.kind == "hub" else named})
+            return launch.new(asked, Path.cwd(), warm=warm)
 
         def done(run: RunFolder) -> None:
             self._warm, self._warming = None, False
@@ -326,7 +331,7 @@ class FinetuiApp(App[int], inherit_bindings=False):
         """Call it after each change of the draft: it is saved soon, and what depends on `path` is looked at again."""
         if self._save_timer is None:
             self._save_timer = self.set_timer(SAVE_AFTER_SECONDS, self._save_draft)
-        if path in ("model.source", "model.revision"):
+        if path in ("model.source", "model.revision", "model.remote_code"):
             self.looking.inspect("model")
         elif path.startswith("dataset."):
             self.looking.inspect("dataset")
@@ -368,6 +373,14 @@ class FinetuiApp(App[int], inherit_bindings=False):
             return Warm.start()
 
         self.in_background("warm", work, started, lambda _: None)
+
+    def token_changed(self) -> None:
+        """The warm worker was started without the token that is in use now: another one takes its place."""
+        if self._warming:
+            self.forget("warm")
+            self._close_warm()
+            self._warming = False
+            self._warm_up()
 
     def _close_warm(self) -> None:
         warm, self._warm = self._warm, None

@@ -39,6 +39,14 @@ class Looking:
         else:
             self._timers[step] = self._app.set_timer(INSPECT_AFTER_SECONDS, look)
 
+    def found(self, step: str, facts: Any) -> None:
+        """Takes `facts` that were found already for what the draft names now, in place of another look."""
+        timer = self._timers.pop(step, None)
+        if timer is not None:
+            timer.stop()
+        self._app.forget(step)
+        self._seen(step, facts, None)
+
     def _seen(
         self, step: str, facts: Any, error: FinetuiError | None, busy: bool = False, keep: bool = False
     ) -> None:
@@ -58,9 +66,10 @@ class Looking:
             self._seen("model", None, None)
             return
         source, revision = str(draft["model.source"]).strip(), draft["model.revision"]
+        code = draft["model.remote_code"]
         self._app.in_background(
             "model",
-            lambda: model.inspect(source, revision),
+            lambda: model.inspect(source, revision, code),
             lambda facts: self._seen("model", facts, None),
             lambda error: self._seen("model", None, error),
         )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..core.model import ModelFacts
     from ..core.system import Machine
     from ..core.training import Plan
+    from .widgets.models.rows import Browsing
 
 STEP_NAMES = {
     "model": "Model",
@@ -74,6 +75,9 @@ class Wizard:
     """What was typed for each (step, kind of source), so that trying another kind loses nothing."""
     kinds: dict[str, str] = field(default_factory=dict)
     """The kind of source chosen on a step, where it cannot be told from the text alone."""
+
+    models: Browsing = field(default_factory=lambda: _browsing())
+    """Where the model screen was, and what it found."""
 
     def value(self, path: str) -> Any:
         """The raw value at `path`; also for `name`."""
@@ -243,6 +247,12 @@ def _template_missing(facts: ModelFacts, format: str) -> FinetuiError | None:
     except FinetuiError as error:
         return error
     return None
+
+
+def _browsing() -> Browsing:
+    from .widgets.models.rows import Browsing
+
+    return Browsing()
 
 
 def training_rows(facts: DatasetFacts | None) -> int | None:

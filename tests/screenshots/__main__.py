@@ -69,7 +69,16 @@ async def tour() -> None:
         for step in ("model", "dataset", "lora", "training"):
             await camera.at(step)
             await pilot.pause(4.0)
+            if step == "dataset":  # its rows are counted under the model's own tokenizer
+                await camera.until(lambda: app.wizard.inspection.complete is not None)
             await camera.take("plan" if step == "training" else step, WIDE, SMALL)
+            if step == "dataset":
+                for key, name in (("f3", "rows"), ("f4", "ledger")):
+                    await pilot.press(key)
+                    await pilot.pause(4.0)
+                    await camera.take(name, WIDE, SMALL)
+                    await pilot.press("escape")
+                    await camera.at("dataset")
             await pilot.press("enter")
         await camera.until(lambda: isinstance(app.screen, RunScreen))
         screen = app.screen

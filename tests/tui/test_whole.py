@@ -66,11 +66,8 @@ async def test_by_keys_from_home_to_a_finished_run_and_one_more_export(place: Pa
     async with wizard((80, 24)) as (app, pilot):
         await press(pilot, "n")
         await at_step(app, pilot, "model")
-        while app.screen.picker.kind != "folder":  # type: ignore[attr-defined]
-            await press(pilot, "right")
-        await press(pilot, "down")
+        await press(pilot, "slash")
         await type_over(pilot, str(place / "model"))
-        await until(pilot, lambda: app.wizard.model_facts is not None, "for the model")
         await press(pilot, "enter")
         await at_step(app, pilot, "dataset")
         while app.screen.picker.kind != "file":  # type: ignore[attr-defined]

@@ -251,12 +251,12 @@ async def test_a_source_that_cannot_be_used_says_what_why_and_how_and_blocks(hom
     async with wizard((120, 36)) as (app, pilot):
         app.begin(Recipe())
         await at_step(app, pilot, "model")
-        await press(pilot, "right", "right", "enter")  # a folder, none named yet
-        assert app.screen.step == "model"  # type: ignore[attr-defined]
+        await press(pilot, "slash")
         assert "type a folder" in seen(app)
         empty = home / "empty"
         empty.mkdir()
         await type_over(pilot, str(empty))
+        await press(pilot, "enter")
         await until(pilot, lambda: app.wizard.model_error is not None)
         error = app.wizard.model_error
         assert error is not None and error.what and error.why and error.fix
@@ -265,11 +265,13 @@ async def test_a_source_that_cannot_be_used_says_what_why_and_how_and_blocks(hom
         await until(pilot, lambda: isinstance(app.screen, ErrorCard) and error.fix.split()[0] in seen(app))
         await press(pilot, "escape")
         assert app.wizard.draft["model.source"] == str(empty)
-        app.screen.query_one("#source RadioControl").focus()
-        await press(pilot, "left", "left")
+        await press(pilot, "escape")  # empties the line
+        app.screen.query_one("#model-list").focus()
+        await press(pilot, "right", "left")
+        await until(pilot, lambda: "0/empty" in seen(app), "for it in the list")
+        await press(pilot, "home", "down", "space")
         await until(pilot, lambda: app.wizard.model_facts is not None and app.wizard.model_error is None)
-        await press(pilot, "right", "right")
-        assert app.wizard.draft["model.source"] == str(empty)  # trying another kind loses nothing
+        assert app.wizard.draft["model.source"] == "demo"
 
 
 HOSTILE = "[@click=app.quit]x[/] [bold]loud[/bold] [/ \x1b[31mred\x1b[0m \x1b]52;c;aGk=\x07 \u202ertl"

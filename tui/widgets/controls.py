@@ -165,6 +165,7 @@ class RadioControl(ChoiceControl):
         return places[-1][0] + 1 if places else 1
 
     def on_click(self, event: events.Click) -> None:
+        event.prevent_default()  # the handler of the class above would go on to a neighbour
         offset = event.get_content_offset(self)
         if offset is None:
             return

@@ -105,10 +105,11 @@ class Explain(VerticalScroll, can_focus=False):
     def compose(self) -> ComposeResult:
         yield Static(id="explain-text", markup=False)
 
-    def show(self, content: Content) -> None:
-        """Replace the explanation and start at its top."""
+    def show(self, content: Content, stay: bool = False) -> None:
+        """Replace the explanation and start at its top; `stay` keeps the place that is read."""
         self.query_one("#explain-text", Static).update(content)
-        self.scroll_home(animate=False)
+        if not stay:
+            self.scroll_home(animate=False)
 
 
 class Brief(Static):

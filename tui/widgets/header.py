@@ -58,6 +58,19 @@ class Header(Widget):
         self._status: tuple[str, Mood] | None = None
         self._machine: MachineLine | None = None
         self._figures: str | None = None
+        self._download = ""
+
+    def on_mount(self) -> None:
+        downloads = getattr(self.app, "downloads", None)
+        if downloads is not None:
+            downloads.changed.subscribe(self, self.show_download)
+            self.show_download(downloads.words())
+
+    def show_download(self, words: str) -> None:
+        """What is being downloaded meanwhile, in a few words; empty where nothing is."""
+        if words != self._download:
+            self._download = literal(words)
+            self.refresh()
 
     def show_place(self, run: str, place: str = "") -> None:
         """The run's name and where the person is in it; either may be empty."""
@@ -85,6 +98,9 @@ class Header(Widget):
         width = self.content_size.width
         place = self._place_runs()
         brief = place if self._status is not None else []
+        if self._download:
+            down: list[Run] = [(f"  {glyphs().below} {self._download}", "$accent")]
+            place, brief = place + down, brief + down
         rights = self._rights()
         # To what length a name is cut before something at the right gives way.
         for least in (len(self._run), 16, 10):

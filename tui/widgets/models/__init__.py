@@ -1,0 +1,1 @@
+"""The parts of the model screen: the lists to choose from, and the details of what is highlighted."""
