@@ -18,8 +18,16 @@ from .text import duration_words, one_line
 
 Noun = Literal["model", "dataset"]
 
-TIMEOUT_SECONDS = 10.0
-"""For one request; a person is waiting."""
+
+def _patience() -> float:
+    try:
+        return min(600.0, max(1.0, float(os.environ.get("FINETUI_HUB_SECONDS", "10"))))
+    except ValueError:
+        return 10.0
+
+
+TIMEOUT_SECONDS = _patience()
+"""For one request; a person is waiting. A slow network may set FINETUI_HUB_SECONDS higher."""
 
 _ID = re.compile(r"^[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)?$", re.ASCII)
 _TRUE = ("1", "true", "yes", "on")

@@ -21,6 +21,7 @@ os.environ.update(
     UNSLOTH_DISABLE_STATISTICS="1",
     UNSLOTH_AUTO_INSTALL="0",
     UNSLOTH_COMPILE_LOCATION=str(_home / "unsloth-compiled"),
+    FINETUI_HUB_SECONDS="60",  # a busy machine answers itself slowly
     TOKENIZERS_PARALLELISM="false",
     OMP_NUM_THREADS="1",  # tiny models gain nothing from more, and threads that spin stall a busy machine
 )

@@ -106,8 +106,10 @@ def test_more_of_anything_never_takes_less(
         return found.total_bytes
 
     # A longer row may need less padding for attention, so that lengths are compared a whole step of it apart.
-    assert total() <= total(batch_size=batch + 1) * 1.001
-    assert total() <= total(length=length + 256) * 1.001
+    # With checkpointing, layer inputs above 2 MiB go to the host: past that size a larger batch may take less of the GPU.
+    slack = 1.1 if checkpointing else 1.001
+    assert total() <= total(batch_size=batch + 1) * slack
+    assert total() <= total(length=length + 256) * slack
     assert total() <= total(rank=rank + 1)
     assert total(optimizer="adamw_8bit") <= total()
 

@@ -166,6 +166,10 @@ def sizes(done: Sequence[Exported], ways: Sequence[Use], chosen: int, width: int
     return lines
 
 
+NARROW = 90
+"""Below so many cells a path and a proof get one line each, so that the next command stays in view."""
+
+
 def proof(found: Proved | None, width: int) -> list[Content]:
     """What came of comparing an export with the trained model, in two lines at most; nothing where it was not."""
     if found is None:
@@ -175,7 +179,7 @@ def proof(found: Proved | None, width: int) -> list[Content]:
         found.verdict, (marks.cross, "$error")
     )
     words = literal(found.sentence, 300) + (f" ({literal(found.consumer, 30)})" if found.consumer else "")
-    return hanging(f"  {mark}", words, width, style, cells=4, most=2)
+    return hanging(f"  {mark}", words, width, style, cells=4, most=1 if width < NARROW else 2)
 
 
 def exports(
@@ -201,7 +205,10 @@ def exports(
                 (f"{marks.check} ", "$success"), (title.ljust(17), "bold $foreground"), (size, "$foreground")
             )
         )
-        lines += hanging("", literal(str(run.path / Path(export.path)), 400), width, "$text-muted", cells=2)
+        path = literal(str(run.path / Path(export.path)), 400)
+        if width < NARROW and len(path) > width - 2:
+            path = literal(f"{run.id}/{export.path}", 400)
+        lines += hanging("", path, width, "$text-muted", cells=2, most=1 if width < NARROW else None)
         lines += proof(proofs.get(export.format), width)
     if ways:
         way = ways[chosen % len(ways)]
