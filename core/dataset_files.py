@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from .dataset_csv import csv_rows, delimiter_of, header_of, steadiness
-from .dataset_folder import ENDINGS, PACKED_ENDINGS, bare_suffix, manifest
+from .dataset_folder import ENDINGS, PACKED_ENDINGS, TABLE_ENDINGS, bare_suffix, manifest
 from .dataset_json import json_document, json_lines
 from .dataset_messages import as_messages
 from .dataset_names import is_known
@@ -35,7 +37,13 @@ _MAGIC = (
     (b"SQLite format 3", "a SQLite database", "Write the table that you want as CSV or JSONL."),
     (b"%PDF", "a PDF", "Fine-tuning needs rows of questions and answers; write them as JSONL."),
     (b"GGUF", "a GGUF model", "Choose a file of examples here; models belong to the model step."),
+    (
+        b"version https://git-lfs.github.com/spec/",
+        "a Git LFS pointer, which stands in place of the file itself",
+        "Fetch the file: run `git lfs pull` in its folder, or download it from its page.",
+    ),
 )
+_PAGE = (b"<!doctype html", b"<html")
 
 
 def is_named_like_rows(name: str) -> bool:
@@ -60,7 +68,11 @@ def read_rows(path: Path, split: str = "train") -> Iterator[Mapping[str, Any]]:
 
 def sources_of(path: Path, split: str = "train") -> tuple[list[Source], str]:
     """The files that `path` names, one or those of a folder, and a note in words on what was taken. Raises as `read_rows`."""
-    if not path.is_dir():
+    try:
+        folder = path.is_dir()
+    except OSError as error:  # a name that is too long for the system
+        raise unreadable(path, error) from error
+    if not folder:
         return [look_at(path)], ""
     found = manifest(path, split)
     sources: list[Source] = []
@@ -89,6 +101,13 @@ def look_at(path: Path) -> Source:
     """What kind of file `path` is. Reads its first 64 KiB, unpacked. Raises as `read_rows` does."""
     shown = one_line(str(path), 200)
     try:
+        if path.is_symlink() and not path.exists():
+            raise FinetuiError(
+                f"{shown} is a link that leads to no file.",
+                f"It points to {one_line(os.readlink(path), 200)}.",
+                "Correct the link, or name the file itself.",
+                code="dataset-missing",
+            )
         if not path.exists():
             raise FinetuiError(
                 f"There is no file {shown}.",
@@ -98,7 +117,10 @@ def look_at(path: Path) -> Source:
             )
         if not path.is_file():
             raise FinetuiError(
-                f"{shown} is not an ordinary file.", fix="Name a file of rows.", code="dataset-missing"
+                f"{shown} is not an ordinary file.",
+                f"It is {_what_else(path.stat().st_mode)}, which has no end that could be waited for.",
+                "Write what comes out of it to a file, and name that.",
+                code="dataset-missing",
             )
         size = path.stat().st_size
         with path.open("rb") as raw:
@@ -110,9 +132,8 @@ def look_at(path: Path) -> Source:
     except OSError as error:
         raise unreadable(path, error) from error
     if not head.strip(b"\xef\xbb\xbf \t\r\n\0"):
-        raise FinetuiError(
-            f"{shown} is empty.", "It holds no rows.", "Choose a file of examples.", code="dataset-empty"
-        )
+        nothing = "It holds no rows." if not head else "It begins with nothing but zeros and white space."
+        raise FinetuiError(f"{shown} is empty.", nothing, "Choose a file of examples.", code="dataset-empty")
     table = _table_kind(path, head)
     if table is not None:
         if packing:
@@ -121,9 +142,28 @@ def look_at(path: Path) -> Source:
     for magic, noun, fix in _MAGIC:
         if head.startswith(magic):
             raise broken(path, f"It is {noun}, not rows of text.", fix)
+    if packing and packing_of(head):
+        raise broken(
+            path, "It is an archive inside an archive: it was packed twice.", "Unpack it once first."
+        )
+    if bare_suffix(path) in TABLE_ENDINGS and head.lstrip(b"\xef\xbb\xbf \t\r\n")[:14].lower().startswith(
+        _PAGE
+    ):
+        raise broken(
+            path,
+            "It is a web page, not rows: what a site sends in place of a file, often to ask for a login.",
+            "Download the file again, logged in, or by its direct address.",
+        )
     encoding, note = encoding_of(path, head)
     text = head.decode(encoding, "ignore" if encoding.startswith("utf-16") else ON_ERROR).lstrip("\ufeff")
     return _text_source(Source(path, "CSV", encoding, size, packing, text, note))
+
+
+def _what_else(mode: int) -> str:
+    """In words, what stands at a path that is neither a file nor a folder."""
+    if stat.S_ISFIFO(mode):
+        return "a pipe"
+    return "a socket" if stat.S_ISSOCK(mode) else "a device"
 
 
 def _table_kind(path: Path, head: bytes) -> FileKind | None:
@@ -149,10 +189,12 @@ def located_rows(source: Source, split: str = "train", reading: Reading | None =
             yield from arrow_rows(source, reading)
             return
         with opened(source.path, source.packing, reading) as raw:
-            if source.kind == "JSONL" and source.encoding in ("utf-8", "utf-8-sig"):
+            old_ends = "\r" in source.head.strip() and "\n" not in source.head  # those of old Macs
+            if source.kind == "JSONL" and source.encoding in ("utf-8", "utf-8-sig") and not old_ends:
                 yield from json_lines(source, raw)
             else:
-                text = io.TextIOWrapper(raw, source.encoding, ON_ERROR, newline="")
+                ends = None if source.kind == "JSONL" and old_ends else ""
+                text = io.TextIOWrapper(raw, source.encoding, ON_ERROR, newline=ends)
                 if source.kind == "JSONL":
                     yield from json_lines(source, _Lines(text))
                 elif source.kind == "JSON":

@@ -36,6 +36,8 @@ class Circumstances:
     plain_text: bool = False
     renderable: int = 0
     """Rows that the template renders, kept or not."""
+    rendered_tokens: int = 0
+    """Of those rows, before any cut."""
     cut: Marked = _NONE
     answers_lost: Marked = _NONE
     too_long: Marked = _NONE
@@ -114,6 +116,11 @@ def _stops(c: Circumstances) -> Iterator[Finding]:
                 ledger.read,
                 "In no row is a token to be learned.",
                 f"{why}." if why else "Every row is held out.",
+                *(
+                    (Action("change-model", "Choose a model whose template writes tools"),)
+                    if c.tools_hidden[0] > ledger.read / 2
+                    else ()
+                ),
                 Action("map", "Say which column is what"),
                 _LOOK,
             )
@@ -156,15 +163,16 @@ def _losses(c: Circumstances) -> Iterator[Finding]:
             (*_raise(c), _LOOK),
         )
     elif c.cut[0]:
-        share = ledger.cut_tokens / max(1, ledger.cut_tokens + ledger.tokens)
+        share = ledger.cut_tokens / max(1, c.rendered_tokens)
         lost = c.answers_lost[0]
         yield Finding(
             "cut",
-            "note" if c.plain_text else "warning",
+            "note" if c.plain_text and share < 0.05 else "warning",
             c.cut[0],
             f"{_rows_word(c.cut[0])} {_are(c.cut[0])} cut at {ledger.max_length:,} tokens"
             + (f"; {lost:,} lose the whole answer and are left out." if lost else "."),
-            f"{_percent(share)} of all tokens lie past the cut, and with them the ends of answers. The longest row has "
+            f"{_percent(share)} of all tokens lie past the cut{'' if c.plain_text else ', and with them the ends of answers'}. "
+            f"The longest row has "
             f"{ledger.quantiles.most:,} tokens, 95 of 100 at most {ledger.quantiles.p95:,}.",
             c.cut[1],
             (
@@ -238,17 +246,17 @@ def _ends(c: Circumstances) -> Iterator[Finding]:
             c.folded[1],
             (Action("drop", "Train without system prompts", (("dataset.system_mode", "none"),)), _LOOK),
         )
-    for code, marked, noun in (
-        ("tools-hidden", c.tools_hidden, "tool definitions"),
-        ("reasoning-hidden", c.reasoning_hidden, "the reasoning before an answer"),
+    for code, marked, noun, it in (
+        ("tools-hidden", c.tools_hidden, "tool definitions", "them"),
+        ("reasoning-hidden", c.reasoning_hidden, "the reasoning before an answer", "it"),
     ):
         if marked[0]:
             yield Finding(
                 code,
                 "warning",
                 marked[0],
-                f"This model's chat template does not write {noun}: the model never sees it.",
-                f"{_rows_word(marked[0])} {'has' if marked[0] == 1 else 'have'} it.",
+                f"This model's chat template does not write {noun}: the model never sees {it}.",
+                f"{_rows_word(marked[0])} {'has' if marked[0] == 1 else 'have'} {it}.",
                 marked[1],
                 (Action("change-model", "Choose a model whose template does"), _LOOK),
             )

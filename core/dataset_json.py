@@ -47,6 +47,8 @@ def json_lines(source: Source, raw: Lines) -> Iterator[Located]:
             # The strict and fast parser refuses what can still be read: control characters, lone surrogates, …
             text = line.decode("utf-8", ON_ERROR).strip().strip("\ufeff\0").strip()
             if not text:
+                if b"\0" in line:
+                    yield Located(number, {}, "nothing but zeros")
                 continue
             try:
                 value = decode(text)
@@ -74,8 +76,13 @@ def _no_json_at_all(source: Source, number: int, text: str, error: ValueError) -
 
 def _line_problem(error: ValueError) -> str:
     if isinstance(error, json.JSONDecodeError):
-        return f"broken JSON: {error.msg}"
+        return f"broken JSON: {_words(error)}"
     return "broken JSON: a number with too many digits"
+
+
+def _words(error: json.JSONDecodeError) -> str:
+    """What the parser says, without the words that lead to a number of its own."""
+    return error.msg.removesuffix(" starting at").removesuffix(" at")
 
 
 def _located(number: int, value: Any) -> Located:
@@ -126,7 +133,7 @@ def _not_json(source: Source, error: ValueError, lines_before: int, element: int
     """The card for broken JSON. A list is read in pieces, so a column would mislead there: the element is named."""
     if isinstance(error, json.JSONDecodeError):
         where = f"column {error.colno}" if not element else f"element {element} of the list,"
-        why = f"Line {lines_before + error.lineno}, {where} is not valid JSON: {error.msg}."
+        why = f"Line {lines_before + error.lineno}, {where} is not valid JSON: {_words(error)}."
     else:
         why = f"It is not valid JSON: {one_line(str(error), 80)}."
     fix = "Correct the file there; a comma or a quote is often missing just before."

@@ -67,7 +67,9 @@ def unreadable(path: Path, error: OSError) -> FinetuiError:
     return FinetuiError(
         f"{one_line(str(path), 200)} cannot be read.",
         f"The system says: {reason}.",
-        "Check its permissions.",
+        "Check its permissions."
+        if isinstance(error, PermissionError)
+        else "Check its name, and the disk that it is on.",
         code="dataset-missing",
     )
 

@@ -125,7 +125,9 @@ def encoding_of(path: Path, head: bytes) -> tuple[str, str]:
             return "utf-16-le", "coded as UTF-16"
         if even > len(start) * 0.3 and odd == 0:
             return "utf-16-be", "coded as UTF-16"
-        controls = sum(b < 9 for b in start)
+        controls = sum(
+            b < 9 for b in re.sub(rb"\0{8,}", b"", start)
+        )  # a crash leaves runs of zeros in a text
         if controls > max(8, len(start) * 0.02):
             raise broken(path, "It is binary, not text.", "Choose a JSONL, JSON, CSV, Parquet or text file.")
     try:

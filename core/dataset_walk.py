@@ -323,6 +323,7 @@ class Walk:
         """Every row with its input, the index of its file and what reads it."""
         file = 0 if inputs is self._training else sum(len(entry.names) for entry in self._training)
         count = 0
+        formats: set[str] = set()
         for entry in inputs:
             self._entry = entry
             for read in entry.read(self.section):
@@ -332,6 +333,12 @@ class Walk:
                     note = entry.note or read.note
                     reason = read.detection.reason
                     self.detection = replace(read.detection, reason=f"{reason}; {note}" if note else reason)
+                    formats.add(read.detection.format)
+                elif keep_detection and self.detection is not None and read.detection is not None:
+                    if read.detection.format not in formats:
+                        formats.add(read.detection.format)
+                        other = f"{_name_of(self.files[file])} as {read.detection.format}"
+                        self.detection = replace(self.detection, reason=f"{self.detection.reason}; {other}")
                 for located in read.rows:
                     count += 1
                     if self.cancelled is not None and count % 256 == 0 and self.cancelled():
@@ -339,6 +346,10 @@ class Walk:
                     yield entry, file, located, read.reader
                 file += 1
             self._before += entry.bytes
+
+
+def _name_of(file: Path | str) -> str:
+    return one_line(file.name if isinstance(file, Path) else file, 60)
 
 
 def _is_seen(row: Row, seen: set[int]) -> bool:

@@ -239,6 +239,7 @@ class Account:
             has_template=self.chat.has_template,
             plain_text=bool((flags & c.PLAIN != 0).any()),
             renderable=int((full >= 0).sum()),
+            rendered_tokens=int(full[full >= 0].sum(dtype="q")),
             cut=marked(c.CUT),
             answers_lost=marked(c.ANSWER_LOST),
             too_long=marked(c.TOO_LONG),
@@ -252,8 +253,8 @@ class Account:
             secret=marked(c.SECRET, kept),
             personal=marked(c.PERSONAL, kept),
             markers=marked(c.MARKERS, kept),
-            tools_hidden=marked(c.TOOLS_HIDDEN, kept),
-            reasoning_hidden=marked(c.REASONING_HIDDEN, kept),
+            tools_hidden=marked(c.TOOLS_HIDDEN),
+            reasoning_hidden=marked(c.REASONING_HIDDEN),
             rejected=marked(c.REJECTED, kept),
         )
 
@@ -315,7 +316,7 @@ def _quantiles(lengths: np.ndarray[Any, Any]) -> Quantiles:
 
     if not len(lengths):
         return Quantiles()
-    p5, p50, p95, p99 = np.percentile(lengths, [5, 50, 95, 99], method="lower")
+    p5, p50, p95, p99 = np.percentile(lengths, [5, 50, 95, 99], method="inverted_cdf")
     return Quantiles(int(lengths.min()), int(p5), int(p50), int(p95), int(p99), int(lengths.max()))
 
 

@@ -83,7 +83,7 @@ def _by_difference(
     start = _common(text, other)
     end = len(text) - _common(text[start:][::-1], other[start:][::-1])
     if not _shows(text[start:end], turn):
-        raise Unrenderable("the chat template hides its answer")
+        raise Unrenderable(f"the chat template hides its {'answer' if said else 'tool call'}")
     rest = text[end:].lstrip()
     mark = next((one for one in special if rest.startswith(one)), "")
     return start, (len(text) - len(rest) + len(mark) if mark else end)

@@ -145,12 +145,12 @@ class DatasetScreen(SourceStepScreen):
             found = facts.detection
             sure = f", {found.confidence:.0%} sure" if found.confidence < 1 else ""
             notes["dataset.format"] = FORMATS.get(found.format, found.format) + sure
-            if facts.evaluation_rows is not None:
-                notes["dataset.evaluation_share"] = (
-                    f"{facts.evaluation_rows:,} rows of their own"
-                    if self.wizard.value("dataset.evaluation_source")
-                    else f"{facts.evaluation_rows:,} rows kept aside"
-                )
+            ledger, held = self.wizard.inspection.complete, facts.evaluation_rows
+            if ledger is not None:
+                held = ledger.evaluation_rows
+            if held is not None:
+                own = self.wizard.value("dataset.evaluation_source")
+                notes["dataset.evaluation_share"] = f"{held:,} rows {'of their own' if own else 'kept aside'}"
         return notes
 
     def refresh_facts(self) -> None:
@@ -179,11 +179,15 @@ class DatasetScreen(SourceStepScreen):
             box.show_busy(f"Looking at {wizard.value('dataset.source')} …")
             preview.show(())
         else:
-            about, mix = "" if facts.rows_exact else "about ", wizard.value("dataset.mix")
+            ledger, mix = wizard.inspection.complete, wizard.value("dataset.mix")
+            about = "" if facts.rows_exact or ledger is not None else "about "
             rows = facts.train_rows if facts.train_rows is not None else facts.rows
+            held = facts.evaluation_rows
+            if ledger is not None:  # counted, where the look may only have guessed
+                rows, held = ledger.train_rows, ledger.evaluation_rows
             figures = [
                 f"{about}{rows:,} rows to learn from" if rows is not None else "",
-                f"{facts.evaluation_rows:,} held out" if facts.evaluation_rows else "none held out",
+                f"{held:,} held out" if held else "none held out",
                 bytes_words(facts.bytes) if facts.bytes else "",
                 f"{len(mix) + 1} sources mixed" if isinstance(mix, dict) and mix else "",
             ]
@@ -193,10 +197,13 @@ class DatasetScreen(SourceStepScreen):
                 worst = facts.dropped[0]
                 where = ", ".join(f"{line:,}" for line in worst.first[:3])
                 more = glyphs().ellipsis if worst.count > 3 else ""
-                warning = f"{facts.dropped_rows:,} rows cannot be used: {worst.reason} (row {where}{more})"
+                count = f"{facts.dropped_rows:,} row{'s' * (facts.dropped_rows != 1)}"
+                part = "" if facts.rows_exact else f" of the first {facts.rows_read:,}"
+                most = f"; {worst.count:,} of them" if len(facts.dropped) > 1 else ""
+                warning = f"{count}{part} cannot be used{most}: {worst.reason} (row {where}{more})"
             elif facts.detection.confidence < dataset.SURE:
                 warning = "That is a guess. Look at the rows below; F5 says which column holds what."
-            elif rows is not None and rows < 100:
+            elif rows is not None and 0 < rows < 100:
                 warning = f"Only {rows:,} rows. A hundred are a start, a thousand are better."
             box.show_found(facts.title, [figure for figure in figures if figure], [reason], warning)
             preview.show(facts.first)

@@ -95,7 +95,8 @@ class LedgerScreen(Screen[None]):
             seconds = "seen before" if ledger.cached else f"{ledger.seconds:.1f} s"
             counts = f"{ledger.read:,} rows read = {ledger.kept:,} kept + {ledger.dropped_rows:,} dropped"
             below = "" if self.size.width >= 100 else f" {glyphs().middot} PgDn: all figures"
-            mark, style, words = glyphs().check, "$success", f"{counts} ({seconds}){below}"
+            mark, style = (glyphs().cross, "$text-error") if ledger.stops else (glyphs().check, "$success")
+            words = f"{counts} ({seconds}){below}"
         elif not words:
             words = "Choose a model and a dataset first; then every row is read here."
         self.query_one("#ledger-state", Static).update(
