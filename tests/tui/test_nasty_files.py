@@ -6,7 +6,6 @@ rows left out, its worst finding and whether the gate is open; a file that canno
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
