@@ -54,6 +54,11 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**kept, **(extra or {})}
 
 
+def tied(argv: Sequence[str]) -> list[str]:
+    """`argv` as a command that ends when this process ends, whichever way that is."""
+    return [sys.executable, "-I", "-S", "-c", _TIED_TO_PARENT, str(os.getpid()), *argv]
+
+
 def run(
     argv: Sequence[str],
     *,
@@ -71,10 +76,9 @@ def run(
     the program cannot be started; the program has ended by then in each case.
     """
     program = Path(argv[0]).name
-    tied = [sys.executable, "-I", "-S", "-c", _TIED_TO_PARENT, str(os.getpid()), *argv]
     tail: collections.deque[str] = collections.deque(maxlen=_TAIL_LINES)
     process = subprocess.Popen(
-        tied,
+        tied(argv),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -41,7 +41,6 @@ class _Transformers:
 
         self.torch = torch
         torch.manual_seed(0)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
         self.tokenizer: Any = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
         source = str(path) if kind == "merged" else base
         model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16, local_files_only=True)
@@ -49,8 +48,16 @@ class _Transformers:
             from peft import PeftModel
 
             model = PeftModel.from_pretrained(model, str(path))
-        self.model = model.to(device).eval()
+        self.model = model.to(self._device(model)).eval()
         self.name = "Transformers" if kind == "merged" else "PEFT"
+
+    def _device(self, model: Any) -> str:
+        """The GPU where it has room beside the model that was just trained, which may still be on it; else the CPU."""
+        cuda = self.torch.cuda
+        if not cuda.is_available():
+            return "cpu"
+        size = sum(p.numel() * p.element_size() for p in model.parameters())
+        return "cuda" if cuda.mem_get_info()[0] > 1.2 * size + 2 * 1024**3 else "cpu"
 
     def heard(self, reference: Reference) -> Heard:
         ends = self._ends()

@@ -112,8 +112,13 @@ class Job:
         reference = proof.ask(
             loaded.model, loaded.tokenizer, recipe, prepared.prompts, lambda: self.control.check()
         )
-        if reference is not None:
-            proof_step.save_reference(self.run, reference)
+        try:
+            if reference is not None:
+                proof_step.save_reference(self.run, reference)
+        except (
+            OSError
+        ) as error:  # what was learned is saved; only the proof will have nothing to compare with
+            self._unproved(error)
 
     def _checkpoint(self) -> Any:
         chosen, damaged = checkpoints.choose(self.run.checkpoints)
@@ -170,29 +175,30 @@ class Job:
             )
         from . import export
 
-        self._prove(recipe, wanted, export.base_folder(recipe))
+        base = export.base_folder(recipe)
+        for index, format in enumerate(wanted):
+            self._prove(recipe, format, base, index, len(wanted))
 
-    def _prove(self, recipe: Recipe, formats: Sequence[str], base: Path) -> None:
+    def _prove(self, recipe: Recipe, format: str, base: Path, index: int, total: int) -> None:
         from . import proof
 
-        for index, format in enumerate(formats):
+        def tell(text: str) -> None:
+            self.writer.progress("export", index, total, "proofs", f"proving {text}")
 
-            def tell(text: str, index: int = index) -> None:
-                self.writer.progress("export", index, len(formats), "proofs", f"proving {text}")
-
-            for found in proof.of_run(self.run, recipe, base, [format], check=self.control.check, tell=tell):
-                self.writer.emit(
-                    Proved(
-                        found.format,
-                        found.verdict,
-                        found.sentence,
-                        found.consumer,
-                        found.agreement,
-                        found.gap,
-                        tuple(check.sentence for check in found.checks if not check.passed),
-                        found.seconds,
-                    )
-                )
+        found = proof.of_run(self.run, recipe, base, format, check=self.control.check, tell=tell)
+        failed = tuple(check.sentence for check in found.checks if not check.passed)
+        self.writer.emit(
+            Proved(
+                found.format,
+                found.verdict,
+                found.sentence,
+                found.consumer,
+                found.agreement,
+                found.gap,
+                failed,
+                found.seconds,
+            )
+        )
 
     def _export(self, recipe: Recipe, formats: Sequence[str], loaded: Any = None) -> None:
         from . import export
@@ -210,10 +216,24 @@ class Job:
             check=self.control.check,
         )
         if recipe.export.prove and proof_step.load_reference(self.run) is not None:
-            try:
-                self._prove(recipe, [exported.format for exported in done], base)
-            except FinetuiError as error:  # the exports are whole; only their proof could not be made
-                self.writer.emit(Warned(error.code, error.what, error.why, error.fix))
+            # They are whole; one whose proof cannot be made or kept does not fail the run.
+            for index, exported in enumerate(done):
+                try:
+                    self._prove(recipe, exported.format, base, index, len(done))
+                except FinetuiError as error:
+                    self.writer.emit(Warned(error.code, error.what, error.why, error.fix))
+                except OSError as error:
+                    self._unproved(error)
+
+    def _unproved(self, error: OSError) -> None:
+        self.writer.emit(
+            Warned(
+                "proof-unwritten",
+                "A proof could not be kept.",
+                f"{error.filename or self.run.path}: {error.strerror or error}.",
+                f"Free some space, then: finetui verify {self.run.id}",
+            )
+        )
 
     def _tell(self, event: Event) -> None:
         if isinstance(event, Progress):

@@ -20,7 +20,7 @@ from ..errors import FinetuiError
 from ..proof import Heard, Proof, Reference, ReferencePrompt, Weights
 from ..recipe import Recipe
 from ..runs.store import RunFolder
-from . import packages, samples, tensors
+from . import child, packages, samples, tensors
 from .chat import Chat, Unrenderable
 from .child import Check, environment, go_on
 from .packages import Package
@@ -188,8 +188,18 @@ def _heard(
     if kind == "adapter":
         argv.append(str(base.absolute()))
     question = json.dumps(dataclasses.asdict(reference), ensure_ascii=True).encode()
-    answer, errors = _spoken_with(argv, question, environment(extra), check)
-    return proof_step.heard_from(answer, errors, _consumer_name(format))
+    answer, errors, code = _spoken_with(format, argv, question, environment(extra), check)
+    return verdict_or_untried(format, answer, errors, code)
+
+
+def verdict_or_untried(format: str, answer: bytes, errors: str, code: int) -> Heard:
+    """What the consumer said, or why it could not open the export. Raises FinetuiError (proof-untried) where that was for
+    want of memory, which says nothing about the export."""
+    heard = proof_step.heard_from(answer, errors, _consumer_name(format))
+    short = "OutOfMemory" in heard.error or "MemoryError" in heard.error
+    if heard.error and (short or code == -signal.SIGKILL):
+        raise _untried(format, "There was too little memory to open it beside what is loaded.")
+    return heard
 
 
 def _llama_cpp(check: Check, tell: Callable[[str], None]) -> Path | None:
@@ -203,12 +213,23 @@ def _llama_cpp(check: Check, tell: Callable[[str], None]) -> Path | None:
     return packages.fetch(CONSUMER, check, "Check the network, then: finetui verify RUN")
 
 
+def _untried(format: str, why: str) -> FinetuiError:
+    """The card for an export that could not be tried, of which nothing is known (proof-untried)."""
+    return FinetuiError(
+        f"The export {format} could not be tried.",
+        why,
+        "The export itself is whole. When the machine is free: finetui verify RUN",
+        code="proof-untried",
+    )
+
+
 def _spoken_with(
-    argv: Sequence[str], question: bytes, env: dict[str, str], check: Check
-) -> tuple[bytes, str]:
-    """What the process wrote on its two outputs. It dies with its question unanswered where `check` raises."""
+    format: str, argv: Sequence[str], question: bytes, env: dict[str, str], check: Check
+) -> tuple[bytes, str, int]:
+    """What the process wrote on its two outputs, and its exit code. It dies with its question unanswered where `check`
+    raises, and with this process."""
     process = subprocess.Popen(
-        argv,
+        child.tied(argv),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -221,14 +242,12 @@ def _spoken_with(
         while True:
             try:
                 answer, errors = process.communicate(given, timeout=0.3)
-                return answer, errors.decode("utf-8", "replace")[-20_000:]
+                return answer, errors.decode("utf-8", "replace")[-20_000:], process.returncode
             except subprocess.TimeoutExpired:
                 given = None
                 check()
                 if time.monotonic() > until:
-                    return b"", f"no answer within {_SECONDS / 60:.0f} minutes"
-            except BrokenPipeError:
-                given = None
+                    raise _untried(format, f"No answer came within {_SECONDS / 60:.0f} minutes.") from None
     finally:
         if process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
@@ -240,34 +259,28 @@ def of_run(
     run: RunFolder,
     recipe: Recipe,
     base: Path,
-    formats: Sequence[str],
+    format: str,
     *,
     check: Check = go_on,
     tell: Callable[[str], None] = lambda _text: None,
-) -> list[Proof]:
-    """Proves the exports of `run` that stand in its folder, and keeps each verdict beside its export.
+) -> Proof:
+    """Proves the export `format` that stands in the folder of `run`, and keeps the verdict beside it.
 
-    Raises FinetuiError: proof-no-reference, proof-no-export, package-fetch.
+    Raises FinetuiError (proof-no-reference, proof-no-export, proof-untried, package-fetch) and OSError.
     """
     reference = proof_step.load_reference(run)
     if reference is None:
         raise proof_step.no_reference(run)
-    proofs: list[Proof] = []
-    for format in formats:
-        folder = run.exports / format
-        path = folder
-        if format.startswith("gguf"):
-            files = sorted(folder.glob("*.gguf"))
-            path = files[0] if files else folder
-        if not path.exists():
-            raise FinetuiError(
-                f"The run has no export {format}.",
-                f"{folder} is not there.",
-                f"Make it: finetui export {run.id} --format {format}",
-                code="proof-no-export",
-            )
-        tell(format)
-        proof = prove(format, path, base, run.adapter, reference, check=check, tell=tell)
-        proof_step.save(folder, proof)
-        proofs.append(proof)
-    return proofs
+    folder = run.exports / format
+    path = next(iter(sorted(folder.glob("*.gguf"))), folder) if format.startswith("gguf") else folder
+    if not path.exists():
+        raise FinetuiError(
+            f"The run has no export {format}.",
+            f"{folder} is not there.",
+            f"Make it: finetui export {run.id} --format {format}",
+            code="proof-no-export",
+        )
+    tell(format)
+    proof = prove(format, path, base, run.adapter, reference, check=check, tell=tell)
+    proof_step.save(folder, proof)
+    return proof

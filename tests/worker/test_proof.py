@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from gguf import GGUFReader
 from safetensors.torch import load_file, save_file
 
 from finetui.core import proof as proof_step
+from finetui.core.errors import FinetuiError
 from finetui.core.proof import Heard, Proof, Reference, Weights
 from finetui.core.recipe import ExportSection
 from finetui.core.runs.events import Exported, Proved, Warned
@@ -117,6 +122,55 @@ def test_a_run_that_asks_for_no_proof_gets_none(tiny_model: Path, tiny_rows: Pat
     assert harness.finish(harness.start("train", run), run) == 0
     assert harness.events(run, Exported) and not harness.events(run, Proved)
     assert proof_step.load_reference(run) is None
+
+
+def test_answers_that_cannot_be_kept_do_not_fail_the_run(tiny_model: Path, tiny_rows: Path) -> None:
+    run = harness.make_run(harness.recipe(tiny_model, tiny_rows, max_steps=2))
+    (proof_step.reference_file(run) / "in the way").mkdir(parents=True)
+    assert harness.finish(harness.start("train", run), run) == 0
+    assert harness.events(run, Exported) and not harness.events(run, Proved)
+    assert "proof-unwritten" in harness.codes(run)
+
+
+def test_a_proof_that_cannot_be_kept_is_no_verdict(proven: Proven) -> None:
+    run = RunFolder(Path(shutil.copytree(proven.run.path, proven.run.path.with_name("full"))))
+    kept = run.exports / "adapter" / proof_step.FILE
+    kept.unlink()
+    (kept / "in the way").mkdir(parents=True)
+    said = finetui("verify", run.id, "--format", "adapter")
+    assert said.returncode == 1 and "Traceback" not in said.stdout + said.stderr, said
+
+
+def test_whoever_tries_an_export_ends_with_the_worker(proven: Proven) -> None:
+    run = RunFolder(Path(shutil.copytree(proven.run.path, proven.run.path.with_name("killed"))))
+
+    def consumers() -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                words = process.cmdline()
+                if "finetui.core.worker.consumer" in words and any(run.id in word for word in words):
+                    found.append(process)
+        return found
+
+    worker = harness.start("verify", run)
+    harness.until(consumers, worker)
+    worker.kill()
+    worker.wait()
+    deadline = time.monotonic() + harness.PATIENCE
+    while consumers():
+        assert time.monotonic() < deadline, "it lives on"
+        time.sleep(0.05)
+    said = finetui("verify", run.id, "--format", "merged")
+    assert said.returncode == 0, said
+
+
+def test_a_consumer_that_the_system_killed_gives_no_verdict(proven: Proven) -> None:
+    with pytest.raises(FinetuiError) as caught:
+        argv = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
+        answer, errors, code = proof._spoken_with("merged", argv, b"", dict(os.environ), lambda: None)
+        proof.verdict_or_untried("merged", answer, errors, code)
+    assert caught.value.code == "proof-untried"
 
 
 def test_a_run_with_nothing_to_compare_with_says_so(proven: Proven) -> None:
