@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
+from . import asking
+from .asking import Answer
 from .dataset_formats import UnknownFormat
 from .errors import FinetuiError
 from .text import one_line
@@ -32,42 +31,26 @@ def ask(
     """
     from .runs.launch import worker_environment
 
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "finetui.core.worker.peek"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=worker_environment(),
-        start_new_session=True,
-    )
-    until = time.monotonic() + timeout_seconds
-    unsent: bytes | None = request
+    def check() -> None:
+        if cancelled is not None and cancelled():
+            raise FinetuiError("The look at the dataset was cancelled.", code="cancelled")
+
+    argv = [sys.executable, "-P", "-m", "finetui.core.worker.peek"]
     try:
-        while True:
-            try:
-                answer, errors = process.communicate(unsent, timeout=0.2)
-                break
-            except subprocess.TimeoutExpired:
-                unsent = None
-                if cancelled is not None and cancelled():
-                    raise FinetuiError("The look at the dataset was cancelled.", code="cancelled") from None
-                if time.monotonic() > until:
-                    raise FinetuiError(
-                        f"The look at {one_line(source, 100)} took too long.",
-                        f"Nothing came within {timeout_seconds:.0f} seconds.",
-                        "Try again, or download the dataset and name the file.",
-                        code="dataset-slow",
-                    ) from None
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-    return _answered(source, answer, errors, process.returncode)
+        answer = asking.ask(argv, request, worker_environment(), check, timeout_seconds)
+    except TimeoutError:
+        raise FinetuiError(
+            f"The look at {one_line(source, 100)} took too long.",
+            f"Nothing came within {timeout_seconds:.0f} seconds.",
+            "Try again, or download the dataset and name the file.",
+            code="dataset-slow",
+        ) from None
+    return _answered(source, answer)
 
 
-def _answered(source: str, answer: bytes, errors: bytes, code: int) -> dict[str, Any]:
+def _answered(source: str, answer: Answer) -> dict[str, Any]:
     try:
-        reply = json.loads(answer)
+        reply = json.loads(answer.output)
         if "error" in reply:
             card = reply["error"]
             if "columns" in card:
@@ -76,9 +59,8 @@ def _answered(source: str, answer: bytes, errors: bytes, code: int) -> dict[str,
             raise FinetuiError(card["what"], card["why"], card["fix"], code=card["code"])
         return dict(reply)
     except (ValueError, KeyError, TypeError) as error:
-        last = errors.decode("utf-8", "replace").strip().splitlines()[-1:]
-        why = one_line(last[0], 200) if last else "It gave no answer."
-        if code == -signal.SIGKILL:
+        why = one_line(answer.last_words, 200) or "It gave no answer."
+        if answer.code == -signal.SIGKILL:
             why = "The system ended the process that read it, most likely for want of memory."
         raise no_answer(source, why) from error
 

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from . import atomic
+from .asking import Answer
 from .errors import FinetuiError
 from .runs.store import RunFolder
 
@@ -367,13 +368,13 @@ def _read(file: Path, kind: type[Any]) -> Any:
         return None
 
 
-def heard_from(answer: bytes, errors: str, consumer: str) -> Heard:
+def heard_from(answer: Answer, consumer: str) -> Heard:
     """What a consumer's process wrote, as Heard; its last words as an error where it wrote nothing usable."""
     try:
-        return TypeAdapter(Heard).validate_json(answer)
+        return TypeAdapter(Heard).validate_json(answer.output)
     except (ValidationError, ValueError):
-        last = errors.strip().splitlines()[-1:] or ["it gave no answer"]
-        return Heard(consumer=consumer, error=f"{consumer} cannot open it: {last[0][:300]}")
+        last = answer.last_words or "it gave no answer"
+        return Heard(consumer=consumer, error=f"{consumer} cannot open it: {last[:300]}")
 
 
 def no_reference(run: RunFolder) -> FinetuiError:

@@ -15,16 +15,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from ..asking import tied
 from ..secrets import redact
 
-# Asks Linux to end the child when the worker ends, then becomes the program itself.
-_TIED_TO_PARENT = (
-    "import ctypes, os, sys\n"
-    "try: ctypes.CDLL(None).prctl(1, 15, 0, 0, 0)\n"
-    "except (OSError, AttributeError): pass\n"
-    "os.getppid() == int(sys.argv[1]) or os._exit(143)\n"
-    "os.execvp(sys.argv[2], sys.argv[2:])\n"
-)
 _SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
 _TAIL_LINES = 30
 
@@ -52,11 +45,6 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not _SECRET_NAME.search(name)}
     kept.pop("PYTHONPATH", None)
     return {**kept, **(extra or {})}
-
-
-def tied(argv: Sequence[str]) -> list[str]:
-    """`argv` as a command that ends when this process ends, whichever way that is."""
-    return [sys.executable, "-I", "-S", "-c", _TIED_TO_PARENT, str(os.getpid()), *argv]
 
 
 def run(

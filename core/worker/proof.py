@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from .. import asking
 from .. import proof as proof_step
+from ..asking import Answer
 from ..conversation import Turn
 from ..errors import FinetuiError
 from ..proof import Heard, Proof, Reference, ReferencePrompt, Weights
 from ..recipe import Recipe
 from ..runs.store import RunFolder
-from . import child, packages, samples, tensors
+from . import packages, samples, tensors
 from .chat import Chat, Unrenderable
 from .child import Check, environment, go_on
 from .packages import Package
@@ -188,16 +187,19 @@ def _heard(
     if kind == "adapter":
         argv.append(str(base.absolute()))
     question = json.dumps(dataclasses.asdict(reference), ensure_ascii=True).encode()
-    answer, errors, code = _spoken_with(format, argv, question, environment(extra), check)
-    return verdict_or_untried(format, answer, errors, code)
+    try:
+        answer = asking.ask(argv, question, environment(extra), check, _SECONDS)
+    except TimeoutError as error:
+        raise _untried(format, f"{error}.".capitalize()) from error
+    return heard_or_untried(format, answer)
 
 
-def verdict_or_untried(format: str, answer: bytes, errors: str, code: int) -> Heard:
+def heard_or_untried(format: str, answer: Answer) -> Heard:
     """What the consumer said, or why it could not open the export. Raises FinetuiError (proof-untried) where that was for
     want of memory, which says nothing about the export."""
-    heard = proof_step.heard_from(answer, errors, _consumer_name(format))
+    heard = proof_step.heard_from(answer, _consumer_name(format))
     short = "OutOfMemory" in heard.error or "MemoryError" in heard.error
-    if heard.error and (short or code == -signal.SIGKILL):
+    if heard.error and (short or answer.code == -signal.SIGKILL):
         raise _untried(format, "There was too little memory to open it beside what is loaded.")
     return heard
 
@@ -221,38 +223,6 @@ def _untried(format: str, why: str) -> FinetuiError:
         "The export itself is whole. When the machine is free: finetui verify RUN",
         code="proof-untried",
     )
-
-
-def _spoken_with(
-    format: str, argv: Sequence[str], question: bytes, env: dict[str, str], check: Check
-) -> tuple[bytes, str, int]:
-    """What the process wrote on its two outputs, and its exit code. It dies with its question unanswered where `check`
-    raises, and with this process."""
-    process = subprocess.Popen(
-        child.tied(argv),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=env,
-        start_new_session=True,
-    )
-    until = time.monotonic() + _SECONDS
-    given: bytes | None = question
-    try:
-        while True:
-            try:
-                answer, errors = process.communicate(given, timeout=0.3)
-                return answer, errors.decode("utf-8", "replace")[-20_000:], process.returncode
-            except subprocess.TimeoutExpired:
-                given = None
-                check()
-                if time.monotonic() > until:
-                    raise _untried(format, f"No answer came within {_SECONDS / 60:.0f} minutes.") from None
-    finally:
-        if process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
 
 
 def of_run(

@@ -20,7 +20,9 @@ import torch
 from gguf import GGUFReader
 from safetensors.torch import load_file, save_file
 
+from finetui.core import asking
 from finetui.core import proof as proof_step
+from finetui.core.asking import Answer
 from finetui.core.errors import FinetuiError
 from finetui.core.proof import Heard, Proof, Reference, Weights
 from finetui.core.recipe import ExportSection
@@ -168,8 +170,7 @@ def test_whoever_tries_an_export_ends_with_the_worker(proven: Proven) -> None:
 def test_a_consumer_that_the_system_killed_gives_no_verdict(proven: Proven) -> None:
     with pytest.raises(FinetuiError) as caught:
         argv = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
-        answer, errors, code = proof._spoken_with("merged", argv, b"", dict(os.environ), lambda: None)
-        proof.verdict_or_untried("merged", answer, errors, code)
+        proof.heard_or_untried("merged", asking.ask(argv, b"", dict(os.environ), lambda: None, 60.0))
     assert caught.value.code == "proof-untried"
 
 
@@ -349,7 +350,7 @@ def test_another_runs_adapter_in_the_merged_weights_is_caught(proven: Proven, tm
 
 
 def test_a_consumer_that_died_is_an_answer_too(proven: Proven) -> None:
-    heard = proof_step.heard_from(b"", "Traceback\nsome.Error: no such tensor\n", "llama.cpp")
+    heard = proof_step.heard_from(Answer(b"", "Traceback\nsome.Error: no such tensor\n", 1), "llama.cpp")
     found = proof_step.judge("gguf_f16", proven.reference, heard, None)
     assert found.verdict == "broken" and "no such tensor" in found.sentence
 
