@@ -19,6 +19,7 @@ from finetui.tui.screens.dataset import DatasetScreen
 from finetui.tui.screens.ledger import LedgerScreen
 from finetui.tui.screens.mapping import MappingScreen
 from finetui.tui.screens.rows import RowsScreen
+from finetui.tui.widgets.controls import TextControl
 from finetui.tui.widgets.dataset.findings import FindingList
 from tests.tui.driving import SIZES, at_step, press, seen, until, wizard
 from tests.worker.conftest import tiny_model
@@ -225,6 +226,20 @@ def inspectors() -> set[int]:
         if b"finetui.core.worker.inspect" in command and parent == os.getpid():
             found.add(int(entry.name))
     return found
+
+
+@pytest.mark.parametrize("size", SIZES, ids=fill)
+async def test_a_path_that_is_typed_is_seen_whole(
+    size: tuple[int, int], home: Path, tiny_model: Path
+) -> None:
+    path = write(home, [talk(f"question {n}", "yes") for n in range(20)])
+    async with dataset_step(size, tiny_model, path) as (app, pilot):
+        await counted(app, pilot)
+        field = app.screen.query_one("#source-file TextControl", TextControl)
+        assert field.size.width >= 30
+        form, facts = app.screen.query_one("#row-dataset-format"), app.screen.query_one("#facts")
+        under = form.region.y - field.region.bottom
+        assert 0 <= under <= 1 and facts.region.y > form.region.y  # no gap between the source and its options
 
 
 async def test_another_choice_ends_the_process_and_so_does_leaving(home: Path, tiny_model: Path) -> None:

@@ -34,7 +34,7 @@ FORMATS = {
 class DatasetScreen(SourceStepScreen):
     """The demo, files or a hub dataset: its first rows at once, then every row as the model will see it."""
 
-    CSS_PATH = ["step.tcss", "model.tcss", "dataset.tcss"]
+    CSS_PATH = ["step.tcss", "dataset.tcss"]
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
             "f3",
