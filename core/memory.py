@@ -14,7 +14,7 @@ from .errors import FinetuiError
 from .memory_parts import GIB, Confidence, MemoryEstimate, Part
 from .memory_shape import Shape, from_config, from_facts
 from .model_facts import ModelFacts, read_config
-from .model_folder import read_json
+from .model_files import read_json
 from .recipe import DEMO, Recipe
 from .text import one_line
 

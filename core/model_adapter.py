@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .errors import FinetuiError
 from .model_files import read_json
-from .model_folder import safetensors_header
+from .model_weights import safetensors_header
 from .recipe import DEMO, TARGET_MODULES, Recipe, TargetModule
 from .text import one_line
 

@@ -66,6 +66,16 @@ def check_links(folder: Path, inside: Path, shown: str) -> None:
             )
 
 
+def unreadable(file: Path, shown: str, error: OSError) -> FinetuiError:
+    """The card for a file of the model that the system does not let us read (model-broken)."""
+    return FinetuiError(
+        f"{shown} is broken.",
+        f"{one_line(file.name, 80)} cannot be read: {error.strerror}.",
+        "Check its permissions.",
+        code="model-broken",
+    )
+
+
 def read_json(file: Path, shown: str) -> dict[str, Any]:
     """A JSON object from one of the model's files. Raises FinetuiError (model-broken)."""
     try:

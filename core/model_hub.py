@@ -15,18 +15,9 @@ from . import hub, hub_http
 from .errors import FinetuiError
 from .model_facts import ModelFacts, is_base, read_config, remote_code_found
 from .model_files import check_links, check_names, read_json, wanted
-from .model_folder import (
-    MAX_HEADER_BYTES,
-    Weights,
-    adapter_found,
-    add_headers,
-    checked_header,
-    has_tokenizer,
-    inspect_folder,
-    no_weights,
-    own_code,
-)
+from .model_folder import adapter_found, has_tokenizer, inspect_folder, own_code
 from .model_tokenizer import read_words
+from .model_weights import MAX_HEADER_BYTES, Weights, add_headers, checked_header, no_weights
 from .secrets import hub_token
 from .text import one_line
 

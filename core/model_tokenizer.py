@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import FinetuiError
-from .model_files import read_json
+from .model_files import read_json, unreadable
 from .text import clean, one_line
 
 TEMPLATE_CHARACTERS = 40_000
@@ -74,12 +74,7 @@ def read_tokens(file: Path, shown: str) -> Tokens | None:
                     break
                 kept = kept[-_OVERLAP:]
     except OSError as error:
-        raise FinetuiError(
-            f"{shown} is broken.",
-            f"{one_line(file.name, 80)} cannot be read: {error.strerror}.",
-            "Check its permissions.",
-            code="model-broken",
-        ) from error
+        raise unreadable(file, shown, error) from error
     if largest < 0 and not added:
         return None
     return Tokens(max([largest, *added]) + 1, largest + 1, added)

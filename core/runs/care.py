@@ -6,7 +6,6 @@ What was written about a run stands in RUN/labels.json, beside the recipe and no
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from .. import atomic
 from ..errors import FinetuiError
 from ..text import bytes_words, one_line
-from . import events, state
+from . import checkpoints, events, state
 from .store import RunFolder
 
 FILE = "labels.json"
@@ -140,12 +139,12 @@ def cleaning(run: RunFolder) -> Cleaning:
     """
     if state.status(run).live:
         return Cleaning(run, (), (), 0)
-    found = _checkpoints(run)
-    whole = [path for path in found if (path / "finetui-seal.json").is_file()]
+    found = checkpoints.newest_first(run.checkpoints)[::-1]
+    whole = [path for path in found if (path / checkpoints.SEAL).is_file()]
     kept = whole[-1:]
     best = _best_step(run)
     if best is not None:
-        before = [path for path in whole if _step(path) <= best]
+        before = [path for path in whole if checkpoints.step_of(path) <= best]
         kept = list(dict.fromkeys([*before[-1:], *kept]))
     remove = [path for path in found if path not in kept]
     remove += sorted(path for path in _listed(run.exports) if path.name.startswith(".work-"))
@@ -208,15 +207,6 @@ def _listed(folder: Path) -> list[Path]:
         return [path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
     except OSError:
         return []
-
-
-def _step(path: Path) -> int:
-    found = re.fullmatch(r"checkpoint-(\d+)", path.name)
-    return int(found[1]) if found else -1
-
-
-def _checkpoints(run: RunFolder) -> list[Path]:
-    return sorted((path for path in _listed(run.checkpoints) if _step(path) >= 0), key=_step)
 
 
 def _best_step(run: RunFolder) -> int | None:

@@ -1,20 +1,17 @@
 """A run's state: derived from its events and from whether its worker lives, never stored.
 
-`Reducer` turns events into figures, one at a time; the list of runs, the dashboard and the command line share it.
-`status` looks at a run from outside and reads only the two ends of a long events file.
+`derive` makes it of the figures that `reduce.Reducer` has folded; the list of runs, the dashboard and the command line share
+both. `status` looks at a run from outside and reads only the two ends of a long events file.
 """
 
 from __future__ import annotations
 
-import math
 import os
-import time
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from . import crash, events, manifest
+from .reduce import Reducer
 from .store import RunFolder
 
 State = Literal["starting", "running", "completed", "stopped", "failed", "crashed"]
@@ -28,8 +25,6 @@ WHOLE_BYTES = 512 * 1024
 HEAD_BYTES = 64 * 1024
 TAIL_BYTES = 256 * 1024
 MAX_TAIL_BYTES = 8 * 1024 * 1024
-RECENT_STEPS = 64
-"""Steps whose times make the estimate of the time left."""
 
 
 @dataclass(frozen=True)
@@ -120,148 +115,6 @@ def worker_alive(pid: int, create_time: float, host: str) -> bool | None:
         return False
     except psutil.AccessDenied:
         return True
-
-
-@dataclass
-class Reducer:
-    """Folds events into figures, one record at a time, in the order of the file.
-
-    A record that is older than what was seen (a duplicate, disorder) changes nothing; a new `started` begins a new
-    attempt, and the newest attempt wins. Memory is bounded whatever the length of the run.
-    """
-
-    monotonic: Callable[[], float] = time.monotonic
-    wall: Callable[[], float] = time.time
-    started: events.Started | None = None
-    started_ts: float | None = None
-    ended: events.Ended | None = None
-    ended_ts: float | None = None
-    last_ts: float | None = None
-    stage: events.Progress | None = None
-    step: events.Step | None = None
-    evaluation: events.Evaluation | None = None
-    best: events.Evaluation | None = None
-    model: events.ModelReady | None = None
-    dataset: events.DatasetReady | None = None
-    device: events.Device | None = None
-    score: events.Scored | None = None
-    checkpoint: events.Checkpoint | None = None
-    exports: dict[str, events.Exported] = field(default_factory=dict)
-    proofs: dict[str, events.Proved] = field(default_factory=dict)
-    trained: bool = False
-    warnings: int = 0
-    complete: bool = True
-    """False where records were left out, so that sums and minima are not known."""
-    _newest: dict[type[events.Event], tuple[int, float]] = field(default_factory=dict)
-    _job_seconds: float = 0.0
-    _attempt_steps: int = 0
-    _attempt_evaluations: int = 0
-    _evaluation_seconds: float = 0.0
-    _times: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=RECENT_STEPS))
-    _seen_at: float | None = None
-
-    def add(self, record: events.Record) -> bool:
-        """Takes `record` in. Returns False where it was older than what is known, and ignored."""
-        event = record.event
-        kind = type(event)
-        floor = max(self._newest.get(kind, (0, 0.0)), self._newest.get(events.Started, (0, 0.0)))
-        if not math.isfinite(record.ts) or (record.seq <= floor[0] and record.ts <= floor[1]):
-            return False
-        self._newest[kind] = (record.seq, record.ts)
-        if self.last_ts is not None and not isinstance(event, events.Started):
-            self._job_seconds += max(0.0, record.ts - self.last_ts)
-        self.last_ts = record.ts
-        self._seen_at = self.monotonic() - max(0.0, self.wall() - record.ts)
-        if isinstance(event, events.Step):
-            self._step(event, record.ts)
-        elif isinstance(event, events.Device):
-            self.device = event
-        elif isinstance(event, events.Progress):
-            self.stage = event
-        elif isinstance(event, events.Evaluation):
-            self._evaluation(event)
-        elif isinstance(event, events.Started):
-            self._start(event, record.ts)
-        elif isinstance(event, events.Ended):
-            self._end(event, record.ts)
-        elif isinstance(event, events.Exported):
-            self.exports[event.format] = event
-            self.proofs.pop(event.format, None)
-        elif isinstance(event, events.Proved):
-            self.proofs[event.format] = event
-        elif isinstance(event, events.Warned):
-            self.warnings += 1
-        elif isinstance(event, events.Checkpoint):
-            self.checkpoint = event
-        elif isinstance(event, events.Scored):
-            self.score = event
-        elif isinstance(event, events.ModelReady):
-            self.model = event
-        elif isinstance(event, events.DatasetReady):
-            self.dataset = event
-        return True
-
-    def _start(self, event: events.Started, ts: float) -> None:
-        self.started, self.started_ts = event, ts
-        self.ended = self.ended_ts = self.stage = self.device = None
-        self._job_seconds = 0.0
-        self._attempt_steps = self._attempt_evaluations = 0
-        self._evaluation_seconds = 0.0
-        self._times.clear()
-        if event.job == "train":
-            self.step = self.evaluation = self.best = self.checkpoint = self.score = None
-            self.trained = False
-
-    def _step(self, event: events.Step, ts: float) -> None:
-        if self.step is not None and event.step <= self.step.step:
-            self._times.clear()
-            if self.best is not None and self.best.step >= event.step:
-                self.best = None  # it belongs to an attempt that was taken back
-        self.step = event
-        # Whatever evaluation or sampling went before is over.
-        self.stage = events.Progress("train", event.step, event.total_steps, "steps")
-        self._attempt_steps += 1
-        self._times.append((ts, event.seconds))
-
-    def _evaluation(self, event: events.Evaluation) -> None:
-        self.evaluation = event
-        self._attempt_evaluations += 1
-        self._evaluation_seconds += max(0.0, event.seconds)
-        if not math.isnan(event.loss) and (self.best is None or event.loss < self.best.loss):
-            self.best = event
-
-    def _end(self, event: events.Ended, ts: float) -> None:
-        self.ended, self.ended_ts = event, ts
-        if event.job in ("train", "resume") and event.reason == "completed":
-            self.trained = True
-
-    def idle_seconds(self) -> float:
-        """Seconds since the last event, by a clock that does not jump."""
-        return 0.0 if self._seen_at is None else max(0.0, self.monotonic() - self._seen_at)
-
-    def seconds_per_step(self) -> float | None:
-        """The recent time of a step, with its share of the evaluations."""
-        if not self._times:
-            return None
-        known = [seconds for _, seconds in self._times if seconds > 0 and math.isfinite(seconds)]
-        if known:
-            each = sum(known) / len(known)
-        else:
-            gaps = [
-                b[0] - a[0] for a, b in zip(self._times, list(self._times)[1:], strict=False) if b[0] > a[0]
-            ]
-            if not gaps:
-                return None
-            each = sum(gaps) / len(gaps)
-        return each + self._evaluation_seconds / max(1, self._attempt_steps)
-
-    def eta_seconds(self) -> float | None:
-        """Seconds of training left; None before the first step and once the job ended."""
-        each = self.seconds_per_step()
-        if each is None or self.step is None or self.ended is not None or self.step.total_steps <= 0:
-            return None
-        left = max(0, self.step.total_steps - self.step.step) * each
-        return max(0.0, left - self.idle_seconds()) if math.isfinite(left) else None
 
 
 def derive(reducer: Reducer, run: RunFolder) -> RunStatus:

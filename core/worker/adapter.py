@@ -10,9 +10,9 @@ from typing import Any
 from .. import atomic
 from ..errors import FinetuiError
 from ..recipe import DEMO, Recipe
+from ..runs import checkpoints
 from ..runs.store import RunFolder
 from ..text import one_line
-from . import checkpoints
 
 WEIGHTS = "adapter_model.safetensors"
 

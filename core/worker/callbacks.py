@@ -12,8 +12,8 @@ from transformers import TrainerCallback
 
 from .. import atomic
 from ..recipe import Recipe
+from ..runs import checkpoints
 from ..runs.events import Checkpoint, Evaluation, Step
-from . import checkpoints
 from .control import Control
 from .events import EventWriter
 from .samples import Sampler

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -76,13 +75,7 @@ def prepare(progress: Callable[[str], None] | None = None) -> Path:
 
 def is_whole(folder: Path) -> bool:
     """Whether `folder` holds every file of the demo model, byte for byte. Reads all of it (about 0.3 s)."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        if manifest["layout"] != LAYOUT:
-            return False
-        return all(_sha256(folder / name) == digest for name, digest in manifest["sha256"].items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
+    return demo_package.is_whole(folder, MANIFEST, LAYOUT)
 
 
 @contextlib.contextmanager
@@ -147,7 +140,7 @@ def _make(gguf: Path, version: str, target: Path, tell: Callable[[str], None]) -
         manifest = {
             "layout": LAYOUT,
             "package": f"{demo_package.PACKAGE.name} {version}",
-            "sha256": {name: _sha256(folder / name) for name in names},
+            "sha256": {name: demo_package.sha256(folder / name) for name in names},
         }
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         for file in folder.iterdir():
@@ -194,8 +187,3 @@ def _write_model(gguf: Path, folder: Path) -> None:
     fresh.bfloat16()
     fresh.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=0)
     fresh.save_pretrained(str(folder), safe_serialization=True)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

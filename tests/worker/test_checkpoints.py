@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from finetui.core.errors import FinetuiError
+from finetui.core.runs import checkpoints
 from finetui.core.runs.store import RunFolder
-from finetui.core.worker import adapter, checkpoints
+from finetui.core.worker import adapter
 
 FILES = (
     "adapter_model.safetensors",

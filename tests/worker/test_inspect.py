@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from finetui.core import paths
+from finetui.core import paths, recipe_file
 from finetui.core.dataset_inspect import Inspector, Progress
 from finetui.core.dataset_ledger import Finding, Ledger
 from finetui.core.errors import FinetuiError
@@ -303,6 +305,51 @@ def test_it_is_paused_cancelled_and_closed(tiny_model: Path, tmp_path: Path) -> 
     with pytest.raises(FinetuiError):
         inspector.row(0)
     assert not list((paths.cache() / "ledgers").glob(f".work-*-{process.pid}-*"))
+
+
+def test_it_ends_with_the_wizard_that_started_it(tiny_model: Path, tmp_path: Path) -> None:
+    recipe = harness.recipe(tiny_model, many(tmp_path / "rows.jsonl", 60_000), max_length=2000)
+    recipe_file.save(recipe, tmp_path / "recipe.yaml")
+    code = (
+        "import sys, time; from pathlib import Path; from finetui.core import recipe_file; "
+        "from finetui.core.dataset_inspect import Inspector; "
+        "inspector = Inspector.start(recipe_file.load(Path(sys.argv[1]))); "
+        "print(inspector._process.pid, flush=True); time.sleep(600)"
+    )
+    wizard = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "recipe.yaml")], stdout=subprocess.PIPE
+    )
+    assert wizard.stdout is not None
+    pid = int(wizard.stdout.readline())
+    wizard.kill()
+    wizard.communicate()
+    end = time.monotonic() + harness.PATIENCE
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < end, "it lives on"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("where", ["ledgers", "file"])
+def test_without_a_place_for_its_work_it_is_a_card(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """A cache that takes no files, as on a disk that is full or another's."""
+    monkeypatch.setenv("FINETUI_HOME", str(tmp_path / "home"))
+    paths.private_dir(paths.cache())
+    if where == "ledgers":
+        (paths.cache() / "ledgers").write_text("in the way")
+    inspector = Inspector.start(harness.recipe(tiny_model, written(tmp_path / "rows.jsonl", MIXED)))
+    try:
+        if where == "ledgers":
+            error = until(inspector, lambda p: p.error).error
+            assert error is not None and error.what and error.fix and "Traceback" not in error.why
+        else:
+            complete(inspector)
+            with pytest.raises(FinetuiError) as caught:
+                inspector.write_clean(tmp_path / "no such folder" / "clean.jsonl")
+            assert caught.value.fix and "Traceback" not in caught.value.why
+    finally:
+        inspector.close()
 
 
 def test_a_killed_process_is_a_card(tiny_model: Path, tmp_path: Path) -> None:
