@@ -130,6 +130,7 @@ def test_the_run_folder_is_not_littered(run: RunFolder) -> None:
         "checkpoints",
         "adapter",
         "exports",
+        "reference.json",
     }
     assert {p.name for p in run.path.iterdir()} == known
 
