@@ -245,7 +245,21 @@ def load(path: Path) -> Recipe:
 
 def dump(recipe: Recipe) -> str:
     """`recipe` as YAML with every field written out; `parse(dump(r)) == r` for every recipe."""
-    data = recipe.model_dump(mode="json")
+    return written(recipe.model_dump(mode="json"))
+
+
+def plain(text: str) -> Any:
+    """What a text of a recipe's kind of YAML holds, not yet checked as a recipe. Raises ValueError with the line."""
+    try:
+        return _compose(text, {})
+    except _Problem as problem:
+        raise ValueError(f"line {problem.line}: {problem.message}") from None
+    except yaml.YAMLError as error:
+        raise ValueError(one_line(str(error), 160)) from None
+
+
+def written(data: dict[str, Any]) -> str:
+    """Plain data as YAML of the same kind; `plain` reads it back."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10_000)
 
 

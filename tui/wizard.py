@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from ..core.errors import FinetuiError
 from ..core.fields import FieldSpec
 from ..core.fields import field as declared
 from ..core.fields import fields as declared_fields
+from ..core.history import Change, History
 from ..core.recipe import DEMO, STEPS, Recipe
 from .inspecting import Inspection
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from ..core.dataset import DatasetFacts
     from ..core.memory import MemoryEstimate
     from ..core.model import ModelFacts
+    from ..core.outcome import Outcome, Situation
     from ..core.system import Machine
     from ..core.training import Plan
     from .widgets.models.rows import Browsing
@@ -76,6 +79,11 @@ class Wizard:
     kinds: dict[str, str] = field(default_factory=dict)
     """The kind of source chosen on a step, where it cannot be told from the text alone."""
 
+    history: History = field(default_factory=History)
+    """What was done to the draft, to be undone."""
+    preset: tuple[str, dict[str, Any]] | None = None
+    """The preset that was taken last, in words, and the values that it gave."""
+
     models: Browsing = field(default_factory=lambda: _browsing())
     """Where the model screen was, and what it found."""
 
@@ -86,7 +94,44 @@ class Wizard:
         return self.draft[path]
 
     def set(self, path: str, value: Any) -> str | None:
-        """Takes a raw value. Returns what is wrong with it, or None."""
+        """Takes a raw value, as a change that can be undone. Returns what is wrong with it, or None."""
+        before = self.value(path)
+        wrong = self._put(path, value)
+        self.history.note({path: before}, {path: self.value(path)})
+        return wrong
+
+    def apply(self, values: Mapping[str, Any], label: str) -> tuple[str, ...]:
+        """Takes several raw values at once, as one change called `label`. Returns the paths that changed."""
+        before = {path: self.value(path) for path in values}
+        for path, value in values.items():
+            self._put(path, value)
+        after = {path: self.value(path) for path in values}
+        self.history.note(before, after, label)
+        return tuple(path for path in values if before[path] != after[path])
+
+    def undo(self) -> Change | None:
+        """Takes back the last change. Returns it, or None where there is none."""
+        change = self.history.undo()
+        if change is not None:
+            self._restore(change.before)
+        return change
+
+    def redo(self) -> Change | None:
+        """Makes the change again that was undone last. Returns it, or None where there is none."""
+        change = self.history.redo()
+        if change is not None:
+            self._restore(change.after)
+        return change
+
+    def _restore(self, values: Mapping[str, Any]) -> None:
+        for path, value in values.items():
+            self._put(path, value)
+            step, _, name = path.partition(".")
+            if name == "source":  # the pickers show the draft's source again, not what was typed beside it
+                self.kinds.pop(step, None)
+                self.sources = {key: text for key, text in self.sources.items() if key[0] != step}
+
+    def _put(self, path: str, value: Any) -> str | None:
         if path != "name":
             return self.draft.set(path, value)
         self.typed_name = str(value)
@@ -216,25 +261,48 @@ class Wizard:
             return None
         return facts.mean_characters * TOKENS_PER_CHARACTER + 12
 
-    def memory(self) -> MemoryEstimate | None:
-        """The memory that training would take, on the GPU or the host."""
-        from ..core import memory
+    def situation(self) -> Situation:
+        """Model, rows and machine, as estimates and advice need them."""
+        from ..core.outcome import Situation
+
+        ledger, facts = self.inspection.complete, self.dataset_facts
+        longest = p95 = learned = None
+        held_out: int | None = facts.evaluation_rows if facts is not None else None
+        if ledger is not None:
+            longest, p95, learned = ledger.quantiles.most, ledger.quantiles.p95, ledger.trained_tokens
+            held_out = ledger.evaluation_rows
+        return Situation(
+            facts=self.model_facts,
+            machine=self.machine,
+            rows=self.rows(),
+            evaluation_rows=held_out,
+            tokens_per_row=self.tokens_per_row(),
+            p95_tokens=p95,
+            longest_tokens=longest,
+            learned_tokens=learned,
+            format=self.format,
+        )
+
+    def outcome(self) -> Outcome | None:
+        """Trainable weights, memory and time of the recipe; None while something is wrong."""
+        from ..core import outcome
 
         recipe = self.recipe()
-        if recipe is None or self.model_facts is None or self.machine is None:
-            return None
-        card = self.machine.total_bytes if self.machine.has_gpu else None
-        return memory.estimate(recipe, self.model_facts, gpu=card is not None, card_bytes=card)
+        return outcome.outcome(recipe, self.situation()) if recipe is not None else None
+
+    def memory(self) -> MemoryEstimate | None:
+        """The memory that training would take, on the GPU or the host."""
+        from ..core import outcome
+
+        recipe = self.recipe()
+        return outcome.memory_estimate(recipe, self.situation()) if recipe is not None else None
 
     def seconds(self) -> tuple[float, float] | None:
         """How long training may take: a rough range."""
-        from ..core import training
+        from ..core import outcome
 
-        recipe, plan = self.recipe(), self.plan()
-        if recipe is None or plan is None or self.model_facts is None or self.machine is None:
-            return None
-        tokens = self.tokens_per_row() or recipe.model.max_length
-        return training.estimated_seconds(recipe, self.model_facts, self.machine, plan, tokens)
+        recipe = self.recipe()
+        return outcome.seconds(recipe, self.situation()) if recipe is not None else None
 
 
 @lru_cache(maxsize=8)

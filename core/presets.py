@@ -1,0 +1,380 @@
+"""Presets: settings for a purpose, by name, each with a sentence why; the six that come with finetui, and your own.
+
+A preset names values of fields of the LoRA and the training step, and the model step's precision and sequence length. What
+it does not name stays as it is. Own presets are YAML files, one each, in the folder `presets` beside the runs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import atomic, paths
+from .draft import Draft
+from .errors import FinetuiError
+from .fields import FieldSpec, field, fields, get
+from .recipe import SECTIONS, TARGET_MODULES, Recipe
+from .recipe_file import plain, written
+from .text import one_line
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
+MAX_BYTES = 100_000
+_NOT_KEPT = ("training.seed",)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Values by field path, for a purpose. `why` is one sentence."""
+
+    name: str
+    why: str
+    values: Mapping[str, Any]
+    own: bool = False
+
+    @property
+    def title(self) -> str:
+        """The name in words."""
+        return self.name if self.own else self.name.replace("-", " ")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One field in which two sides differ. A side that does not name the field has None in `has_…`."""
+
+    spec: FieldSpec
+    theirs: Any
+    yours: Any
+    theirs_named: bool = True
+    yours_named: bool = True
+
+
+_SHORT_ROWS: dict[str, Any] = {
+    "lora.target_modules": TARGET_MODULES,
+    "lora.dropout": 0.0,
+    "training.max_steps": None,
+    "training.schedule": "linear",
+    "training.weight_decay": 0.01,
+}
+
+BUILT_IN: tuple[Preset, ...] = (
+    Preset(
+        "try-it",
+        "Sixty short steps that show in minutes whether data, template and settings are right; not yet a good model.",
+        {
+            **_SHORT_ROWS,
+            "lora.rank": 8,
+            "lora.alpha": 16,
+            "lora.rslora": False,
+            "training.epochs": 1.0,
+            "training.max_steps": 60,
+            "training.batch_size": 4,
+            "training.gradient_accumulation_steps": 1,
+            "training.learning_rate": 2e-4,
+            "training.warmup_share": 0.1,
+            "training.evaluate_every_steps": 10,
+            "training.save_every_steps": 0,
+        },
+    ),
+    Preset(
+        "balanced",
+        "What works for most skills and formats: all layers at rank 16, two looks at each row, 16 rows a step.",
+        {
+            **_SHORT_ROWS,
+            "lora.rank": 16,
+            "lora.alpha": 32,
+            "lora.rslora": False,
+            "training.epochs": 2.0,
+            "training.batch_size": 8,
+            "training.gradient_accumulation_steps": 2,
+            "training.learning_rate": 2e-4,
+            "training.warmup_share": 0.05,
+            "training.evaluate_every_steps": 20,
+            "training.save_every_steps": 50,
+        },
+    ),
+    Preset(
+        "thorough",
+        "More room and more passes for a whole domain or many tasks; it takes several times as long, so watch the "
+        "held-out loss.",
+        {
+            **_SHORT_ROWS,
+            "lora.rank": 64,
+            "lora.alpha": 16,
+            "lora.rslora": True,
+            "training.epochs": 3.0,
+            "training.batch_size": 8,
+            "training.gradient_accumulation_steps": 4,
+            "training.learning_rate": 1e-4,
+            "training.schedule": "cosine",
+            "training.warmup_share": 0.05,
+            "training.evaluate_every_steps": 50,
+            "training.save_every_steps": 100,
+        },
+    ),
+    Preset(
+        "style",
+        "A small adapter and gentle steps: the model takes on a tone or a format, and keeps what it knows.",
+        {
+            **_SHORT_ROWS,
+            "lora.rank": 8,
+            "lora.alpha": 8,
+            "lora.rslora": False,
+            "lora.dropout": 0.05,
+            "training.epochs": 3.0,
+            "training.batch_size": 4,
+            "training.gradient_accumulation_steps": 2,
+            "training.learning_rate": 1e-4,
+            "training.schedule": "cosine",
+            "training.warmup_share": 0.1,
+            "training.evaluate_every_steps": 20,
+            "training.save_every_steps": 50,
+        },
+    ),
+    Preset(
+        "tight-memory",
+        "The least memory at the same 16 rows a step: one row at a time, in 4-bit with an 8-bit optimizer on a GPU; "
+        "slower, but it fits.",
+        {
+            "model.precision": "4bit",
+            "lora.rank": 8,
+            "lora.alpha": 16,
+            "lora.rslora": False,
+            "lora.target_modules": TARGET_MODULES,
+            "lora.gradient_checkpointing": True,
+            "training.batch_size": 1,
+            "training.gradient_accumulation_steps": 16,
+            "training.optimizer": "adamw_8bit",
+            "training.packing": False,
+        },
+    ),
+    Preset(
+        "long-documents",
+        "Rows of up to 4,096 tokens, one at a time and recomputed in place of kept, so that the ends of long answers "
+        "are learned too.",
+        {
+            "model.max_length": 4096,
+            "lora.rank": 32,
+            "lora.alpha": 64,
+            "lora.rslora": False,
+            "lora.target_modules": TARGET_MODULES,
+            "lora.gradient_checkpointing": True,
+            "training.batch_size": 1,
+            "training.gradient_accumulation_steps": 8,
+            "training.learning_rate": 1e-4,
+            "training.schedule": "cosine",
+            "training.packing": False,
+        },
+    ),
+)
+
+
+def preset_paths() -> tuple[str, ...]:
+    """The fields that a preset may name, in order."""
+    steps = [spec.path for section in ("lora", "training") for spec in fields(section)]
+    return ("model.precision", "model.max_length", *(path for path in steps if path not in _NOT_KEPT))
+
+
+def of_recipe(name: str, why: str, recipe: Recipe, own: bool = False) -> Preset:
+    """All that a preset can hold of `recipe`, such as of the last run."""
+    return Preset(name, why, {path: get(recipe, path) for path in preset_paths()}, own)
+
+
+def of_draft(name: str, why: str, draft: Draft, own: bool = False) -> Preset:
+    """As `of_recipe`, of a draft; wrong values are left out."""
+    wrong = draft.problems
+    return Preset(name, why, {p: draft[p] for p in preset_paths() if p not in wrong}, own)
+
+
+def here(preset: Preset, *, gpu: bool, context_length: int | None = None) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    """The preset's values as this machine and model can take them, and a sentence on each that was changed or left out."""
+    values, said = dict(preset.values), []
+    if not gpu:
+        for path, wanted, words in _NEED_GPU:
+            if values.get(path) == wanted:
+                del values[path]
+                said.append(f"{words} needs a GPU and is left out.")
+    length = values.get("model.max_length")
+    if context_length and isinstance(length, int) and length > context_length:
+        values["model.max_length"] = context_length
+        said.append(f"The model reads at most {context_length:,} tokens.")
+    return values, tuple(said)
+
+
+_NEED_GPU = (
+    ("model.precision", "4bit", "4-bit"),
+    ("training.optimizer", "adamw_8bit", "The 8-bit optimizer"),
+    ("training.packing", True, "Packing"),
+)
+
+
+def diff(theirs: Mapping[str, Any], yours: Mapping[str, Any], *, every: bool = False) -> tuple[Difference, ...]:
+    """The fields in which `theirs` differs from `yours`, of those that both name; with `every` also those that are the
+    same or that one side leaves open."""
+    found = []
+    for path in preset_paths():
+        if path not in theirs and path not in yours:
+            continue
+        named = path in theirs, path in yours
+        differs = all(named) and theirs[path] != yours[path]
+        if differs or every:
+            found.append(Difference(field(path), theirs.get(path), yours.get(path), *named))
+    return tuple(found)
+
+
+# ── Own presets ──
+
+
+def folder() -> Path:
+    """Where own presets are kept."""
+    return paths.data() / "presets"
+
+
+def check_name(name: str) -> str:
+    """`name`, fit for an own preset. Raises FinetuiError (preset-name)."""
+    bare = name.strip()
+    if not NAME.fullmatch(bare):
+        raise FinetuiError(
+            f"{one_line(bare, 60)!r} cannot be a preset's name." if bare else "A preset needs a name.",
+            "A name has 1 to 40 letters, digits, dots, hyphens and underscores, and starts with a letter or digit.",
+            "Choose another one, such as support-tone.",
+            code="preset-name",
+        )
+    if any(bare.lower() == preset.name for preset in BUILT_IN):
+        raise FinetuiError(
+            f"{bare} is one of finetui's own presets.",
+            "Those cannot be replaced.",
+            f"Choose another name, such as my-{bare.lower()}.",
+            code="preset-name",
+        )
+    return bare
+
+
+def exists(name: str) -> bool:
+    """Whether an own preset of this name is kept."""
+    return (folder() / f"{check_name(name)}.yaml").exists()
+
+
+def save(preset: Preset, *, replace: bool = False) -> Path:
+    """Keeps `preset` as an own one. Raises FinetuiError: preset-name, preset-exists, preset-disk."""
+    name = check_name(preset.name)
+    target = folder() / f"{name}.yaml"
+    if target.exists() and not replace:
+        raise FinetuiError(
+            f"There is a preset {name} already.", "It was not touched.", "Replace it, or choose another name.",
+            code="preset-exists",
+        )
+    sections: dict[str, Any] = {"why": preset.why}
+    for path, value in preset.values.items():
+        section, key = path.split(".")
+        sections.setdefault(section, {})[key] = list(value) if isinstance(value, tuple) else value
+    try:
+        paths.private_dir(folder())
+        atomic.write_text(target, written(sections))
+    except OSError as error:
+        raise FinetuiError(
+            f"The preset {name} cannot be saved.",
+            f"{target}: {error.strerror or error}.",
+            "Free some space, or set FINETUI_HOME to a folder that you can write to.",
+            code="preset-disk",
+        ) from error
+    return target
+
+
+def delete(name: str) -> None:
+    """Forgets an own preset. Raises FinetuiError: preset-name, preset-missing, preset-disk."""
+    target = folder() / f"{check_name(name)}.yaml"
+    try:
+        target.unlink()
+    except FileNotFoundError:
+        raise _missing(name) from None
+    except OSError as error:
+        raise FinetuiError(
+            f"The preset {name} cannot be deleted.", f"{target}: {error.strerror or error}.", code="preset-disk"
+        ) from error
+
+
+def own() -> tuple[tuple[Preset, ...], tuple[str, ...]]:
+    """The own presets by name, and a sentence on each file that cannot be used."""
+    try:
+        files = sorted(path for path in folder().iterdir() if path.suffix == ".yaml" and path.name[:1] != ".")
+    except OSError:
+        return (), ()
+    found, broken = [], []
+    for path in files[:200]:
+        try:
+            found.append(read(path))
+        except FinetuiError as error:
+            broken.append(f"{one_line(path.name, 60)}: {error.why}")
+    return tuple(found), tuple(broken)
+
+
+def read(path: Path) -> Preset:
+    """The own preset in the file at `path`. Raises FinetuiError (preset-broken) naming everything that is wrong."""
+    name = path.stem
+
+    def broken(why: str) -> FinetuiError:
+        return FinetuiError(
+            f"The preset {one_line(name, 60)} cannot be used.", why, f"Correct {path}, or delete it.", code="preset-broken"
+        )
+
+    try:
+        check_name(name)
+        raw = path.open("rb").read(MAX_BYTES + 1)
+    except FinetuiError as error:
+        raise broken(error.what) from None
+    except OSError as error:
+        raise broken(f"{error.strerror or error}.") from error
+    if len(raw) > MAX_BYTES:
+        raise broken("It is larger than a preset can be.")
+    try:
+        data = plain(raw.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise broken(f"It is no YAML of a recipe's kind: {one_line(str(error), 160)}") from None
+    if not isinstance(data, dict):
+        raise broken("It is no mapping of sections.")
+    why, allowed, draft, wrong = data.pop("why", ""), set(preset_paths()), Draft(), []
+    values: dict[str, Any] = {}
+    for section, inner in data.items():
+        for key, value in inner.items() if isinstance(inner, dict) else ((None, None),):
+            place = f"{section}.{key}" if key is not None else str(section)
+            if place not in allowed:
+                wrong.append(f"{one_line(place, 60)} is no setting of a preset")
+                continue
+            problem = draft.set(place, tuple(value) if isinstance(value, list) else value)
+            if problem:
+                wrong.append(f"{place} {problem}")
+            else:
+                values[place] = getattr(SECTIONS[section].model_validate({key: draft[place]}), key)
+    if wrong:
+        raise broken("; ".join(wrong[:3]) + ("" if len(wrong) <= 3 else f"; and {len(wrong) - 3} more") + ".")
+    return Preset(name, one_line(str(why), 300), values, own=True)
+
+
+def every() -> tuple[Preset, ...]:
+    """All presets, the built-in ones first."""
+    return (*BUILT_IN, *own()[0])
+
+
+def find(name: str) -> Preset:
+    """The preset called `name`; spaces may stand for hyphens. Raises FinetuiError (preset-missing, preset-broken)."""
+    wanted = name.strip().lower().replace(" ", "-")
+    for preset in BUILT_IN:
+        if preset.name == wanted:
+            return preset
+    path = folder() / f"{name.strip()}.yaml"
+    if NAME.fullmatch(name.strip()) and path.exists():
+        return read(path)
+    raise _missing(name)
+
+
+def _missing(name: str, known: Iterable[Preset] = ()) -> FinetuiError:
+    names = [preset.name for preset in (known or every())]
+    return FinetuiError(
+        f"There is no preset {one_line(name, 60)!r}.",
+        f"Presets: {', '.join(names)}.",
+        "finetui presets shows what each of them sets.",
+        code="preset-missing",
+    )
