@@ -5,10 +5,10 @@ from __future__ import annotations
 from ...core import lora
 from ...core.recipe import LoraSection
 from ...core.text import bytes_words, count_words
-from .step import StepScreen
+from .settings import SettingsScreen
 
 
-class LoraScreen(StepScreen):
+class LoraScreen(SettingsScreen):
     """Rank, alpha and layers, with what they weigh on the chosen model."""
 
     step = "lora"

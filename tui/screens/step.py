@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -19,12 +19,13 @@ from ...core.errors import FinetuiError
 from ...core.fields import FieldSpec
 from ...core.fields import field as declared
 from ...core.fields import fields as declared_fields
+from ...core.history import Change
 from ...core.recipe import STEPS
 from ..theme import glyphs
 from ..widgets import explain
 from ..widgets.explain import Brief, Explain
 from ..widgets.footer import Footer
-from ..widgets.form import FieldRow, Fold, Form
+from ..widgets.form import FieldRow, Fold, Form, value_words
 from ..widgets.gauges import LineGauges, SideGauges, outlook
 from ..widgets.header import Header
 from ..widgets.page import Page
@@ -69,6 +70,15 @@ class StepScreen(Screen[None]):
         Binding(
             "ctrl+r", "reset", "Default", id="step.reset", tooltip="Give the focused field its default value"
         ),
+        Binding(
+            "ctrl+underscore,ctrl+slash",
+            "undo",
+            "Undo",
+            key_display="^_",
+            id="step.undo",
+            tooltip="Take back the last change, of any step",
+        ),
+        Binding("ctrl+y", "redo", "Redo", show=False, id="step.redo", tooltip="Make the change again"),
     ]
 
     @property
@@ -88,6 +98,10 @@ class StepScreen(Screen[None]):
 
     def compose_after(self) -> ComposeResult:
         """Widgets below the form."""
+        yield from ()
+
+    def compose_beside(self) -> ComposeResult:
+        """Widgets under the form that stay in sight when it scrolls."""
         yield from ()
 
     def specs(self) -> tuple[list[FieldSpec], list[FieldSpec]]:
@@ -127,6 +141,7 @@ class StepScreen(Screen[None]):
                     yield from self.compose_before()
                     yield Form(basic, advanced, values, self.step in self.wizard.unfolded)
                     yield from self.compose_after()
+                yield from self.compose_beside()
                 yield Brief(id="brief")
                 with Horizontal(id="estimates"):
                     yield LineGauges(id="line-gauges")
@@ -318,6 +333,8 @@ class StepScreen(Screen[None]):
     @on(Form.Focused)
     def _form_focused(self, event: Form.Focused) -> None:
         event.stop()
+        if event.path != self._explained:
+            self.wizard.history.close()
         self.wizard.focused[self.step] = event.path
         self.explain_field(event.path)
 
@@ -409,9 +426,59 @@ class StepScreen(Screen[None]):
             return bool(self.query(Fold))
         return super().check_action(action, parameters)
 
+    def action_undo(self) -> None:
+        """Take back the last change, and say which it was."""
+        self._changed_back(self.wizard.undo(), "Undone", back=True)
+
+    def action_redo(self) -> None:
+        """Make the change again that was undone last."""
+        self._changed_back(self.wizard.redo(), "Done again", back=False)
+
+    def _changed_back(self, change: Change | None, title: str, back: bool) -> None:
+        if change is None:
+            self.notify("Nothing to undo." if back else "Nothing to do again.", timeout=3, markup=False)
+            self.app.bell()
+            return
+        self.notify(change_words(change, back), title=title, timeout=4, markup=False)
+        self.show_again(change.paths)
+
+    def show_again(self, paths: Sequence[str]) -> None:
+        """Show fields whose values were set elsewhere; on the step that has them where none is here."""
+        for path in paths:
+            self.finetui.draft_changed(path)
+        here = [path for path in paths if self.form.has(path)]
+        elsewhere = [path.partition(".")[0] for path in paths if path != "name" and path not in here]
+        if paths and not here:
+            step = "training" if paths[0] == "name" else elsewhere[0]
+            self.wizard.focused[step] = paths[0]
+            self.finetui.go(step)
+            return
+        for path in here:
+            self.form.row(path).show(self.wizard.value(path))
+            self._show_error(path, self.wizard.problem(path))
+        if len(here) == 1:
+            self.form.focus_field(here[0])
+
     def action_reset(self) -> None:
         path = self._explained
         if path and self.form.has(path):
             spec = NAME if path == "name" else declared(path)
+            self.wizard.history.close()
             self.form.row(path).show(spec.default)
             self.set_value(path, spec.default)
+            self.wizard.history.close()
+
+
+def change_words(change: Change, back: bool) -> str:
+    """A change in words: `Rank 32 → 16`, or `preset thorough (9 settings)`."""
+    if change.label:
+        return f"{change.label} ({len(change.paths)} setting{'' if len(change.paths) == 1 else 's'})"
+    old, new = (change.after, change.before) if back else (change.before, change.after)
+    words = []
+    for path in change.paths:
+        title = NAME.title if path == "name" else declared(path).title
+        arrow = glyphs().right
+        words.append(
+            f"{title} {literal(value_words(path, old[path]), 40)} {arrow} {literal(value_words(path, new[path]), 40)}"
+        )
+    return "; ".join(words)

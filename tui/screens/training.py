@@ -11,10 +11,10 @@ from ...core.errors import FinetuiError
 from ...core.export import FORMATS
 from ..theme import glyphs
 from ..widgets.text import literal
-from .step import StepScreen
+from .settings import SettingsScreen
 
 
-class TrainingScreen(StepScreen):
+class TrainingScreen(SettingsScreen):
     """How long, how fast, how many rows at once; Continue starts the run."""
 
     step = "training"
@@ -52,6 +52,7 @@ class TrainingScreen(StepScreen):
         return problems[0][1] if problems else None
 
     def refresh_facts(self) -> None:
+        super().refresh_facts()
         marks, trouble = glyphs(), self.trouble()
         plan, recipe = self.wizard.plan(), self.wizard.recipe()
         parts: list[Content] = []
