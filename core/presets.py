@@ -322,7 +322,8 @@ def read(path: Path) -> Preset:
 
     try:
         check_name(name)
-        raw = path.open("rb").read(MAX_BYTES + 1)
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
     except FinetuiError as error:
         raise broken(error.what) from None
     except OSError as error:

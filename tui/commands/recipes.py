@@ -117,12 +117,26 @@ def commented(recipe: Recipe) -> str:
     return "\n".join(rows) + "\n"
 
 
+def with_preset(recipe: Recipe, name: str) -> Recipe:
+    """`recipe` with the settings of the preset called `name`."""
+    from ...core import presets
+    from ...core.draft import Draft
+
+    draft = Draft(recipe)
+    for path, value in presets.find(name).values.items():
+        draft.set(path, value)
+    return draft.recipe()
+
+
 @app.command("init")
 def init(
     file: Annotated[
         str, typer.Argument(metavar="[FILE]", help="Where to write it; - is standard output.")
     ] = "recipe.yaml",
     demo: Annotated[bool, typer.Option("--demo", help="Start from the demo's settings.")] = False,
+    preset: Annotated[
+        str, typer.Option("--preset", metavar="NAME", help="Take a preset's settings; 'finetui presets' lists them.")
+    ] = "",
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
     settings: SetOption = None,
 ) -> None:
@@ -135,6 +149,8 @@ def init(
         from ...core.demo.recipe import demo_recipe
 
         recipe = demo_recipe()
+    if preset:
+        recipe = with_preset(recipe, preset)
     text = commented(changed(recipe, settings))
     if file == "-":
         sys.stdout.write(text)

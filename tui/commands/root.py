@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import care, diagnosis, estimate, exits, inspect, listing, models, output, recipes, training, verifying
+from . import care, diagnosis, estimate, exits, inspect, listing, models, output, presets, recipes, training, verifying
 
 app = typer.Typer(
     name="finetui",
@@ -29,6 +29,7 @@ app.command("label")(care.label)
 app.command("clean")(care.clean)
 app.command("delete")(care.delete)
 app.command("models")(models.models)
+app.command("presets")(presets.presets)
 app.command("estimate")(estimate.estimate)
 app.command("doctor")(diagnosis.doctor)
 app.add_typer(recipes.app, name="recipe")

@@ -127,7 +127,7 @@ class PresetsModal(ModalScreen[Taken | None]):
         why += [(f" {literal(sentence)}", "$text-muted") for sentence in said]
         self.query_one("#preset-why", Static).update(Content.assemble(*why))
         room = max(30, self.query_one("#preset-scroll").size.width - 2)
-        cells = (16, (room - 16) // 2)
+        cells = (18, (room - 18) // 2)
         heads = self._row("", chosen.title, self.beside.title, cells, "bold $accent")
         self.query_one("#preset-heads", Static).update(heads)
         rows = []
@@ -138,10 +138,10 @@ class PresetsModal(ModalScreen[Taken | None]):
             rows.append(self._row(one.spec.title, theirs, yours, cells, "$text-muted" if same else "$foreground"))
         empty = Content.assemble((f"{glyphs().check} No difference.", "$success"))
         self.query_one("#preset-table", Static).update(Content("\n").join(rows) if rows else empty)
-        keys = f"Enter takes it {glyphs().middot} c compares with it {glyphs().middot} a "
-        keys += "differences only" if self.every else "all fields"
-        keys += f" {glyphs().middot} s saves the form"
-        keys += f" {glyphs().middot} x deletes" if chosen.own else ""
+        keys = f"Enter takes it {glyphs().middot} c compare {glyphs().middot} a "
+        keys += "differences" if self.every else "all fields"
+        keys += f" {glyphs().middot} s save yours"
+        keys += f" {glyphs().middot} x delete" if chosen.own else ""
         self.query_one("#preset-keys", Static).update(Content.assemble((f"{keys} {glyphs().middot} Esc", "$text-muted")))
         self._say("; ".join(self._broken), "$text-error")
 

@@ -1,0 +1,228 @@
+"""Advice, outcomes, presets and the history: what the settings say of themselves is true, and every change comes back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+
+from finetui.core import advice, lora, memory, outcome, presets, training
+from finetui.core.draft import Draft
+from finetui.core.errors import FinetuiError
+from finetui.core.fields import field, fields
+from finetui.core.history import History
+from finetui.core.model_fit import stand_in
+from finetui.core.nearest import nearest
+from finetui.core.recipe import Recipe
+from finetui.core.system import Gpu, Machine
+from finetui.tui.wizard import Wizard
+
+from .test_recipe_file import RECIPES
+
+GIB = 1024**3
+CPU = Machine(4, None, 32 * GIB, 24 * GIB, None)
+CARD = replace(CPU, gpus=(Gpu(0, "NVIDIA GeForce RTX 4090", 24 * GIB, 1 * GIB),))
+EIGHT = outcome.Situation(stand_in(8_000_000_000), CARD, 4000, 400, 170.0, 400, 900, 500_000, "messages")
+SMALL = outcome.Situation(stand_in(135_000_000), CPU, 150, 15, 60.0, 90, 120, 4_000, "messages")
+
+EDITS = st.lists(
+    st.tuples(
+        st.sampled_from([spec.path for spec in fields()] + ["name"]),
+        st.one_of(st.integers(-3, 5000), st.floats(0, 1), st.booleans(), st.sampled_from(["", "4bit", "x", "8", "2e-4", "on"])),
+        st.booleans(),
+    ),
+    min_size=50,
+    max_size=50,
+)
+
+
+@given(RECIPES, EDITS)
+@examples(max_examples=30, deadline=None)
+def test_undo_brings_back_the_first_draft_and_redo_the_last(recipe: Recipe, edits: list[tuple[str, Any, bool]]) -> None:
+    wizard = Wizard(draft=Draft(recipe))
+    first = wizard.draft.dump()
+    for path, value, moved in edits:
+        wizard.set(path, str(value) if field_is_text(path) else value)
+        if moved:
+            wizard.history.close()
+    wizard.apply({"lora.rank": 3, "training.epochs": 9.0}, "preset x")
+    last, problems = wizard.draft.dump(), wizard.draft.problems
+    while wizard.undo() is not None:
+        pass
+    assert wizard.draft.dump() == first
+    assert not wizard.draft.problems and wizard.name_problem is None
+    assert wizard.draft.recipe() == recipe
+    while wizard.redo() is not None:
+        pass
+    assert (wizard.draft.dump(), wizard.draft.problems) == (last, problems)
+
+
+def field_is_text(path: str) -> bool:
+    return path == "name" or field(path).kind in ("text", "pairs", "choice")
+
+
+def test_what_is_typed_in_one_field_is_one_change() -> None:
+    history = History()
+    history.note({"lora.rank": 16}, {"lora.rank": "1"})
+    history.note({"lora.rank": "1"}, {"lora.rank": 12})
+    history.close()
+    history.note({"lora.rank": 12}, {"lora.rank": 8})
+    assert history.undo().before == {"lora.rank": 12}  # type: ignore[union-attr]
+    assert history.undo().before == {"lora.rank": 16}  # type: ignore[union-attr]
+    assert history.undo() is None
+
+
+@given(RECIPES, RECIPES)
+@examples(max_examples=40, deadline=None)
+def test_deltas_are_the_differences_of_the_estimates_themselves(one: Recipe, other: Recipe) -> None:
+    for here in (EIGHT, SMALL):
+        facts, machine = here.facts, here.machine
+        assert facts is not None and machine is not None and here.rows is not None
+        delta = outcome.delta(outcome.outcome(one, here), outcome.outcome(other, here))
+        card = machine.total_bytes if machine.has_gpu else None
+        before, after = (
+            memory.estimate(r, facts, gpu=machine.has_gpu, card_bytes=card).total_bytes  # type: ignore[union-attr]
+            for r in (one, other)
+        )
+        assert delta.memory_bytes == after - before
+        assert delta.weights == lora.adapter_weights(facts, other.lora) - lora.adapter_weights(facts, one.lora)  # type: ignore[operator]
+        spans = [
+            training.estimated_seconds(r, facts, machine, training.plan(r, here.rows), 170.0 if here is EIGHT else 60.0)
+            for r in (one, other)
+        ]
+        middles = [(s[0] * s[1]) ** 0.5 for s in spans if s]
+        assert delta.seconds == pytest.approx(middles[1] - middles[0], abs=1e-6)
+
+
+def test_a_delta_in_words() -> None:
+    wider = outcome.with_values(Recipe(), {"lora.rank": 32})
+    assert wider is not None
+    words = outcome.delta(outcome.outcome(Recipe(), EIGHT), outcome.outcome(wider, EIGHT)).words
+    assert words.startswith("+41.9 M weights, +0.") and words.endswith("GiB, ±0 min")
+
+
+@given(RECIPES)
+@examples(max_examples=30, deadline=None)
+def test_advice_is_always_a_value_that_the_field_takes_and_has_a_reason(recipe: Recipe) -> None:
+    for here in (EIGHT, SMALL, outcome.Situation()):
+        for path in presets.preset_paths():
+            found = advice.advise(path, recipe, here)
+            assert found is not None
+            assert Draft(recipe).set(path, found.value) is None, (path, found.value)
+            assert found.because.endswith(".") and len(found.because) < 200
+
+
+def test_advice_follows_what_it_names() -> None:
+    recipe = Recipe()
+
+    def chosen(path: str, here: outcome.Situation) -> Any:
+        found = advice.advise(path, recipe, here)
+        assert found is not None
+        return found.value
+
+    assert chosen("lora.rank", EIGHT) == 16
+    assert chosen("lora.rank", replace(EIGHT, learned_tokens=400_000_000)) > 32
+    assert chosen("lora.rank", SMALL) == 8
+    assert chosen("training.learning_rate", SMALL) > chosen("training.learning_rate", EIGHT)
+    assert chosen("training.epochs", SMALL) > chosen("training.epochs", EIGHT)
+    assert chosen("training.packing", EIGHT) is True and chosen("training.packing", SMALL) is False
+    assert chosen("training.evaluate_every_steps", replace(EIGHT, evaluation_rows=0)) == 0
+    assert chosen("lora.gradient_checkpointing", EIGHT) is True
+    assert chosen("lora.gradient_checkpointing", SMALL) is False
+    assert chosen("model.precision", replace(EIGHT, machine=replace(CARD, gpus=(Gpu(0, "T4", 12 * GIB, 0),)))) == "4bit"
+    assert chosen("model.max_length", EIGHT) == 960
+    size = chosen("training.batch_size", EIGHT)
+    fits = outcome.with_values(recipe, {"training.batch_size": size})
+    assert fits is not None
+    assert outcome.outcome(fits, EIGHT).memory_bytes <= advice.ROOM * CARD.free_bytes  # type: ignore[operator]
+    assert set(advice.adopted(recipe, EIGHT)) <= set(presets.preset_paths())
+
+
+@pytest.mark.parametrize(
+    ("path", "typed", "near"),
+    [
+        ("lora.rank", "0", 1),
+        ("lora.rank", 10_000, 1024),
+        ("lora.rank", "sixteen", 16),
+        ("lora.rank", "12.4", 12),
+        ("training.learning_rate", "2", 0.1),
+        ("training.learning_rate", "0", 2e-4),
+        ("training.warmup_share", "5%", 0.05),
+        ("model.max_length", "4k", 4096),
+        ("training.schedule", "Cosin", "cosine"),
+        ("lora.target_modules", "q_prj, v_proj", ("q_proj", "v_proj")),
+    ],
+)
+def test_the_nearest_good_value(path: str, typed: Any, near: Any) -> None:
+    assert nearest(field(path), typed) == near
+
+
+@given(st.sampled_from(fields()), st.one_of(st.text(max_size=30), st.floats(), st.integers(), st.none(), st.booleans()))
+def test_the_nearest_value_is_always_good(spec: Any, typed: Any) -> None:
+    assert Draft().set(spec.path, nearest(spec, typed)) is None
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FINETUI_HOME", str(tmp_path / "home"))
+    return tmp_path
+
+
+def test_every_preset_is_a_recipe_and_differs_from_the_others() -> None:
+    for preset in presets.BUILT_IN:
+        assert outcome.with_values(Recipe(), preset.values) is not None, preset.name
+        assert set(preset.values) <= set(presets.preset_paths())
+        for other in presets.BUILT_IN:
+            assert bool(presets.diff(preset.values, other.values)) == (other is not preset)
+        values, said = presets.here(preset, gpu=False, context_length=2048)
+        changed = outcome.with_values(Recipe(), values)
+        assert changed is not None and not training.problems(changed, CPU)
+        assert bool(said) == (preset.name in ("tight-memory", "long-documents"))
+
+
+@given(RECIPES)
+@examples(max_examples=15, deadline=None)
+def test_an_own_preset_comes_back_as_it_was_saved(recipe: Recipe) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FINETUI_HOME", folder)
+        presets.save(presets.of_recipe("mine", "because", recipe, own=True))
+        back = presets.find("mine")
+        assert back.values == presets.of_recipe("mine", "", recipe).values and back.why == "because" and back.own
+
+
+def test_names_and_files_of_own_presets_are_checked(home: Path) -> None:
+    mine = presets.of_recipe("mine", "first", Recipe(), own=True)
+    path = presets.save(mine)
+    assert path.stat().st_mode & 0o777 == 0o600 and path.parent.stat().st_mode & 0o777 == 0o700
+    with pytest.raises(FinetuiError) as taken:
+        presets.save(replace(mine, why="second"))
+    assert taken.value.code == "preset-exists" and presets.find("mine").why == "first"
+    presets.save(replace(mine, why="second"), replace=True)
+    assert presets.find("mine").why == "second"
+    for name in ("", "../up", "a/b", "balanced", "Try-It", "x" * 41, ".hidden", "a\x1b"):
+        with pytest.raises(FinetuiError) as refused:
+            presets.save(replace(mine, name=name))
+        assert refused.value.code == "preset-name"
+    for name, text, words in (
+        ("deep", "lora: {rank: 0}", "lora.rank"),
+        ("alias", "a: &x 1\nb: *x", "aliases"),
+        ("foreign", "model: {source: evil}", "model.source"),
+        ("list", "- 1", "mapping"),
+    ):
+        (presets.folder() / f"{name}.yaml").write_text(text)
+        with pytest.raises(FinetuiError) as broken:
+            presets.find(name)
+        assert broken.value.code == "preset-broken" and words in broken.value.why
+    found, wrong = presets.own()
+    assert [preset.name for preset in found] == ["mine"] and len(wrong) == 4
+    presets.delete("mine")
+    with pytest.raises(FinetuiError) as gone:
+        presets.find("mine")
+    assert gone.value.code == "preset-missing" and "balanced" in gone.value.why
