@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from .errors import FinetuiError
 from .model import ModelFacts
 from .recipe import ExportFormat, LoraSection
 
@@ -183,8 +184,14 @@ def estimated_bytes(format: ExportFormat, facts: ModelFacts, lora: LoraSection) 
     if format == "adapter":
         if shape is None:
             return None
+        if lora.method == "full":
+            return None
+        tables = shape.hidden * shape.vocabulary * len(lora.modules_to_save)
         sides = sum(sum(shape.projections()[target]) for target in lora.target_modules)
-        return 4 * lora.rank * sides * shape.layers + _TOKENIZER_BYTES_PER_TOKEN * shape.vocabulary
+        if lora.dora:  # and the length of each row
+            rows = sum(shape.projections()[target][1] for target in lora.target_modules)
+            tables += rows * shape.layers
+        return 4 * (lora.rank * sides * shape.layers + tables) + _TOKENIZER_BYTES_PER_TOKEN * shape.vocabulary
     if info.quantization and shape is not None:
         guess = _gguf_bytes(info.quantization, shape)
         if facts.parameters:  # experts, biases and other parts that the shape alone does not tell
@@ -195,6 +202,16 @@ def estimated_bytes(format: ExportFormat, facts: ModelFacts, lora: LoraSection) 
         return None
     tokenizer = _TOKENIZER_BYTES_PER_TOKEN * (facts.vocabulary or 0)
     return round(facts.parameters * info.bits_per_weight / 8) + tokenizer
+
+
+def no_adapter() -> FinetuiError:
+    """Why the format adapter cannot follow full fine-tuning."""
+    return FinetuiError(
+        "Full fine-tuning leaves no adapter.",
+        "Every weight of the model has changed, so the result is a whole model.",
+        "Take merged or a GGUF as the export's format.",
+        code="export-full",
+    )
 
 
 @dataclass(frozen=True)

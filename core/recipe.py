@@ -331,7 +331,7 @@ class LoraSection(Section):
         "lora trains a small adapter; full trains every weight of the model",
         "LoRA freezes the model and trains a few new weights beside it: little memory, a small file, and for most tasks "
         "as good.\n"
-        "full (full fine-tuning) changes every weight. It takes some eight times the memory of the model's weights, "
+        "full (full fine-tuning) changes every weight. It takes about four times the memory of the model's weights, "
         "forgets more of what the model knew, and wants a learning rate ten times lower, such as 2e-5. It leaves a whole "
         "model and no adapter; rank, alpha and the other settings of the adapter have no effect.",
         advanced=True,

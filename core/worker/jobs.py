@@ -86,7 +86,9 @@ class Job:
         from .chat import Chat
 
         chat = Chat(loaded.tokenizer, recipe.model.max_length)
-        asked = samples.prompts(chat, prepared.prompts, recipe.training.sample_count)
+        asked = samples.own_prompts(chat, recipe) + samples.prompts(
+            chat, prepared.prompts, recipe.training.sample_count
+        )
         sampler = samples.Sampler(loaded.model, loaded.tokenizer, asked, self.writer)
         trainer, reporter = training.build(
             loaded, prepared, recipe, self.run, self.writer, self.control, sampler
@@ -150,12 +152,12 @@ class Job:
         """Exports what the run learned, from its saved adapter. The model is loaded only where an export needs it."""
         recipe = self.recipe or self.read_recipe()
         environment.prepare()
-        step = adapter.adopt_checkpoint(self.run)
+        step = adapter.adopt_checkpoint(recipe, self.run)
         if step is not None:
             self.writer.emit(
                 Warned(
                     "adapter-from-checkpoint",
-                    f"The adapter comes from the checkpoint of step {step}.",
+                    f"What is exported comes from the checkpoint of step {step}.",
                     "The run ended before it saved one.",
                 )
             )

@@ -108,7 +108,7 @@ def load(
     import torch
     from unsloth import FastLanguageModel
 
-    started = time.monotonic()
+    started, full = time.monotonic(), recipe.lora.method == "full"
     if go_on_from_adapter:
         model_adapter.check_adapter(recipe)
     folder = resolve(recipe, writer, check)
@@ -119,8 +119,9 @@ def load(
             max_seq_length=recipe.model.max_length,
             dtype=None,
             load_in_4bit=recipe.model.precision == "4bit",
-            load_in_8bit=False,
-            full_finetuning=False,
+            load_in_8bit=recipe.model.precision == "8bit",
+            full_finetuning=full,
+            use_gradient_checkpointing="unsloth" if recipe.lora.gradient_checkpointing else False,
             trust_remote_code=runs_code(recipe),
         )
     except Exception as error:  # the edge of the libraries that load
@@ -139,6 +140,13 @@ def load(
             "Set precision to 16bit, or reinstall bitsandbytes.",
             code="precision-4bit",
         )
+    if recipe.model.precision == "8bit" and not getattr(base, "is_loaded_in_8bit", False):
+        raise FinetuiError(
+            "The model was not loaded in 8-bit.",
+            "bitsandbytes did not take it.",
+            "Set precision to 16bit, or reinstall bitsandbytes.",
+            code="precision-8bit",
+        )
     template = getattr(tokenizer, "chat_template", None)
     dtype = str(base.dtype).removeprefix("torch.")
     model = lora.attach(base, recipe, go_on_from_adapter)
@@ -148,7 +156,7 @@ def load(
         parameters=parameters,
         trainable=trainable,
         device=device,
-        dtype=f"4-bit, {dtype}" if recipe.model.precision == "4bit" else dtype,
+        dtype=dtype if recipe.model.precision == "16bit" else f"{recipe.model.precision[0]}-bit, {dtype}",
         base_bytes=sum(p.stat().st_size for p in folder.glob("*.safetensors")),
         architecture=_architecture(folder),
         context_length=int(getattr(base.config, "max_position_embeddings", 0) or 0),

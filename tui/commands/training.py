@@ -100,7 +100,7 @@ def export(
 
     folder = store.find(run)
     wanted = formats_of(formats)
-    if not folder.adapter.is_dir() and not state.status(folder).live:
+    if not folder.adapter.is_dir() and not folder.model.is_dir() and not state.status(folder).live:
         raise FinetuiError(
             f"{folder.id} has nothing to export.",
             "It has no adapter: its training ended before one was saved.",
