@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from .errors import FinetuiError
 from .model import ModelFacts
 from .recipe import ExportFormat, LoraSection
 
@@ -202,16 +201,6 @@ def estimated_bytes(format: ExportFormat, facts: ModelFacts, lora: LoraSection) 
         return None
     tokenizer = _TOKENIZER_BYTES_PER_TOKEN * (facts.vocabulary or 0)
     return round(facts.parameters * info.bits_per_weight / 8) + tokenizer
-
-
-def no_adapter() -> FinetuiError:
-    """Why the format adapter cannot follow full fine-tuning."""
-    return FinetuiError(
-        "Full fine-tuning leaves no adapter.",
-        "Every weight of the model has changed, so the result is a whole model.",
-        "Take merged or a GGUF as the export's format.",
-        code="export-full",
-    )
 
 
 @dataclass(frozen=True)

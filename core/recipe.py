@@ -133,13 +133,14 @@ class ModelSection(Section):
         advanced=True,
         max_length=200,
     )
-    precision: Literal["16bit", "8bit", "4bit"] = _declare(
+    precision: Literal["16bit", "8bit", "4bit", "32bit"] = _declare(
         "16bit",
         "Precision",
-        "how the frozen base model is held: 16-bit, 8-bit, or 4-bit (QLoRA); the last two need a GPU",
+        "how the base model is held: 16-bit, 8-bit or 4-bit (QLoRA; these need a GPU), or 32-bit (full)",
         "4-bit holds the frozen base in a quarter of the memory (QLoRA). It costs a little accuracy and a little "
         "speed, and it needs an NVIDIA GPU with bitsandbytes. 8-bit takes half of the memory, and is the slowest.\n"
-        "16-bit is exact and the only form on a CPU. If the model fits in 16-bit, take 16-bit.",
+        "16-bit is exact and the only form on a CPU. If the model fits in 16-bit, take 16-bit.\n"
+        "32-bit is for full fine-tuning: in 16 bit, steps as small as those of a rate of 2e-5 are mostly rounded away.",
     )
     max_length: int = _declare(
         512,
@@ -331,8 +332,8 @@ class LoraSection(Section):
         "lora trains a small adapter; full trains every weight of the model",
         "LoRA freezes the model and trains a few new weights beside it: little memory, a small file, and for most tasks "
         "as good.\n"
-        "full (full fine-tuning) changes every weight. It takes about four times the memory of the model's weights, "
-        "forgets more of what the model knew, and wants a learning rate ten times lower, such as 2e-5. It leaves a whole "
+        "full (full fine-tuning) changes every weight. It takes about four times the memory of the model's weights (eight in 32-bit), "
+        "forgets more of what the model knew, and wants a learning rate ten times lower, such as 2e-5, for which 32-bit is the right precision. It leaves a whole "
         "model and no adapter; rank, alpha and the other settings of the adapter have no effect.",
         advanced=True,
     )

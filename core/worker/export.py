@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from .. import export as export_step
+from .. import refusals
 from ..errors import FinetuiError
 from ..recipe import DEMO, ExportFormat, Recipe
 from ..runs.events import Event, Exported, Progress, Warned
@@ -183,7 +184,7 @@ class _Work:
         self._need_space(format)
         if format == "adapter":
             if self.recipe.lora.method == "full":
-                raise export_step.no_adapter()
+                raise refusals.no_adapter()
             made = self._adapter()
         elif format == "merged":
             made = self.folder / "merged"

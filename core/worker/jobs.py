@@ -60,6 +60,8 @@ class Job:
             self.control.check()
             prepared = dataset.prepare(recipe, loaded.tokenizer, self.writer, self.control.check)
             self.writer.emit(prepared.ready)
+            if start_from is None:
+                model.refuse_impossible(recipe, None, prepared.ready.rows, prepared.ready.evaluation_rows)
             self.control.check()
             export.prepare_tools(recipe.export.formats, self._tell, check=self.control.check)
             stopped = self._loop(recipe, loaded, prepared, start_from)

@@ -43,6 +43,8 @@ _OTHER_FILES: Final = (
     "processor_config.json",
     "LICENSE",
 )
+HEAD: Final = "lm_head.weight"
+EMBEDDINGS: Final = "embed_tokens.weight"
 _SIXTEEN_BIT: Final = (torch.bfloat16, torch.float16)
 
 
@@ -97,12 +99,17 @@ def merge(
         raise CannotMerge("its 4-bit weights can be unpacked only where bitsandbytes is installed")
     learned = read_adapter(adapter)
     there = base_weights.shapes(base)
+    parted = bool(learned.tables) and (HEAD not in there or bool(config.get("tie_word_embeddings")))
+    if parted:  # the output layer was the embeddings; one of them has changed
+        embeddings = next((name for name in there if name.endswith(EMBEDDINGS)), "")
+        there = there | {HEAD: there.get(embeddings, ())}
+        config = config | {"tie_word_embeddings": False}
     shapes = {name: (delta.up.shape[0], delta.down.shape[1]) for name, delta in learned.deltas.items()}
     for name, shape in (shapes | {n: tuple(t.shape) for n, t in learned.tables.items()}).items():
         if there.get(name) != shape:
             raise CannotMerge(f"the base model has no {name} of that shape")
     target.mkdir(parents=True, exist_ok=True)
-    dtypes = _write_weights(base, learned, target, len(there), on_share)
+    dtypes = _write_weights(base, learned, target, len(there), on_share, parted)
     _write_rest(config, dtypes, base, adapter, target)
 
 
@@ -160,8 +167,18 @@ def read_adapter(adapter: Path) -> Learned:
     return Learned(deltas, tables)
 
 
-def _merged(base: Path, learned: Learned) -> Iterator[tuple[str, torch.Tensor]]:
-    for name, weight in base_weights.read(base):
+def _parted(read: Iterator[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
+    """The embeddings once more as the output layer, in place of one that the files may hold besides."""
+    for name, weight in read:
+        if name != HEAD:
+            yield name, weight
+        if name.endswith(EMBEDDINGS):
+            yield HEAD, weight.clone()
+
+
+def _merged(base: Path, learned: Learned, parted: bool) -> Iterator[tuple[str, torch.Tensor]]:
+    read = base_weights.read(base)
+    for name, weight in _parted(read) if parted else read:
         if weight.dtype in (torch.float32, torch.float64):
             kept = torch.bfloat16
         elif weight.dtype in _SIXTEEN_BIT or not weight.is_floating_point():
@@ -183,7 +200,12 @@ def _merged(base: Path, learned: Learned) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _write_weights(
-    base: Path, learned: Learned, target: Path, total: int, on_share: Callable[[float], None]
+    base: Path,
+    learned: Learned,
+    target: Path,
+    total: int,
+    on_share: Callable[[float], None],
+    parted: bool = False,
 ) -> list[torch.dtype]:
     """Writes shards of at most SHARD_BYTES and their index. Returns the dtypes that occur, the commonest first."""
     shards: list[list[str]] = []
@@ -197,7 +219,7 @@ def _write_weights(
         shards.append(list(pending))
         pending, size = {}, 0
 
-    for name, tensor in _merged(base, learned):
+    for name, tensor in _merged(base, learned, parted):
         length = tensor.numel() * tensor.element_size()
         if pending and size + length > SHARD_BYTES:
             flush()

@@ -102,6 +102,8 @@ def other(spec: FieldSpec, now: object) -> tuple[list[str], object]:
         return ["right", "space"], tuple(c for c in spec.choices if c in ticked)
     if spec.kind == "text":
         return list("abc"), "abc"
+    if spec.kind == "texts":
+        return ["a", "semicolon", "b"], ("a", "b")
     if spec.kind == "pairs":
         name = spec.choices[0] if spec.choices else "b.csv"
         right: object = 2.0 if spec.maximum else "q"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -207,12 +207,19 @@ class StepScreen(Screen[None]):
             now,
             lambda: (self.query_one(SideGauges).show(now), self.query_one(LineGauges).show(now)),
         )
+        refused = {path: error.what for path, error in wizard.refused().items() if self.form.has(path)}
+        self.once("refused", refused, lambda: self._show_refused(refused))
         for path, words in self.notes().items():
             if self.form.has(path):
                 self.once(f"note {path}", words, partial(self.form.row(path).note, words))
         self.refresh_facts()
         self._paint_problem()
         self._paint_explanation()
+
+    def _show_refused(self, refused: Mapping[str, str]) -> None:
+        """Mark the fields that cannot stay as they are, besides those whose value is wrong in itself."""
+        for spec in (*self.form.basic, *self.form.advanced):
+            self.form.row(spec.path).error(self.wizard.problem(spec.path) or refused.get(spec.path))
 
     def _paint_title(self, changed: int) -> None:
         note = f" {glyphs().middot} {changed} changed" if changed else ""

@@ -22,7 +22,12 @@ from .controls import ChecklistControl, ChoiceControl, Edited, TextControl
 from .text import clip, literal
 
 LABELS: dict[str, dict[str, str]] = {
-    "model.precision": {"16bit": "16-bit", "8bit": "8-bit", "4bit": "4-bit (QLoRA)"},
+    "model.precision": {
+        "16bit": "16-bit",
+        "8bit": "8-bit",
+        "32bit": "32-bit (full)",
+        "4bit": "4-bit (QLoRA)",
+    },
     "dataset.format": {
         "auto": "found by itself",
         "prompt_completion": "prompt, completion",
