@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from finetui.core import memory_gpu, memory_shape
 from finetui.core.proof import Proof
 from finetui.core.recipe import Recipe
 from finetui.core.runs.events import Step, Warned
@@ -51,6 +52,14 @@ def same(proofs: list[Proof]) -> bool:
     assert all(p.gap is not None and p.gap < 0.02 for p in proofs), [(p.format, p.gap) for p in proofs]
     assert all("weights" in {c.name for c in p.checks} for p in proofs)
     return bool(proofs)
+
+
+def predicted(model: Path, made_of: Recipe) -> tuple[int, int, int]:
+    """Trained weights, and the bytes of what a checkpoint holds of them and of the optimizer, as predicted."""
+    shape = memory_shape.from_config(json.loads((model / "config.json").read_text()))
+    assert shape is not None
+    held, state = memory_gpu.gradient_bytes(made_of, shape), memory_gpu.optimizer_bytes(made_of, shape)
+    return shape.trained_weights(made_of.lora), held, state
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +132,10 @@ def test_what_a_full_run_saved_last_can_be_exported(full: tuple[Trainer, Recipe]
     from finetui.core.worker import adapter
 
     built, made_of = full
+    checkpoint = built.run.checkpoints / "checkpoint-6"
+    _weights, held, state = predicted(built.loaded.folder, made_of)
+    assert (checkpoint / "model.safetensors").stat().st_size == pytest.approx(held, rel=0.05)
+    assert (checkpoint / "optimizer.pt").stat().st_size == pytest.approx(state, rel=0.05)
     cut_short = RunFolder(built.run.path.with_name("cut-short"))
     cut_short.path.mkdir()
     (cut_short.path / "checkpoints").symlink_to(built.run.checkpoints)
@@ -147,6 +160,7 @@ def test_dora_trains_the_lengths_and_merges_with_them(
     model = built.loaded.model
     assert model.peft_config["default"].use_dora
     lengths = {n: p for n, p in model.named_parameters() if "lora_magnitude_vector" in n}
+    assert built.loaded.ready.trainable == predicted(tiny_model, made_of)[0]
     assert len(lengths) == 2 * tiny.LAYERS and all(p.requires_grad for p in lengths.values())
     before = {name: length.detach().clone() for name, length in lengths.items()}
     built.trainer.train()
@@ -176,6 +190,7 @@ def test_tables_train_at_their_own_rate_and_part_where_they_were_tied(
         and not original.requires_grad
         and not model.get_output_embeddings().weight.requires_grad
     )
+    assert built.loaded.ready.trainable == predicted(tied_model, made_of)[0]
     before = table.detach().clone()
     built.trainer.train()
     assert not torch.equal(table, before) and torch.equal(original, before)
