@@ -133,10 +133,10 @@ class ModelSection(Section):
         advanced=True,
         max_length=200,
     )
-    precision: Literal["16bit", "8bit", "4bit", "32bit"] = _declare(
+    precision: Literal["16bit", "4bit", "8bit", "32bit"] = _declare(
         "16bit",
         "Precision",
-        "how the base model is held: 16-bit, 8-bit or 4-bit (QLoRA; these need a GPU), or 32-bit (full)",
+        "how the base model is held: 16-bit; 4-bit (QLoRA) or 8-bit (these need a GPU); 32-bit (full)",
         "4-bit holds the frozen base in a quarter of the memory (QLoRA). It costs a little accuracy and a little "
         "speed, and it needs an NVIDIA GPU with bitsandbytes. 8-bit takes half of the memory, and is the slowest.\n"
         "16-bit is exact and the only form on a CPU. If the model fits in 16-bit, take 16-bit.\n"
