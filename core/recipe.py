@@ -575,7 +575,7 @@ class TrainingSection(Section):
     )
     evaluation_batch_size: int | None = _declare(
         None,
-        "Evaluation batch",
+        "Held-out batch",
         "held-out rows worked on at once; empty takes the batch size",
         "Evaluation keeps no gradients, so twice the batch size usually fits and is faster.",
         unit="rows",

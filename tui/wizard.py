@@ -132,14 +132,15 @@ class Wizard:
     def trouble(self, step: str) -> FinetuiError | None:
         """What was found wrong with what a step names: the model or the dataset cannot be used."""
         if step not in ("model", "dataset"):
-            return self.refusal(step)
+            return None
         own = self.model_error if step == "model" else self.dataset_error or self.inspection.gate
         # Somebody who begins with a base model has not come to the rows yet: the demo's are then what does not fit.
         at_fault = "dataset" if self.draft["dataset.source"] == DEMO else "model"
-        return own or (self.template_missing if step == at_fault else None) or self.refusal(step)
+        return own or (self.template_missing if step == at_fault else None)
 
     def refused(self) -> dict[str, FinetuiError]:
-        """What cannot be trained as it is set, by field: on this machine, with this model, over these rows."""
+        """What cannot be trained as it is set, by field: on this machine, with this model, over these rows. It can be
+        written down nevertheless, for another machine or other rows; only the start is refused."""
         recipe = self.recipe()
         if recipe is None or self.machine is None:
             return {}
@@ -148,12 +149,7 @@ class Wizard:
         rows = self.rows() if looked is not None else None
         held_out = looked.evaluation_rows if looked is not None else None
         found = training.problems(recipe, self.machine, facts, rows, held_out)
-        return dict(reversed(found))
-
-    def refusal(self, step: str) -> FinetuiError | None:
-        """The first of what is refused on `step`."""
-        found = self.refused()
-        return next((error for path, error in found.items() if path.startswith(step + ".")), None)
+        return {path: next(error for place, error in found if place == path) for path, _ in found}
 
     @property
     def format(self) -> str | None:

@@ -89,9 +89,9 @@ PLACEHOLDERS = {
     "dataset.row_limit": "all",
     "training.max_steps": "none",
     "training.embedding_learning_rate": "as above",
-    "training.warmup_steps": "the share",
+    "training.warmup_steps": "a share",
     "training.neftune_noise_alpha": "none",
-    "training.evaluation_batch_size": "as in training",
+    "training.evaluation_batch_size": "the same",
     "training.early_stopping_patience": "never",
     "training.sample_prompts": "held-out ones alone",
 }
