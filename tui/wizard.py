@@ -188,6 +188,8 @@ class Wizard:
             rows = self.rows()
             return f"{title} · {rows:,}" if rows else title
         if step == "lora":
+            if d["lora.method"] == "full":
+                return "full fine-tuning"
             modules = d["lora.target_modules"]
             layers = "all layers" if len(modules) == 7 else f"{len(modules)} of 7"
             return f"r {d['lora.rank']} · {layers}"
