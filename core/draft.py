@@ -6,7 +6,7 @@ import contextlib
 import errno
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from .recipe_file import sentences
 
 _PART = r'("(?:[^"\\]|\\.)*"|[^;="]+)'
 _PAIR = re.compile(rf"\s*{_PART}\s*=\s*{_PART}\s*(?:;|$)")
+_ITEM = re.compile(r'\s*("(?:[^"\\]|\\.)*"|[^;"]*)\s*(?:;|$)')
 _TRUE, _FALSE = ("true", "on", "yes"), ("false", "off", "no")
 
 
@@ -39,6 +40,8 @@ def _from_text(spec: FieldSpec, text: str) -> Any:
         return bare.lower() in _TRUE
     if spec.kind == "choices":
         return tuple(part for part in bare.replace(",", " ").split() if part)
+    if spec.kind == "texts":
+        return _texts(bare)
     if spec.kind == "pairs":
         return _pairs(spec, bare)
     return text if spec.kind == "text" else bare
@@ -64,6 +67,33 @@ def _pairs(spec: FieldSpec, text: str) -> dict[str, Any] | str:
                 pairs[name] = float(value)
         at = found.end()
     return pairs
+
+
+def _texts(text: str) -> tuple[str, ...] | str:
+    """`one; another; "with; a semicolon"` as texts, or the text itself where a quotation is not closed."""
+    found: list[str] = []
+    at = 0
+    while at < len(text):
+        match = _ITEM.match(text, at)
+        if match is None:
+            return text
+        part = match[1].strip()
+        try:
+            part = json.loads(part) if part.startswith('"') else part
+        except ValueError:
+            return text
+        if part:
+            found.append(part)
+        at = match.end()
+    return tuple(found)
+
+
+def texts_text(texts: Sequence[str]) -> str:
+    """Texts as they are typed: `one; another`. What would be misread stands in quotes, as in JSON."""
+    return "; ".join(
+        json.dumps(t, ensure_ascii=False) if any(c in t for c in ';"\\\n\t') or t != t.strip() else t
+        for t in texts
+    )
 
 
 def pairs_text(pairs: Mapping[str, Any]) -> str:
@@ -97,7 +127,7 @@ class Draft:
         if value is None:
             return ""
         if isinstance(value, tuple):
-            return ", ".join(value)
+            return texts_text(value) if field(path).kind == "texts" else ", ".join(value)
         if isinstance(value, dict):
             return pairs_text(value)
         if isinstance(value, bool):
@@ -110,11 +140,13 @@ class Draft:
         self._values[path] = _from_text(spec, value) if isinstance(value, str) else value
         section, name = path.split(".")
         try:
-            SECTIONS[section].model_validate({name: self._values[path]})
+            taken = SECTIONS[section].model_validate({name: self._values[path]})
         except ValidationError as error:
             (_, sentence), *_ = sentences(error, section)
             self._problems[path] = sentence.removeprefix(path).strip()
             return self._problems[path]
+        if spec.kind == "choices":  # words for groups are written out
+            self._values[path] = getattr(taken, name)
         self._problems.pop(path, None)
         return None
 
@@ -191,7 +223,7 @@ class Draft:
             values = data.get(section)
             if isinstance(values, dict) and name in values:
                 value = values[name]
-                if spec.kind == "choices" and isinstance(value, list):
+                if spec.kind in ("choices", "texts") and isinstance(value, list):
                     value = tuple(str(v) for v in value)
                 if value is None or isinstance(value, (str, int, float, bool, tuple, dict)):
                     draft.set(spec.path, value)

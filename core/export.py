@@ -183,8 +183,14 @@ def estimated_bytes(format: ExportFormat, facts: ModelFacts, lora: LoraSection) 
     if format == "adapter":
         if shape is None:
             return None
+        if lora.method == "full":
+            return None
+        tables = shape.hidden * shape.vocabulary * len(lora.modules_to_save)
         sides = sum(sum(shape.projections()[target]) for target in lora.target_modules)
-        return 4 * lora.rank * sides * shape.layers + _TOKENIZER_BYTES_PER_TOKEN * shape.vocabulary
+        if lora.dora:  # and the length of each row
+            rows = sum(shape.projections()[target][1] for target in lora.target_modules)
+            tables += rows * shape.layers
+        return 4 * (lora.rank * sides * shape.layers + tables) + _TOKENIZER_BYTES_PER_TOKEN * shape.vocabulary
     if info.quantization and shape is not None:
         guess = _gguf_bytes(info.quantization, shape)
         if facts.parameters:  # experts, biases and other parts that the shape alone does not tell

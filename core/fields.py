@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from .recipe import SECTIONS, Recipe
 
-Kind = Literal["int", "float", "text", "flag", "choice", "choices", "pairs"]
+Kind = Literal["int", "float", "text", "flag", "choice", "choices", "texts", "pairs"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ class FieldSpec:
             return "some of " + ", ".join(self.choices)
         if self.kind == "text":
             return "text"
+        if self.kind == "texts":
+            return "a list of texts"
         if self.kind == "pairs":
             left = "one of " + ", ".join(self.choices) if self.choices else "a name"
             right = f"a number above 0 up to {self.maximum:g}" if self.maximum else "text"
@@ -75,6 +77,11 @@ def _unwrap(annotation: Any) -> tuple[Any, bool]:
     return annotation, optional
 
 
+def _names(annotation: Any) -> tuple[str, ...]:
+    """The words of a Literal; none of another type."""
+    return tuple(typing.get_args(annotation)) if typing.get_origin(annotation) is Literal else ()
+
+
 def _spec(section: str, name: str, info: FieldInfo) -> FieldSpec:
     annotation, optional = _unwrap(info.annotation)
     choices: tuple[str, ...] = ()
@@ -83,7 +90,8 @@ def _spec(section: str, name: str, info: FieldInfo) -> FieldSpec:
     if typing.get_origin(annotation) is Literal:
         kind, choices = "choice", tuple(str(a) for a in typing.get_args(annotation))
     elif typing.get_origin(annotation) is tuple:
-        kind, choices = "choices", tuple(typing.get_args(typing.get_args(annotation)[0]))
+        choices = _names(typing.get_args(annotation)[0])
+        kind = "choices" if choices else "texts"
     elif typing.get_origin(annotation) is dict:
         kind = "pairs"
         left, right = typing.get_args(annotation)

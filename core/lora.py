@@ -1,4 +1,4 @@
-"""The LoRA step: what the adapter weighs, before any model is loaded. No torch."""
+"""The LoRA step: what is trained weighs, before any model is loaded. No torch."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ BYTES_PER_SAVED_WEIGHT = 4
 
 
 def adapter_weights(facts: ModelFacts, section: LoraSection) -> int | None:
-    """Trainable weights of the adapter; None where the model's shape is not known.
+    """Trainable weights: the adapter's and the tables', or with full fine-tuning all; None where the model's shape is not known.
 
     SmolLM2-135M with all seven layers: 305,280 × rank.
     """
     shape = from_facts(facts) if facts.heads and facts.intermediate_size else None
-    return None if shape is None else shape.adapter_weights(section)
+    return None if shape is None else shape.trained_weights(section)
 
 
 def scale(section: LoraSection) -> float:

@@ -32,8 +32,6 @@ __all__ = [
 
 CUDA_CONTEXT_BYTES = memory_gpu.CONTEXT_BYTES
 
-_CHECKPOINTS_KEPT = 2
-
 
 def estimate(
     recipe: Recipe,
@@ -68,7 +66,7 @@ def estimate_shape(
     tokens = batch_tokens(recipe, longest_tokens)
     parts = memory_gpu.parts(recipe, shape, tokens, card_bytes)
     host = memory_host.parts_with_gpu(recipe, shape, tokens, facts.weights_bytes if facts else None)
-    confidence, remarks = _confidence(shape)
+    confidence, remarks = _confidence(recipe, shape)
     return MemoryEstimate(
         parts=parts,
         gpu_reserved_bytes=sum(part.bytes for part in parts if part.name != "context"),
@@ -137,7 +135,10 @@ def _config_shape(folder: Path, title: str) -> Shape | None:
     )
 
 
-def _confidence(shape: Shape) -> tuple[Confidence, tuple[str, ...]]:
+def _confidence(recipe: Recipe, shape: Shape) -> tuple[Confidence, tuple[str, ...]]:
+    lora, unmeasured = recipe.lora, recipe.model.precision == "8bit"
+    if lora.method == "full" or lora.dora or lora.modules_to_save or unmeasured:
+        return "low", ("This kind of training was not measured on a GPU; keep a fifth of room.",)
     if shape.experts:
         return "low", ("A mixture of experts was not measured; the prediction may be off by a third.",)
     if shape.sees_images:
@@ -153,13 +154,14 @@ def _confidence(shape: Shape) -> tuple[Confidence, tuple[str, ...]]:
 
 def _disk(recipe: Recipe, shape: Shape, facts: ModelFacts | None) -> tuple[Part, ...]:
     """What a run leaves on the disk: checkpoints (adapter and optimizer), the adapter, the exports; and the download."""
-    adapter = shape.adapter_weights(recipe.lora)
-    states = 2 if recipe.training.optimizer == "adamw_8bit" else 8
+    # Saved as wide as it is trained; an adapter in 32 bit.
+    learned = memory_gpu.gradient_bytes(recipe, shape)
+    kept = recipe.training.checkpoints_kept + (1 if recipe.training.keep_best else 0)
     known = facts if facts is not None and facts.parameters else shape.facts()
     sizes = (export.estimated_bytes(name, known, recipe.lora) or 0 for name in recipe.export.formats)
     parts = [
-        Part("checkpoints", _CHECKPOINTS_KEPT * adapter * (4 + states)),
-        Part("adapter", adapter * 4),
+        Part("checkpoints", kept * (learned + memory_gpu.optimizer_bytes(recipe, shape))),
+        Part("adapter" if recipe.lora.method == "lora" else "model", learned),
         Part("exports", sum(sizes)),
     ]
     if facts is not None and not facts.cached:

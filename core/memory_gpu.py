@@ -22,6 +22,10 @@ _BF16, _FP32 = 2, 4
 _PACKED = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Bytes of a 4-bit weight: half a byte, an 8-bit scale for each 64 weights, and a 32-bit one for each 256 scales."""
 
+_BYTE = 1.02
+"""Bytes of a number in 8 bit: itself and its share of a scale."""
+_ADAFACTOR_SHARE = 0.01
+
 _SMALL_CARD_BYTES = 24.5 * GIB
 _LOSS_TILE_BYTES = 256 * MIB
 _LOSS_TILE_COLUMNS = 16_384
@@ -47,18 +51,61 @@ _SLACK_SHARE_KEPT_4BIT = 0.04
 
 def weights_bytes(recipe: Recipe, shape: Shape) -> int:
     """The frozen model on the GPU: embeddings, output layer, norms and biases in 16 bit, matrices in 16 or 4."""
-    each = _PACKED if recipe.model.precision == "4bit" else _BF16
+    if recipe.model.precision == "32bit":
+        return _FP32 * shape.parameters
+    each = {"4bit": _PACKED, "8bit": _BYTE}.get(recipe.model.precision, _BF16)
     return int(shape.matrices * each) + _BF16 * (shape.embeddings + shape.vectors)
 
 
+@dataclass(frozen=True)
+class _Trained:
+    """Weights that are trained and how wide each is: the adapter's in 32 bit, tables and whole models as they are held."""
+
+    weights: int
+    width: int
+    embeddings: int = 0
+    """Those of them that look tokens up: bitsandbytes keeps their state in 32 bit (Transformers tells it to)."""
+
+
+def trained(recipe: Recipe, shape: Shape) -> tuple[_Trained, ...]:
+    """What is trained, by width."""
+    lora = recipe.lora
+    if lora.method == "full":
+        width = _FP32 if recipe.model.precision == "32bit" else _BF16
+        return (_Trained(shape.parameters, width, shape.embedding),)
+    looked_up = shape.embedding if "embed_tokens" in lora.modules_to_save else 0
+    tables = _Trained(shape.table_weights(lora), _BF16, looked_up)
+    return (_Trained(shape.adapter_weights(lora), _FP32), tables)
+
+
+def gradient_bytes(recipe: Recipe, shape: Shape) -> int:
+    """The gradients of a step, each as wide as its weight."""
+    return sum(part.weights * part.width for part in trained(recipe, shape))
+
+
+def optimizer_bytes(recipe: Recipe, shape: Shape) -> int:
+    """The optimizer's state: two numbers a weight, as wide as it, for AdamW; in a byte each in 8 bit; one for Lion. Adafactor
+    keeps one number for each row and column."""
+    optimizer = recipe.training.optimizer
+    states = 1 if optimizer == "lion_8bit" else 2
+    total = 0.0
+    for part in trained(recipe, shape):
+        if optimizer == "adafactor":
+            total += _ADAFACTOR_SHARE * part.weights * part.width
+        elif optimizer == "adamw_torch":
+            total += states * part.weights * part.width
+        else:
+            total += states * (_BYTE * (part.weights - part.embeddings) + _FP32 * part.embeddings)
+    return int(total)
+
+
 def adapter_parts(recipe: Recipe, shape: Shape) -> tuple[Part, Part, Part]:
-    """Adapter, gradients and optimizer. The adapter is held and trained in 32 bit."""
-    weights = shape.adapter_weights(recipe.lora)
-    states = 2 * 1.02 if recipe.training.optimizer == "adamw_8bit" else 2 * _FP32
+    """Adapter (with the tables that are trained whole), gradients and optimizer."""
+    gradients = gradient_bytes(recipe, shape)
     return (
-        Part("adapter", weights * _FP32),
-        Part("gradients", weights * _FP32),
-        Part("optimizer", int(weights * states)),
+        Part("adapter", gradients if recipe.lora.method == "lora" else 0),
+        Part("gradients", gradients),
+        Part("optimizer", optimizer_bytes(recipe, shape)),
     )
 
 
@@ -122,7 +169,8 @@ def kept_bytes(recipe: Recipe, shape: Shape, tokens: int, length: int) -> int:
     Beside norms and attention: gate and up, and their product where `down` is adapted by PEFT's code and not by Unsloth's,
     which computes it again. 32-bit logarithms for each head. Dropout keeps a mask of bytes.
     """
-    product = "down_proj" in recipe.lora.target_modules and not _mlp_fused(recipe, shape)
+    trains_down = "down_proj" in recipe.lora.target_modules or recipe.lora.method == "full"
+    product = trains_down and not _mlp_fused(recipe, shape)
     wide = _attention_and_norms(shape, length) + (3 if product else 2) * _active_inner(shape)
     masks = 5 * shape.hidden + shape.queries + _active_inner(shape) if recipe.lora.dropout else 0
     return int(tokens * (_BF16 * wide + masks + _FP32 * shape.heads)) + _scores(shape, tokens, length)
@@ -134,9 +182,10 @@ def _scores(shape: Shape, tokens: int, length: int) -> int:
 
 
 def _mlp_fused(recipe: Recipe, shape: Shape) -> bool:
-    """Whether Unsloth's own function runs gate, up and down with their adapters [LoRA_MLP]."""
+    """Whether Unsloth's own function, which knows plain adapters only, runs gate, up and down with their adapters [LoRA_MLP]."""
     known = shape.kind in (*MEASURED_KINDS, "gemma2", "gemma")
-    return known and {"gate_proj", "up_proj", "down_proj"} <= set(recipe.lora.target_modules)
+    plain = recipe.lora.method == "lora" and not recipe.lora.dora
+    return known and plain and {"gate_proj", "up_proj", "down_proj"} <= set(recipe.lora.target_modules)
 
 
 def _active_inner(shape: Shape) -> int:
@@ -147,7 +196,7 @@ def backward_bytes(recipe: Recipe, shape: Shape, tokens: int) -> int:
     """What comes on top of a layer's kept numbers in the middle of its backward pass: gradients as wide as gate and up,
     twice, and those of the layer's input and output. In 4 bit, where it is more, one matrix unpacked."""
     inner = _BF16 * tokens * _active_inner(shape)
-    unpacked = _BF16 * shape.largest_matrix if recipe.model.precision == "4bit" else 0
+    unpacked = _BF16 * shape.largest_matrix if recipe.model.precision in ("4bit", "8bit") else 0
     return max(4 * inner, 2 * inner + unpacked) + _BF16 * tokens * shape.hidden
 
 
@@ -180,7 +229,7 @@ def _moments(recipe: Recipe, shape: Shape, tokens: int, card_bytes: int | None) 
     length = max(1, tokens // recipe.training.batch_size)
     row = _BF16 * tokens * shape.hidden
     layer = kept_bytes(recipe, shape, tokens, length)
-    gradients = shape.adapter_weights(recipe.lora) * _FP32
+    gradients = gradient_bytes(recipe, shape)
     loss = loss_bytes(tokens, shape, card_bytes)
     backward = layer + backward_bytes(recipe, shape, tokens)
     if not recipe.lora.gradient_checkpointing:
@@ -205,7 +254,7 @@ def _moments(recipe: Recipe, shape: Shape, tokens: int, card_bytes: int | None) 
 
 def _slack_bytes(recipe: Recipe, shape: Shape, activations: int) -> int:
     """What lies between allocated blocks. In 4 bit an unpacked matrix comes and goes and is one such hole."""
-    four_bit = recipe.model.precision == "4bit"
+    four_bit = recipe.model.precision in ("4bit", "8bit")
     if not recipe.lora.gradient_checkpointing:
         return (
             int((_SLACK_SHARE_KEPT_4BIT if four_bit else _SLACK_SHARE_KEPT) * activations) + _SLACK_BYTES // 3

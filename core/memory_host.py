@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .memory_gpu import adapter_parts
 from .memory_parts import GIB, KIB, MAPPED, MIB, Part
 from .memory_shape import Shape
 from .recipe import Recipe
@@ -54,8 +55,8 @@ def parts_without_gpu(recipe: Recipe, shape: Shape, tokens: int) -> tuple[Part, 
     Fitted to six trainings of SmolLM2-135M and Qwen3-0.6B: the factors 2 and 1.35 are what the C library's allocator
     keeps of the activations that come and go.
     """
-    weights = shape.parameters * _BF16
-    adapter = shape.adapter_weights(recipe.lora) * 4 * _FP32
+    weights = shape.parameters * (_FP32 if recipe.model.precision == "32bit" else _BF16)
+    adapter = sum(part.bytes for part in adapter_parts(recipe, shape))
     one_layer = tokens * (12 * shape.hidden + 4 * shape.inner) * _BF16
     kept = tokens * shape.hidden * _BF16 * shape.layers + one_layer
     activations = 2 * kept if recipe.lora.gradient_checkpointing else int(1.35 * one_layer * shape.layers)

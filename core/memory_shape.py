@@ -113,7 +113,21 @@ class Shape:
             wide = self.experts * (hidden + 2 * self.expert_inner)
             sizes |= {"gate_proj": wide, "up_proj": 0 if "gate_proj" in section.target_modules else wide}
             sizes["down_proj"] = self.experts * (hidden + self.expert_inner)
-        return self.layers * section.rank * sum(sizes[name] for name in section.target_modules)
+        matrices = section.rank * sum(sizes[name] for name in section.target_modules)
+        inner_in = {"o_proj": self.queries, "down_proj": inner}
+        # DoRA: one length for each row of an adapted matrix.
+        rows = sum(sizes[name] - inner_in.get(name, hidden) for name in section.target_modules if sizes[name])
+        return self.layers * (matrices + (rows if section.dora and self.experts == 0 else 0))
+
+    def table_weights(self, section: LoraSection) -> int:
+        """Weights of the tables that are trained whole beside the adapter."""
+        return self.embedding * len(section.modules_to_save)
+
+    def trained_weights(self, section: LoraSection) -> int:
+        """All weights that are trained: the adapter's and the tables', or the whole model's."""
+        if section.method == "full":
+            return self.parameters
+        return self.adapter_weights(section) + self.table_weights(section)
 
     def facts(self) -> ModelFacts:
         """The shape as facts of a model that nobody has looked at."""

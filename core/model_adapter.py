@@ -61,7 +61,7 @@ def read_adapter(folder: Path) -> AdapterFacts:
         )
     for name in ("modules_to_save", "rank_pattern", "alpha_pattern", "use_dora", "layers_to_transform"):
         if told.get(name):
-            raise _broken(shown, f"It uses {name}, which finetui does not train.")
+            raise _broken(shown, f"It uses {name}, with which training cannot be gone on from a folder.")
     base = told.get("base_model_name_or_path")
     header, _size = safetensors_header(folder / WEIGHTS, "The adapter")
     shapes = [t.get("shape") for t in header.values() if isinstance(t, dict) and "data_offsets" in t]

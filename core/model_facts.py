@@ -167,6 +167,8 @@ class ModelFacts:
     """A repository with the same model, already in 4-bit."""
     gated: bool = False
     """Its owner asks for terms to be accepted."""
+    modules: tuple[str, ...] = ()
+    """The names of the parts that hold weights, such as `q_proj`; empty where the weight files were not looked at."""
     remote_code_files: tuple[str, ...] = ()
     """Python files of the repository that would run; empty for all models that Transformers itself knows."""
     embedding_rows: int | None = None

@@ -69,6 +69,7 @@ def inspect_folder(
         tied_embeddings=tied,
         dtype=weights.dtype if not figures.quantization else figures.dtype or weights.dtype,
         weights_bytes=weights.bytes,
+        modules=weights.modules,
         chat_template=words.has_template,
         cached=True,
         model_type=figures.model_type,

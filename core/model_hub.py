@@ -142,6 +142,7 @@ def _ask(repository: str, revision: str | None, remote_code: str | None) -> Mode
         context_length=figures.context_length,
         tied_embeddings=tied,
         dtype=figures.dtype or weights.dtype,
+        modules=weights.modules,
         weights_bytes=weights_bytes,
         chat_template=words.has_template,
         license=_license(info),

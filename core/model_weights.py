@@ -53,6 +53,8 @@ class Weights:
     output_layer: int
     """Weights of a stored `lm_head`, 0 without one: the embeddings are then tied."""
     embedding_rows: int | None = None
+    modules: tuple[str, ...] = ()
+    """The names of the parts that hold weights, without their place: `q_proj`, `lm_head`, …"""
 
 
 def gguf_refused(shown: str) -> FinetuiError:
@@ -162,6 +164,7 @@ def add_headers(headers: Iterable[tuple[dict[str, Any], int]], shown: str) -> We
     by_dtype: dict[str, int] = {}
     output_layer = 0
     rows: int | None = None
+    modules: set[str] = set()
     for header, file_bytes in headers:
         size += file_bytes
         packed = {n.rsplit(".quant_state.", 1)[0] for n in header if ".quant_state." in n}
@@ -177,6 +180,7 @@ def add_headers(headers: Iterable[tuple[dict[str, Any], int]], shown: str) -> We
             if name in packed or name.endswith("_blocks"):
                 count *= 2  # two 4-bit weights in a byte
             dtype = str(tensor.get("dtype", ""))
+            modules.update(part for part in name.split(".")[-2:-1] if part.isidentifier())
             by_dtype[dtype] = by_dtype.get(dtype, 0) + count
             parameters += count
             if name.endswith("lm_head.weight"):
@@ -191,7 +195,9 @@ def add_headers(headers: Iterable[tuple[dict[str, Any], int]], shown: str) -> We
             "Download it again.",
             code="model-broken",
         )
-    return Weights(parameters, size, _DTYPES.get(most, one_line(most, 20)), output_layer, rows)
+    return Weights(
+        parameters, size, _DTYPES.get(most, one_line(most, 20)), output_layer, rows, tuple(sorted(modules))
+    )
 
 
 def safetensors_header(file: Path, shown: str) -> tuple[dict[str, Any], int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 VERSION = 1
 """The newest recipe version that this finetui reads and writes."""
@@ -22,7 +22,15 @@ DEMO = "demo"
 
 TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
+MODULE_GROUPS: dict[str, tuple[str, ...]] = {
+    "attention": TARGET_MODULES[:4],
+    "mlp": TARGET_MODULES[4:],
+    "all": TARGET_MODULES,
+}
+"""Words that stand for several target modules. A recipe holds the modules themselves."""
+
 TargetModule = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+SavedModule = Literal["embed_tokens", "lm_head"]
 ExportFormat = Literal[
     "adapter", "merged", "gguf_f16", "gguf_q8_0", "gguf_q6_k", "gguf_q5_k_m", "gguf_q4_k_m", "gguf_q3_k_m"
 ]
@@ -42,8 +50,24 @@ def _without_repeats(items: tuple[str, ...]) -> tuple[str, ...]:
     return items
 
 
+def _without_groups(items: Any) -> Any:
+    """Target modules with group words written out, each module once, in the order of the layer where a group stood."""
+    if not isinstance(items, (list, tuple)) or not any(
+        isinstance(i, str) and i in MODULE_GROUPS for i in items
+    ):
+        return items
+    named = [m for i in items for m in (MODULE_GROUPS.get(i, (i,)) if isinstance(i, str) else (i,))]
+    known = [m for m in TARGET_MODULES if m in named]
+    return (*known, *(m for m in named if m not in TARGET_MODULES))
+
+
 Text = Annotated[str, AfterValidator(_printable)]
+Schedule = Literal[
+    "linear", "cosine", "cosine_with_restarts", "constant", "constant_with_warmup", "inverse_sqrt"
+]
+Optimizer = Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit", "lion_8bit", "adafactor"]
 ColumnRole = Literal["user", "assistant", "system", "context", "messages", "text", "chosen", "rejected"]
+Prompt = Annotated[Text, Field(min_length=1, max_length=4000)]
 Columns = dict[ColumnRole, Annotated[Text, Field(min_length=1, max_length=200)]]
 Mix = dict[Annotated[Text, Field(min_length=1, max_length=1000)], Annotated[float, Field(gt=0.0, le=100.0)]]
 
@@ -109,13 +133,14 @@ class ModelSection(Section):
         advanced=True,
         max_length=200,
     )
-    precision: Literal["16bit", "4bit"] = _declare(
+    precision: Literal["16bit", "4bit", "8bit", "32bit"] = _declare(
         "16bit",
         "Precision",
-        "how the frozen base model is held: 16-bit, or 4-bit (QLoRA; needs a GPU)",
+        "how the base model is held: 16-bit; 4-bit (QLoRA) or 8-bit (these need a GPU); 32-bit (full)",
         "4-bit holds the frozen base in a quarter of the memory (QLoRA). It costs a little accuracy and a little "
-        "speed, and it needs an NVIDIA GPU with bitsandbytes.\n"
-        "16-bit is exact and the only form on a CPU. If the model fits in 16-bit, take 16-bit.",
+        "speed, and it needs an NVIDIA GPU with bitsandbytes. 8-bit takes half of the memory, and is the slowest.\n"
+        "16-bit is exact and the only form on a CPU. If the model fits in 16-bit, take 16-bit.\n"
+        "32-bit is for full fine-tuning: in 16 bit, steps as small as those of a rate of 2e-5 are mostly rounded away.",
     )
     max_length: int = _declare(
         512,
@@ -301,6 +326,18 @@ class DatasetSection(Section):
 class LoraSection(Section):
     """The adapter: the few new weights that are trained while the model itself stays frozen."""
 
+    method: Literal["lora", "full"] = _declare(
+        "lora",
+        "Method",
+        "lora trains a small adapter; full trains every weight of the model",
+        "LoRA freezes the model and trains a few new weights beside it: little memory, a small file, and for most tasks "
+        "as good.\n"
+        "full (full fine-tuning) changes every weight. It takes about four times the memory of the model's weights (eight in 32-bit), "
+        "forgets more of what the model knew, and wants a learning rate ten times lower, such as 2e-5, for which 32-bit is the right precision. It leaves a whole "
+        "model and no adapter; rank, alpha and the other settings of the adapter have no effect.",
+        advanced=True,
+    )
+
     rank: int = _declare(
         16,
         "Rank",
@@ -321,12 +358,15 @@ class LoraSection(Section):
         ge=1,
         le=4096,
     )
-    target_modules: Annotated[tuple[TargetModule, ...], AfterValidator(_without_repeats)] = _declare(
+    target_modules: Annotated[
+        tuple[TargetModule, ...], BeforeValidator(_without_groups), AfterValidator(_without_repeats)
+    ] = _declare(
         TARGET_MODULES,
         "Layers",
         "which layers get an adapter; all seven is the best start",
         "Attention (q, k, v, o) decides what looks at what; the MLP (gate, up, down) holds most of the skill. Adapting "
-        "all seven learns best for its size. Fewer layers save a little memory.",
+        "all seven learns best for its size. Fewer layers save a little memory.\n"
+        "The words attention, mlp and all stand for these groups.",
         min_length=1,
         strict=False,
     )
@@ -346,6 +386,24 @@ class LoraSection(Section):
         "scale by alpha ÷ √rank, steadier at high ranks",
         "Rank-stabilised LoRA keeps the adapter's strength even when the rank is high. Worth trying from rank 64 up.",
         advanced=True,
+    )
+    dora: bool = _declare(
+        False,
+        "DoRA",
+        "also learn how long each weight vector is; slower, sometimes better at low ranks",
+        "Weight-decomposed LoRA splits each adapted weight into direction and length and trains both. It can help at "
+        "ranks up to 16. Unsloth's fast kernels do not cover it, so a step takes longer.",
+        advanced=True,
+    )
+    modules_to_save: Annotated[tuple[SavedModule, ...], AfterValidator(_without_repeats)] = _declare(
+        (),
+        "Also trained",
+        "whole tables trained beside the adapter: the embeddings, the output layer",
+        "embed_tokens turns tokens into numbers, lm_head turns numbers into tokens. Train them for a new language or for "
+        "words that the tokenizer cuts to pieces; otherwise leave them. They are large: memory and the adapter's file grow "
+        "by all of their weights. Give them a learning rate of their own, two to ten times lower.",
+        advanced=True,
+        strict=False,
     )
     gradient_checkpointing: bool = _declare(
         True,
@@ -410,13 +468,34 @@ class TrainingSection(Section):
         gt=0.0,
         le=0.1,
     )
-    schedule: Literal["linear", "cosine", "constant"] = _declare(
+    embedding_learning_rate: float | None = _declare(
+        None,
+        "Table rate",
+        "the learning rate of the embeddings and the output layer; empty takes the rate above",
+        "Only where Also trained names one of them. Whole tables want smaller steps than an adapter: a half to a tenth of "
+        "its rate.",
+        advanced=True,
+        gt=0.0,
+        le=0.1,
+    )
+    schedule: Schedule = _declare(
         "linear",
         "Schedule",
         "how the learning rate falls over the run",
-        "linear and cosine fall to zero, so the last steps settle. constant keeps the rate; use it when you mean to "
-        "train on later.",
+        "linear and cosine fall to zero, so the last steps settle. cosine_with_restarts does so several times and starts "
+        "high again. constant keeps the rate from the first step on, constant_with_warmup after a warm-up; use them when "
+        "you mean to train on later. inverse_sqrt falls ever more slowly and never ends.",
         advanced=True,
+    )
+    schedule_cycles: int = _declare(
+        2,
+        "Restarts",
+        "how many times cosine_with_restarts falls to zero; other schedules take no notice",
+        "Each fall is a chance to settle, each start one to leave a poor spot. Two or three are plenty.",
+        unit="falls",
+        advanced=True,
+        ge=1,
+        le=100,
     )
     warmup_share: float = _declare(
         0.05,
@@ -427,6 +506,26 @@ class TrainingSection(Section):
         ge=0.0,
         le=0.5,
     )
+    warmup_steps: int | None = _declare(
+        None,
+        "Warm-up steps",
+        "the warm-up in steps, in place of a share; empty takes the share",
+        "Where you know how many steps the rate should take to rise. 0 starts at the full rate.",
+        unit="steps",
+        advanced=True,
+        ge=0,
+        le=1_000_000,
+    )
+    max_grad_norm: float = _declare(
+        1.0,
+        "Gradient limit",
+        "gradients longer than this are shortened to it; 0 sets no limit",
+        "One strange row can pull very hard. The limit (gradient clipping, max_grad_norm) keeps such a step from doing "
+        "harm. 1 is customary; 0.3 where the loss jumps.",
+        advanced=True,
+        ge=0.0,
+        le=1000.0,
+    )
     weight_decay: float = _declare(
         0.01,
         "Weight decay",
@@ -436,13 +535,25 @@ class TrainingSection(Section):
         ge=0.0,
         le=1.0,
     )
-    optimizer: Literal["adamw_torch", "adamw_8bit"] = _declare(
+    optimizer: Optimizer = _declare(
         "adamw_torch",
         "Optimizer",
-        "adamw_torch, or adamw_8bit with a quarter of its memory (needs a GPU)",
-        "Both learn alike. The 8-bit form holds the optimizer's memory in a quarter; with LoRA the adapter is small, so "
-        "it saves little unless the rank is high.",
+        "adamw_torch; the 8-bit forms hold a quarter of its memory (GPU only); adafactor almost none",
+        "They learn alike. adamw_8bit holds its state in a quarter of the memory, paged_adamw_8bit moves it to the host "
+        "when the GPU is short, lion_8bit holds half of that again and wants a third of the learning rate. adafactor "
+        "keeps next to nothing and runs anywhere.\n"
+        "With LoRA the adapter is small, so this saves little unless the rank is high; with full fine-tuning it decides.",
         advanced=True,
+    )
+    neftune_noise_alpha: float | None = _declare(
+        None,
+        "NEFTune",
+        "noise on the embeddings while training, such as 5; empty adds none",
+        "A little noise on the input keeps the model from learning small sets by heart and can make answers fuller "
+        "(NEFTune, arXiv 2310.05914). 5 is customary, 15 is much.",
+        advanced=True,
+        gt=0.0,
+        le=100.0,
     )
     packing: bool = _declare(
         False,
@@ -462,6 +573,35 @@ class TrainingSection(Section):
         ge=0,
         le=1_000_000,
     )
+    evaluation_batch_size: int | None = _declare(
+        None,
+        "Held-out batch",
+        "held-out rows worked on at once; empty takes the batch size",
+        "Evaluation keeps no gradients, so twice the batch size usually fits and is faster.",
+        unit="rows",
+        advanced=True,
+        ge=1,
+        le=1024,
+    )
+    early_stopping_patience: int | None = _declare(
+        None,
+        "Patience",
+        "stop after so many evaluations without a better held-out loss; empty never does",
+        "When the held-out loss has not reached a new low for so many looks, more training memorises. 2 or 3 is usual. It "
+        "needs held-out rows and evaluations on the way.",
+        unit="evaluations",
+        advanced=True,
+        ge=1,
+        le=1000,
+    )
+    keep_best: bool = _declare(
+        False,
+        "Keep best",
+        "end with the weights of the lowest held-out loss, not with the last ones",
+        "Each evaluation with a new low is saved as a checkpoint, and the run ends with the best of them. It needs held-out "
+        "rows and evaluations on the way.",
+        advanced=True,
+    )
     save_every_steps: int = _declare(
         50,
         "Checkpoint every",
@@ -471,6 +611,17 @@ class TrainingSection(Section):
         advanced=True,
         ge=0,
         le=1_000_000,
+    )
+    checkpoints_kept: int = _declare(
+        2,
+        "Kept",
+        "checkpoints kept on the disk; older ones go (the best stays)",
+        "Each is the adapter and the optimizer's state, and with full fine-tuning three times the model. Two are enough to go "
+        "on from.",
+        unit="checkpoints",
+        advanced=True,
+        ge=1,
+        le=1000,
     )
     sample_count: int = _declare(
         3,
@@ -482,6 +633,16 @@ class TrainingSection(Section):
         advanced=True,
         ge=0,
         le=20,
+    )
+    sample_prompts: Annotated[tuple[Prompt, ...], AfterValidator(_without_repeats)] = _declare(
+        (),
+        "Own prompts",
+        "questions of your own that it answers at each evaluation, before the held-out ones",
+        "Ask what you will really ask, also what it should not have changed: “What is 2 + 2?”. Several are parted by a "
+        "semicolon; put one that holds a semicolon in quotes.",
+        advanced=True,
+        max_length=20,
+        strict=False,
     )
     seed: int = _declare(
         3407,

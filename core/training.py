@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from dataclasses import dataclass
 
+from . import refusals
 from .errors import FinetuiError
 from .model import ModelFacts
 from .recipe import Recipe
@@ -35,7 +35,12 @@ class Plan:
 
 def warmup_steps(recipe: Recipe, steps: int) -> int:
     """Steps over which the rate rises, of `steps` in all."""
-    return math.ceil(recipe.training.warmup_share * steps)
+    training = recipe.training
+    if training.schedule == "constant":
+        return 0
+    return (
+        math.ceil(training.warmup_share * steps) if training.warmup_steps is None else training.warmup_steps
+    )
 
 
 def plan(recipe: Recipe, rows: int) -> Plan:
@@ -88,58 +93,21 @@ def estimated_seconds(
     return seconds * 0.7, seconds * 1.6 + 1
 
 
-def problems(recipe: Recipe, machine: Machine) -> list[tuple[str, FinetuiError]]:
-    """What this machine cannot do of `recipe`: pairs of the field's path and the error. Empty when it can start."""
-    found: list[tuple[str, FinetuiError]] = []
-    if not machine.has_gpu:
-        if recipe.model.precision == "4bit":
-            found.append(
-                (
-                    "model.precision",
-                    FinetuiError(
-                        "4-bit needs an NVIDIA GPU.",
-                        "The 4-bit form (QLoRA) runs on kernels that only NVIDIA GPUs have, and none was found here.",
-                        "Set Precision to 16bit, and take a smaller model if memory is short.",
-                        code="precision-4bit",
-                    ),
-                )
-            )
-        if recipe.training.packing:
-            found.append(
-                (
-                    "training.packing",
-                    FinetuiError(
-                        "Packing needs an NVIDIA GPU.",
-                        "Unsloth does not pack on a CPU, and no GPU was found here.",
-                        "Turn Packing off.",
-                        code="packing-cpu",
-                    ),
-                )
-            )
-        if recipe.training.optimizer == "adamw_8bit":
-            found.append(
-                (
-                    "training.optimizer",
-                    FinetuiError(
-                        "The 8-bit optimizer needs an NVIDIA GPU.",
-                        "adamw_8bit runs on bitsandbytes' GPU kernels, and no GPU was found here.",
-                        "Set Optimizer to adamw_torch.",
-                        code="optimizer-8bit",
-                    ),
-                )
-            )
-    elif importlib.util.find_spec("bitsandbytes") is None:
-        for path, wanted in (
-            ("model.precision", recipe.model.precision == "4bit"),
-            ("training.optimizer", recipe.training.optimizer == "adamw_8bit"),
-        ):
-            if wanted:
-                error = FinetuiError(
-                    "bitsandbytes is not installed.",
-                    "4-bit weights and the 8-bit optimizer come from the package bitsandbytes; without it the model "
-                    "would silently load in 16-bit.",
-                    "Install it (pip install bitsandbytes), or take 16bit and adamw_torch.",
-                    code="bitsandbytes-missing",
-                )
-                found.append((path, error))
+def problems(
+    recipe: Recipe,
+    machine: Machine,
+    facts: ModelFacts | None = None,
+    rows: int | None = None,
+    evaluation_rows: int | None = None,
+) -> list[tuple[str, FinetuiError]]:
+    """What cannot be done of `recipe`: pairs of the field's path and the error. Empty when it can start.
+
+    What is known of the model (`facts`) and of the rows (trained on; held out) is looked at too.
+    """
+    found = [*refusals.of_machine(recipe, machine), *refusals.of_settings(recipe)]
+    if facts is not None:
+        found += refusals.of_model(recipe, facts)
+    if rows is not None:
+        steps = plan(recipe, rows).steps
+        found += refusals.of_rows(recipe, rows, steps, warmup_steps(recipe, steps), evaluation_rows)
     return found

@@ -290,7 +290,8 @@ class FinetuiApp(App[int], inherit_bindings=False):
             from ..core.runs import launch
 
             if machine is not None:
-                for _, problem in training.problems(recipe, machine):
+                known = wizard.model_facts if model_seen else None
+                for _, problem in training.problems(recipe, machine, known):
                     raise problem
             named, facts = recipe.model, wizard.model_facts
             if not model_seen or facts is None:  # started before the look was over

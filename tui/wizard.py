@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from ..core import training
 from ..core.draft import Draft
 from ..core.errors import FinetuiError
 from ..core.fields import FieldSpec
@@ -182,6 +183,19 @@ class Wizard:
         at_fault = "dataset" if self.draft["dataset.source"] == DEMO else "model"
         return own or (self.template_missing if step == at_fault else None)
 
+    def refused(self) -> dict[str, FinetuiError]:
+        """What cannot be trained as it is set, by field: on this machine, with this model, over these rows. It can be
+        written down nevertheless, for another machine or other rows; only the start is refused."""
+        recipe = self.recipe()
+        if recipe is None or self.machine is None:
+            return {}
+        facts = None if self.model_busy else self.model_facts
+        looked = self.dataset_facts if not self.dataset_busy else None
+        rows = self.rows() if looked is not None else None
+        held_out = looked.evaluation_rows if looked is not None else None
+        found = training.problems(recipe, self.machine, facts, rows, held_out)
+        return {path: next(error for place, error in found if place == path) for path, _ in found}
+
     @property
     def format(self) -> str | None:
         """The format of the rows, as set or as found; None while that is not known."""
@@ -219,6 +233,8 @@ class Wizard:
             rows = self.rows()
             return f"{title} · {rows:,}" if rows else title
         if step == "lora":
+            if d["lora.method"] == "full":
+                return "full fine-tuning"
             modules = d["lora.target_modules"]
             layers = "all layers" if len(modules) == 7 else f"{len(modules)} of 7"
             return f"r {d['lora.rank']} · {layers}"

@@ -52,6 +52,11 @@ class RunFolder:
         return self.path / "adapter"
 
     @property
+    def model(self) -> Path:
+        """The whole model of a full fine-tuning, which leaves no adapter."""
+        return self.path / "model"
+
+    @property
     def exports(self) -> Path:
         return self.path / "exports"
 

@@ -13,7 +13,8 @@ from transformers import TrainerCallback
 from .. import atomic
 from ..recipe import Recipe
 from ..runs import checkpoints
-from ..runs.events import Checkpoint, Evaluation, Step
+from ..runs.events import Checkpoint, Evaluation, Step, Warned
+from . import adapter
 from .control import Control
 from .events import EventWriter
 from .samples import Sampler
@@ -80,6 +81,9 @@ class Reporter(TrainerCallback):
         self._sample_due = False
         self._bad = self._zero = 0
         self._predicted = 0
+        self._best: tuple[float, int] | None = None
+        """The lowest held-out loss and its step."""
+        self._without_better = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._writer.progress("train", state.global_step, state.max_steps, "steps")
@@ -156,12 +160,57 @@ class Reporter(TrainerCallback):
         self._predicted = 0
         found = metrics or {}
         if "eval_loss" in found:
+            self._judge(float(found["eval_loss"]), state, control)
             self._writer.emit(
                 Evaluation(
                     state.global_step, float(found["eval_loss"]), float(found.get("eval_runtime", 0.0))
                 )
             )
         self._sampler.write(state.global_step)
+
+    def _judge(self, loss: float, state: Any, control: Any) -> None:
+        """Notes a new best, which is kept on the disk where it is wanted, or counts one more look without."""
+        training = self._recipe.training
+        if math.isfinite(loss) and (self._best is None or loss < self._best[0]):
+            self._best, self._without_better = (loss, state.global_step), 0
+            if training.keep_best:
+                control.should_save = True
+                # The trainer never clears away the checkpoint that stands here.
+                state.best_model_checkpoint = str(self._folder / f"checkpoint-{state.global_step}")
+                state.best_metric, state.best_global_step = loss, state.global_step
+        else:
+            self._without_better += 1
+        patience = training.early_stopping_patience
+        if patience is None or self._without_better < patience or state.global_step >= state.max_steps:
+            return
+        control.should_save = control.should_training_stop = True
+        assert self._best is not None or not math.isfinite(loss)
+        best = f"{self._best[0]:.4f} at step {self._best[1]}" if self._best else "none that is a number"
+        self._writer.emit(
+            Warned(
+                "early-stop",
+                f"The training stopped early, after step {state.global_step}.",
+                f"The held-out loss has not fallen in {patience} evaluations; the lowest was {best}.",
+                "More steps would memorise the rows.",
+            )
+        )
+
+    def take_best(self, trainer: Any) -> None:
+        """Puts the weights of the lowest held-out loss into the model, where the recipe wants them and they are not the last."""
+        if not self._recipe.training.keep_best or self._best is None or self.outcome != "completed":
+            return
+        loss, step = self._best
+        checkpoint = self._folder / f"checkpoint-{step}"
+        if step == trainer.state.global_step or not checkpoint.is_dir():
+            return
+        adapter.load(trainer.model, checkpoint)
+        self._writer.emit(
+            Warned(
+                "best-kept",
+                f"The run ends with the weights of step {step}.",
+                f"The held-out loss was lowest there: {loss:.4f}.",
+            )
+        )
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         checkpoint = self._folder / f"checkpoint-{state.global_step}"
@@ -174,3 +223,10 @@ class Reporter(TrainerCallback):
         """Takes up the counts where `checkpoint` left them."""
         counts = json.loads((checkpoint / checkpoints.COUNTS).read_bytes())
         self.counter.tokens, self.counter.trained = int(counts["tokens"]), int(counts["trained_tokens"])
+        for entry in json.loads((checkpoint / "trainer_state.json").read_bytes()).get("log_history", ()):
+            if "eval_loss" in entry:
+                loss = float(entry["eval_loss"])
+                if math.isfinite(loss) and (self._best is None or loss < self._best[0]):
+                    self._best, self._without_better = (loss, int(entry["step"])), 0
+                else:
+                    self._without_better += 1

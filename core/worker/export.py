@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from .. import export as export_step
+from .. import refusals
 from ..errors import FinetuiError
 from ..recipe import DEMO, ExportFormat, Recipe
 from ..runs.events import Event, Exported, Progress, Warned
 from ..runs.store import RunFolder
 from ..text import bytes_words
-from . import base_weights, llama_cpp, merge, modelfile, verify
+from . import adapter, base_weights, llama_cpp, merge, modelfile, verify
 from .child import Check, go_on
 
 Emit = Callable[[Event], None]
@@ -53,10 +54,10 @@ def export(
     did not. Raises FinetuiError where all failed: export-nothing, no-space, package-fetch, gguf-convert,
     llama-cpp-no-compiler, llama-cpp-build, merge-not-finite, export-damaged, export-failed.
     """
-    if not (run.adapter / "adapter_config.json").is_file():
+    if not adapter.is_saved(recipe, run):
         raise FinetuiError(
             "There is nothing to export yet.",
-            "The run has saved no adapter.",
+            "The run has saved nothing that it learned.",
             "Resume the run, or stop it with saving, then export.",
             code="export-nothing",
         )
@@ -154,6 +155,7 @@ class _Work:
         self.model, self.tokenizer = model, tokenizer
         self.recipe, self.run, self.formats, self.emit = recipe, run, formats, emit
         self.base, self.check = base, check
+        self.learned = adapter.folder(recipe, run)
         self.exported: list[Exported] = []
         self._index = 0
         self._told = ("", 0.0)
@@ -181,6 +183,8 @@ class _Work:
         self._tell(info.title, 0.0)
         self._need_space(format)
         if format == "adapter":
+            if self.recipe.lora.method == "full":
+                raise refusals.no_adapter()
             made = self._adapter()
         elif format == "merged":
             made = self.folder / "merged"
@@ -224,7 +228,7 @@ class _Work:
 
     def _merge(self, target: Path) -> None:
         try:
-            merge.merge(self.base, self.run.adapter, target, lambda share: self._tell("merging", share * 0.3))
+            merge.merge(self.base, self.learned, target, lambda share: self._tell("merging", share * 0.3))
         except merge.CannotMerge as reason:
             shutil.rmtree(target, ignore_errors=True)
             self._tell(f"merging with Unsloth, as {reason}", 0.0)
@@ -354,7 +358,7 @@ class _Work:
         """Refuses before a byte is written what cannot fit. Raises FinetuiError (no-space)."""
         info = export_step.FORMATS[format]
         if format == "adapter":
-            need = _size(self.run.adapter)
+            need = _size(self.learned)
         else:
             if self._weights is None:
                 self._weights = base_weights.count(self.base)

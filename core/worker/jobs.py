@@ -60,6 +60,8 @@ class Job:
             self.control.check()
             prepared = dataset.prepare(recipe, loaded.tokenizer, self.writer, self.control.check)
             self.writer.emit(prepared.ready)
+            if start_from is None:
+                model.refuse_impossible(recipe, None, prepared.ready.rows, prepared.ready.evaluation_rows)
             self.control.check()
             export.prepare_tools(recipe.export.formats, self._tell, check=self.control.check)
             stopped = self._loop(recipe, loaded, prepared, start_from)
@@ -86,7 +88,9 @@ class Job:
         from .chat import Chat
 
         chat = Chat(loaded.tokenizer, recipe.model.max_length)
-        asked = samples.prompts(chat, prepared.prompts, recipe.training.sample_count)
+        asked = samples.own_prompts(chat, recipe) + samples.prompts(
+            chat, prepared.prompts, recipe.training.sample_count
+        )
         sampler = samples.Sampler(loaded.model, loaded.tokenizer, asked, self.writer)
         trainer, reporter = training.build(
             loaded, prepared, recipe, self.run, self.writer, self.control, sampler
@@ -150,12 +154,12 @@ class Job:
         """Exports what the run learned, from its saved adapter. The model is loaded only where an export needs it."""
         recipe = self.recipe or self.read_recipe()
         environment.prepare()
-        step = adapter.adopt_checkpoint(self.run)
+        step = adapter.adopt_checkpoint(recipe, self.run)
         if step is not None:
             self.writer.emit(
                 Warned(
                     "adapter-from-checkpoint",
-                    f"The adapter comes from the checkpoint of step {step}.",
+                    f"What is exported comes from the checkpoint of step {step}.",
                     "The run ended before it saved one.",
                 )
             )

@@ -2,7 +2,7 @@
 
 Needs neither a GPU nor the whole model in memory, and changes nothing but the adapted weights. A base that is stored in
 4-bit is unpacked first: that is what the adapter was trained on. A base or an adapter that this cannot take (other
-quantized weights, fused or renamed layers, DoRA) raises CannotMerge; Unsloth's own merge then does it from the loaded model.
+quantized weights, fused or renamed layers) raises CannotMerge; Unsloth's own merge then does it from the loaded model.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,6 +43,8 @@ _OTHER_FILES: Final = (
     "processor_config.json",
     "LICENSE",
 )
+HEAD: Final = "lm_head.weight"
+EMBEDDINGS: Final = "embed_tokens.weight"
 _SIXTEEN_BIT: Final = (torch.bfloat16, torch.float16)
 
 
@@ -55,6 +57,26 @@ class _Delta:
     down: torch.Tensor  # A: rank × inputs
     up: torch.Tensor  # B: outputs × rank
     scale: float
+    lengths: torch.Tensor | None = None
+    """DoRA: the length of each row of the adapted weight (arXiv 2402.09353)."""
+
+    def change(self, weight: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
+        """What the adapter adds to `weight` (outputs × inputs, 32 bit), or to the `rows` of it that `weight` holds."""
+        up = self.up if rows is None else self.up[rows]
+        added = self.scale * (up @ self.down)
+        if self.lengths is None:
+            return added
+        lengths = self.lengths if rows is None else self.lengths[rows]
+        moved = weight + added
+        return moved * (lengths / moved.norm(dim=1))[:, None] - weight
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What an adapter holds, by the names of the base's tensors: changes of weights, and tables that were trained whole."""
+
+    deltas: dict[str, _Delta] = field(default_factory=dict)
+    tables: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 def merge(
@@ -65,17 +87,40 @@ def merge(
     `on_share` gets 0.0–1.0 and may raise to stop. Raises CannotMerge, FinetuiError (merge-not-finite), OSError.
     """
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    if is_whole(adapter):
+        target.mkdir(parents=True, exist_ok=True)
+        there = base_weights.shapes(adapter)
+        dtypes = _write_weights(adapter, Learned(), target, len(there), on_share)
+        _write_rest(config, dtypes, base, adapter, target)
+        return
     if config.get("quantization_config") and not base_weights.is_4_bit(config):
         raise CannotMerge("the base model is quantized")
     if base_weights.is_4_bit(config) and importlib.util.find_spec("bitsandbytes") is None:
         raise CannotMerge("its 4-bit weights can be unpacked only where bitsandbytes is installed")
-    deltas = read_adapter(adapter)
+    learned = read_adapter(adapter)
     there = base_weights.shapes(base)
-    for name, delta in deltas.items():
-        if there.get(name) != (delta.up.shape[0], delta.down.shape[1]):
+    parted = bool(learned.tables) and (HEAD not in there or bool(config.get("tie_word_embeddings")))
+    if parted:  # the output layer was the embeddings; one of them has changed
+        embeddings = next((name for name in there if name.endswith(EMBEDDINGS)), "")
+        there = there | {HEAD: there.get(embeddings, ())}
+        config = config | {"tie_word_embeddings": False}
+    shapes = {name: (delta.up.shape[0], delta.down.shape[1]) for name, delta in learned.deltas.items()}
+    for name, shape in (shapes | {n: tuple(t.shape) for n, t in learned.tables.items()}).items():
+        if there.get(name) != shape:
             raise CannotMerge(f"the base model has no {name} of that shape")
     target.mkdir(parents=True, exist_ok=True)
-    dtypes = _write_weights(base, deltas, target, len(there), on_share)
+    dtypes = _write_weights(base, learned, target, len(there), on_share, parted)
+    _write_rest(config, dtypes, base, adapter, target)
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether `folder` holds a whole model, as full fine-tuning leaves it, and no adapter."""
+    return (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file()
+
+
+def _write_rest(
+    config: dict[str, Any], dtypes: list[torch.dtype], base: Path, adapter: Path, target: Path
+) -> None:
     _write_config(config, dtypes, target)
     copy_tokenizer(base, adapter, target)
     for name in _OTHER_FILES:
@@ -83,14 +128,13 @@ def merge(
             shutil.copyfile(base / name, target / name)
 
 
-def read_adapter(adapter: Path) -> dict[str, _Delta]:
+def read_adapter(adapter: Path) -> Learned:
+    """What `adapter` holds, in 32 bit. Raises CannotMerge."""
     config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     unusual = (
-        "use_dora",
         "fan_in_fan_out",
         "rank_pattern",
         "alpha_pattern",
-        "modules_to_save",
         "trainable_token_indices",
     )
     if (
@@ -101,29 +145,50 @@ def read_adapter(adapter: Path) -> dict[str, _Delta]:
         raise CannotMerge("the adapter is of an unusual kind")
     rank, alpha = int(config["r"]), float(config["lora_alpha"])
     scale = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
+    saved = tuple(str(name) for name in config.get("modules_to_save") or ())
     sides: dict[str, dict[str, torch.Tensor]] = {}
+    tables: dict[str, torch.Tensor] = {}
     with safe_open(str(adapter / "adapter_model.safetensors"), "pt") as file:
         for key in file.keys():
-            name, _, rest = key.removeprefix(_PREFIX).rpartition(".lora_")
+            plain = key.removeprefix(_PREFIX)
+            if plain.removesuffix(".weight").rpartition(".")[2] in saved:
+                tables[plain] = file.get_tensor(key).float()
+                continue
+            name, _, rest = plain.rpartition(".lora_")
+            if rest == "magnitude_vector" and config.get("use_dora"):
+                sides.setdefault(f"{name}.weight", {})["lengths"] = file.get_tensor(key).float()
+                continue
             if not key.startswith(_PREFIX) or rest not in ("A.weight", "B.weight"):
                 raise CannotMerge(f"the adapter holds {key}")
             sides.setdefault(f"{name}.weight", {})[rest[0]] = file.get_tensor(key).float()
-    if not sides or any(len(pair) != 2 for pair in sides.values()):
+    if not sides or any(len(pair) != (3 if config.get("use_dora") else 2) for pair in sides.values()):
         raise CannotMerge("the adapter is not whole")
-    return {name: _Delta(pair["A"], pair["B"], scale) for name, pair in sides.items()}
+    deltas = {n: _Delta(pair["A"], pair["B"], scale, pair.get("lengths")) for n, pair in sides.items()}
+    return Learned(deltas, tables)
 
 
-def _merged(base: Path, deltas: dict[str, _Delta]) -> Iterator[tuple[str, torch.Tensor]]:
-    for name, weight in base_weights.read(base):
+def _parted(read: Iterator[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
+    """The embeddings once more as the output layer, in place of one that the files may hold besides."""
+    for name, weight in read:
+        if name != HEAD:
+            yield name, weight
+        if name.endswith(EMBEDDINGS):
+            yield HEAD, weight.clone()
+
+
+def _merged(base: Path, learned: Learned, parted: bool) -> Iterator[tuple[str, torch.Tensor]]:
+    read = base_weights.read(base)
+    for name, weight in _parted(read) if parted else read:
         if weight.dtype in (torch.float32, torch.float64):
             kept = torch.bfloat16
         elif weight.dtype in _SIXTEEN_BIT or not weight.is_floating_point():
             kept = weight.dtype
         else:
             raise CannotMerge(f"the base model's weights are {weight.dtype}")
-        delta = deltas.get(name)
-        if delta:
-            weight = weight.float() + delta.scale * (delta.up @ delta.down)
+        delta, table = learned.deltas.get(name), learned.tables.get(name)
+        if delta is not None or table is not None:
+            weight = weight.float() if table is None else table
+            weight = weight if delta is None else weight + delta.change(weight)
             if not bool(torch.isfinite(weight).all()):
                 raise FinetuiError(
                     "The trained adapter holds numbers that are none.",
@@ -135,7 +200,12 @@ def _merged(base: Path, deltas: dict[str, _Delta]) -> Iterator[tuple[str, torch.
 
 
 def _write_weights(
-    base: Path, deltas: dict[str, _Delta], target: Path, total: int, on_share: Callable[[float], None]
+    base: Path,
+    learned: Learned,
+    target: Path,
+    total: int,
+    on_share: Callable[[float], None],
+    parted: bool = False,
 ) -> list[torch.dtype]:
     """Writes shards of at most SHARD_BYTES and their index. Returns the dtypes that occur, the commonest first."""
     shards: list[list[str]] = []
@@ -149,7 +219,7 @@ def _write_weights(
         shards.append(list(pending))
         pending, size = {}, 0
 
-    for name, tensor in _merged(base, deltas):
+    for name, tensor in _merged(base, learned, parted):
         length = tensor.numel() * tensor.element_size()
         if pending and size + length > SHARD_BYTES:
             flush()

@@ -33,8 +33,14 @@ class Loaded:
     ready: ModelReady
 
 
-def refuse_impossible(recipe: Recipe) -> None:
-    """Refuses, before anything is loaded, what this machine cannot do. Raises FinetuiError.
+def refuse_impossible(
+    recipe: Recipe,
+    facts: model_step.ModelFacts | None = None,
+    rows: int | None = None,
+    evaluation_rows: int | None = None,
+) -> None:
+    """Refuses, before anything is loaded, what this machine cannot do, and what does not fit the model and the rows where
+    they are known. Raises FinetuiError.
 
     What torch can use decides: a GPU that only the driver sees is none.
     """
@@ -44,7 +50,7 @@ def refuse_impossible(recipe: Recipe) -> None:
     memory = psutil.virtual_memory()
     gpus = (Gpu(0, torch.cuda.get_device_name()),) if torch.cuda.is_available() else ()
     machine = Machine(os.cpu_count() or 1, None, memory.total, memory.available, None, gpus)
-    for _path, error in training_step.problems(recipe, machine):
+    for _path, error in training_step.problems(recipe, machine, facts, rows, evaluation_rows):
         raise error
 
 
@@ -63,6 +69,7 @@ def resolve(recipe: Recipe, writer: EventWriter, check: Check = go_on) -> Path:
     facts = model_step.inspect(source, recipe.model.revision, recipe.model.remote_code)
     if facts.chat_template is False:
         _refuse_conversations(facts, recipe)  # before gigabytes are fetched
+    refuse_impossible(recipe, facts)
     if facts.kind == "folder":
         return Path(source).expanduser().absolute()
     return resolve_hub(
@@ -108,7 +115,7 @@ def load(
     import torch
     from unsloth import FastLanguageModel
 
-    started = time.monotonic()
+    started, full = time.monotonic(), recipe.lora.method == "full"
     if go_on_from_adapter:
         model_adapter.check_adapter(recipe)
     folder = resolve(recipe, writer, check)
@@ -117,10 +124,11 @@ def load(
         base, tokenizer = FastLanguageModel.from_pretrained(
             str(folder),
             max_seq_length=recipe.model.max_length,
-            dtype=None,
+            dtype=torch.float32 if recipe.model.precision == "32bit" else None,
             load_in_4bit=recipe.model.precision == "4bit",
-            load_in_8bit=False,
-            full_finetuning=False,
+            load_in_8bit=recipe.model.precision == "8bit",
+            full_finetuning=full,
+            use_gradient_checkpointing="unsloth" if recipe.lora.gradient_checkpointing else False,
             trust_remote_code=runs_code(recipe),
         )
     except Exception as error:  # the edge of the libraries that load
@@ -139,6 +147,13 @@ def load(
             "Set precision to 16bit, or reinstall bitsandbytes.",
             code="precision-4bit",
         )
+    if recipe.model.precision == "8bit" and not getattr(base, "is_loaded_in_8bit", False):
+        raise FinetuiError(
+            "The model was not loaded in 8-bit.",
+            "bitsandbytes did not take it.",
+            "Set precision to 16bit, or reinstall bitsandbytes.",
+            code="precision-8bit",
+        )
     template = getattr(tokenizer, "chat_template", None)
     dtype = str(base.dtype).removeprefix("torch.")
     model = lora.attach(base, recipe, go_on_from_adapter)
@@ -148,7 +163,9 @@ def load(
         parameters=parameters,
         trainable=trainable,
         device=device,
-        dtype=f"4-bit, {dtype}" if recipe.model.precision == "4bit" else dtype,
+        dtype=dtype
+        if recipe.model.precision in ("16bit", "32bit")
+        else f"{recipe.model.precision[0]}-bit, {dtype}",
         base_bytes=sum(p.stat().st_size for p in folder.glob("*.safetensors")),
         architecture=_architecture(folder),
         context_length=int(getattr(base.config, "max_position_embeddings", 0) or 0),

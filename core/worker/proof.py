@@ -19,6 +19,7 @@ from ..errors import FinetuiError
 from ..proof import Heard, Proof, Reference, ReferencePrompt, Weights
 from ..recipe import Recipe
 from ..runs.store import RunFolder
+from . import adapter as learned
 from . import packages, samples, tensors
 from .chat import Chat, Unrenderable
 from .child import Check, environment, go_on
@@ -251,6 +252,6 @@ def of_run(
             code="proof-no-export",
         )
     tell(format)
-    proof = prove(format, path, base, run.adapter, reference, check=check, tell=tell)
+    proof = prove(format, path, base, learned.folder(recipe, run), reference, check=check, tell=tell)
     proof_step.save(folder, proof)
     return proof

@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import text
 from ..conversation import Turn, Turns
+from ..recipe import Recipe
 from ..runs.events import Sample
 from .chat import Chat, Unrenderable
 from .events import EventWriter
@@ -51,6 +52,20 @@ def prompts(chat: Chat, conversations: Sequence[Turns], count: int) -> list[Prom
                 (t.text for t in reversed(turns[:last]) if t.role == "user"), turns[last - 1].text
             )
             found.append(Prompt(chat.prompt_ids(turns[:last]), question, turns[last].text))
+    return found
+
+
+def own_prompts(chat: Chat, recipe: Recipe) -> list[Prompt]:
+    """The recipe's own questions, each behind the trained system prompt where it has one; a model without a chat template
+    goes on with them as they stand. No answer belongs to them."""
+    system, found = recipe.dataset.system_prompt, []
+    for question in recipe.training.sample_prompts:
+        turns = [*([Turn("system", system)] if system else []), Turn("user", question)]
+        try:
+            ids = chat.prompt_ids(turns)
+        except Unrenderable:
+            ids = chat.prompt_ids([Turn("text", question)])
+        found.append(Prompt(ids, question, ""))
     return found
 
 

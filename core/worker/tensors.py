@@ -84,10 +84,12 @@ def _rows(count: int) -> torch.Tensor:
 
 
 class _Expected:
-    """Base + adapter, rows at a time."""
+    """Base + adapter, or the whole tuned model, rows at a time."""
 
     def __init__(self, base: Path, adapter: Path) -> None:
-        self.deltas = merge.read_adapter(adapter)
+        whole = merge.is_whole(adapter)
+        self.learned = merge.Learned() if whole else merge.read_adapter(adapter)
+        base = adapter if whole else base
         self._files: dict[str, Path] = {}
         for file in base_weights.files(base):
             with safe_open(str(file), "pt") as opened:
@@ -105,10 +107,12 @@ class _Expected:
         """The rows as they must be, in 32 bit, and the adapter's part of them."""
         with safe_open(str(self._files[name]), "pt") as opened:
             kept = _take(opened, name, rows)
-        delta = self.deltas.get(name)
+        table, delta = self.learned.tables.get(name), self.learned.deltas.get(name)
+        if table is not None:
+            return table[rows], table[rows] - kept
         if delta is None:
             return kept, None
-        change = delta.scale * (delta.up[rows] @ delta.down)
+        change = delta.change(kept, rows)
         return kept + change, change
 
 

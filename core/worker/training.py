@@ -18,8 +18,6 @@ from .events import EventWriter
 from .model import Loaded
 from .samples import Sampler
 
-CHECKPOINTS_KEPT = 2
-
 
 @dataclass(frozen=True)
 class Result:
@@ -33,6 +31,7 @@ def arguments(recipe: Recipe, folder: Path, dtype: str) -> Any:
     """The recipe's training section as TRL's SFTConfig. Evaluation and checkpoints are timed by our callback."""
     import torch
     from trl import SFTConfig
+    from unsloth import UnslothTrainingArguments
 
     training = recipe.training
     gpu = torch.cuda.is_available()
@@ -42,11 +41,17 @@ def arguments(recipe: Recipe, folder: Path, dtype: str) -> Any:
         "output_dir": str(folder),
         "num_train_epochs": training.epochs,
         "per_device_train_batch_size": training.batch_size,
-        "per_device_eval_batch_size": training.batch_size,
+        "per_device_eval_batch_size": training.evaluation_batch_size or training.batch_size,
         "gradient_accumulation_steps": training.gradient_accumulation_steps,
         "learning_rate": training.learning_rate,
         "lr_scheduler_type": training.schedule,
-        "warmup_steps": training.warmup_share,  # below 1 it is a share, rounded up to whole steps
+        "lr_scheduler_kwargs": {"num_cycles": training.schedule_cycles}
+        if training.schedule == "cosine_with_restarts"
+        else None,
+        # Below 1 it is a share, rounded up to whole steps.
+        "warmup_steps": training.warmup_share if training.warmup_steps is None else training.warmup_steps,
+        "max_grad_norm": training.max_grad_norm,
+        "neftune_noise_alpha": training.neftune_noise_alpha,
         "weight_decay": training.weight_decay,
         "optim": fast_adamw if training.optimizer == "adamw_torch" else training.optimizer,
         "seed": training.seed,
@@ -60,7 +65,7 @@ def arguments(recipe: Recipe, folder: Path, dtype: str) -> Any:
         "dataset_kwargs": {"skip_prepare_dataset": True},  # the rows are tokenized, labelled, cut and packed
         "eval_strategy": "no",
         "save_strategy": "no",
-        "save_total_limit": CHECKPOINTS_KEPT,
+        "save_total_limit": training.checkpoints_kept,
         "logging_strategy": "steps",
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
@@ -69,13 +74,11 @@ def arguments(recipe: Recipe, folder: Path, dtype: str) -> Any:
         "disable_tqdm": True,
         "push_to_hub": False,
     }
-    if not training.packing:
-        settings["dataset_kwargs"] = {
-            "skip_prepare_dataset": True
-        }  # the rows are tokenized, labelled and cut
     if not recipe.lora.gradient_checkpointing:
         settings["gradient_checkpointing"] = False  # TRL turns it on by itself
-    return SFTConfig(**settings)
+    if training.embedding_learning_rate is None:
+        return SFTConfig(**settings)
+    return UnslothTrainingArguments(embedding_learning_rate=training.embedding_learning_rate, **settings)
 
 
 def packed(rows: Any, recipe: Recipe) -> Any:
@@ -102,11 +105,13 @@ def build(
     """The trainer and the callback that reports from it."""
     from transformers import PrinterCallback
     from trl import SFTTrainer
+    from unsloth import UnslothTrainer
 
     args = arguments(recipe, run.checkpoints, loaded.ready.dtype.rpartition(" ")[2])
     evaluation = prepared.evaluation.rows if prepared.evaluation else None
     reporter = Reporter(recipe, run.checkpoints, writer, control, sampler, evaluation is not None)
-    trainer: Any = SFTTrainer(
+    kind: Any = SFTTrainer if recipe.training.embedding_learning_rate is None else UnslothTrainer
+    trainer: Any = kind(
         model=loaded.model,
         args=args,
         train_dataset=packed(prepared.train.rows, recipe) if recipe.training.packing else prepared.train.rows,
@@ -127,6 +132,8 @@ def train(trainer: Any, reporter: Reporter, recipe: Recipe, resume_from: Path | 
         planned = training_step.plan(recipe, len(trainer.train_dataset)).steps
         if checkpoints.step_of(resume_from) >= planned:  # the trainer would take a step too many
             adapter.load(trainer.model, resume_from)
+            reporter.go_on_from(resume_from)
+            reporter.take_best(trainer)
             return Result("completed", checkpoints.step_of(resume_from))
         reporter.go_on_from(resume_from)
     trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
@@ -141,4 +148,5 @@ def train(trainer: Any, reporter: Reporter, recipe: Recipe, resume_from: Path | 
         if reporter.outcome == "nan":
             raise failures.diverged(step, recipe.training.learning_rate, words)
         raise failures.nothing_to_learn(step, words)
+    reporter.take_best(trainer)
     return Result(reporter.outcome, step)

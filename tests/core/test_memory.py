@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetui.core import memory, recipe_file
+from finetui.core import memory, memory_gpu, recipe_file
 from finetui.core.errors import FinetuiError
 from finetui.core.memory import GIB, MemoryEstimate
 from finetui.core.memory_parts import MIB
@@ -215,3 +215,30 @@ def test_a_config_without_figures_is_said(tmp_path: Path) -> None:
 def test_no_config_is_said(tmp_path: Path) -> None:
     with pytest.raises(FinetuiError):
         memory.look(str(tmp_path))
+
+
+def trained(**lora: Any) -> Recipe:
+    made = recipe(precision=lora.pop("precision", "16bit"), optimizer=lora.pop("optimizer", "adamw_torch"))
+    return made.model_copy(update={"lora": made.lora.model_validate(lora)})
+
+
+def test_what_is_trained_decides() -> None:
+    small = shape("Qwen3-8B")
+    weights = small.parameters
+    whole = trained(method="full")
+    assert memory_gpu.gradient_bytes(whole, small) == 2 * weights
+    assert memory_gpu.optimizer_bytes(whole, small) == 4 * weights
+    exact = trained(method="full", precision="32bit")
+    assert memory_gpu.weights_bytes(exact, small) == memory_gpu.gradient_bytes(exact, small) == 4 * weights
+    sizes = [
+        memory_gpu.optimizer_bytes(trained(method="full", optimizer=optimizer), small)
+        for optimizer in ("adafactor", "lion_8bit", "adamw_8bit", "adamw_torch")
+    ]
+    assert sizes == sorted(sizes) and len(set(sizes)) == 4
+    plain = memory_gpu.gradient_bytes(trained(), small)
+    table = memory_gpu.gradient_bytes(trained(modules_to_save=("lm_head",)), small)
+    assert table == plain + 2 * small.embedding
+    assert plain < memory_gpu.gradient_bytes(trained(dora=True), small) < plain * 1.1
+    packed = [memory_gpu.weights_bytes(recipe(precision=p), small) for p in ("4bit", "8bit", "16bit")]
+    assert packed == sorted(packed)
+    assert memory.estimate_shape(whole, small).confidence == "low"

