@@ -190,10 +190,9 @@ def predict(
     speed = _speed(shape, machine)
     one = batch_seconds(recipe, shape, machine, computed, length, same_shapes=lengths.uniform)
     accumulated = min(accumulation, max(1, math.ceil(items / batch))) if items else accumulation
-    step = accumulated * one + speed.step_seconds
     measured = measured or Measured()
     is_measured = measured.ratio != 1.0 or measured.seconds_per_step is not None
-    step = measured.seconds_per_step or step * measured.ratio
+    step = measured.seconds_per_step or accumulated * one * measured.ratio + speed.step_seconds
     rows_per_step = min(rows_per_step, float(rows)) if rows else rows_per_step
 
     times = _times_looked(recipe, steps)
