@@ -67,9 +67,15 @@ def is_of_this_machine(error: BaseException) -> bool:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether the GPU's or the host's memory ran out, wherever in the chain that is said."""
-    cards = (_memory(one, type(one).__name__, str(one), None) for one in _chain(error))
-    return any(card is not None and card.code in ("gpu-memory", "host-memory") for card in cards)
+    """Whether the GPU's or the host's memory ran out, wherever in the chain that is said.
+
+    oneDNN has no word of its own for it: what it cannot create on a CPU is taken for a lack of memory.
+    """
+    chain = _chain(error)
+    cards = (_memory(one, type(one).__name__, str(one), None) for one in chain)
+    return any(card is not None and card.code in ("gpu-memory", "host-memory") for card in cards) or any(
+        isinstance(one, RuntimeError) and str(one).startswith("could not create a") for one in chain
+    )
 
 
 def is_known(error: BaseException) -> bool:
