@@ -142,7 +142,9 @@ def batch_seconds(
     """One batch of `tokens` tokens, padding included, in rows of `length` tokens: forward and backward, in seconds."""
     speed = _speed(shape, machine)
     passes = 2 if forward_only else 6 if recipe.lora.gradient_checkpointing else 4
-    attention = 2 * shape.layers * shape.queries * length  # of a token: half of all positions, twice 2 operations
+    attention = (
+        2 * shape.layers * shape.queries * length
+    )  # of a token: half of all positions, twice 2 operations
     work = passes * tokens * (_active_weights(shape) + attention / 2)
     launch = speed.launch_seconds * (passes / 6 if not speed.gpu else 1 / 3 if forward_only else 1)
     if speed.gpu and same_shapes:
@@ -219,11 +221,7 @@ def predict(
         evaluation_seconds=evaluation,
         sample_seconds=samples,
         tokens_per_second=rows_per_step * lengths.mean / step if step > 0 else 0.0,
-        padding_share=0.0
-        if training.packing
-        else max(0.0, 1 - lengths.mean / length)
-        if length > 0
-        else 0.0,
+        padding_share=0.0 if training.packing else max(0.0, 1 - lengths.mean / length) if length > 0 else 0.0,
         measured=is_measured,
     )
 
@@ -243,4 +241,3 @@ def _sample_seconds(shape: Shape, machine: Machine, lengths: Lengths) -> float:
         return tokens / _SAMPLE_TOKENS_PER_SECOND_GPU * shape.layers / 32
     reading = 2 * shape.parameters / (_CPU_BYTES_PER_SECOND_PER_CORE * max(1, machine.cores))
     return tokens * (reading + _CPU_LAUNCH_SECONDS_PER_LAYER / 6 * shape.layers)
-

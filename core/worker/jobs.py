@@ -114,9 +114,7 @@ class Job:
 
         ladder = Ladder(trainer, recipe, self.run, self.writer).hold()
         parameters = loaded.ready.parameters
-        trainer.add_callback(
-            Probe(trainer, ladder, self.control, self.writer, alone=alone, parameters=parameters)
-        )
+        Probe(trainer, ladder, self.control, self.writer, alone=alone, parameters=parameters).hold()
 
     def probe(self) -> None:
         """Tries the longest batch of the recipe and no more. Raises FinetuiError where it does not fit in any form."""

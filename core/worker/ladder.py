@@ -61,6 +61,8 @@ class Ladder(TrainerCallback):
         trainer.get_batch_samples, trainer.training_step = taken, stepped
         trainer.prediction_step = predicted
         trainer.add_callback(self)
+        callbacks = trainer.callback_handler.callbacks
+        callbacks.insert(0, callbacks.pop())
         return self
 
     def on_train_begin(
@@ -68,7 +70,9 @@ class Ladder(TrainerCallback):
     ) -> None:
         """An optimizer makes room for its state at its first step; where that failed, it may try again once the rest is
         free. torch's own do so before they change any weight."""
-        if optimizer is None or not type(getattr(optimizer, "optimizer", optimizer)).__module__.startswith("torch."):
+        if optimizer is None or not type(getattr(optimizer, "optimizer", optimizer)).__module__.startswith(
+            "torch."
+        ):
             return
         step = optimizer.step
 
@@ -127,7 +131,9 @@ class Ladder(TrainerCallback):
         try:
             total: Any = None
             for piece in pieces:
-                loss = self._or_nothing(step, model, piece, items) if self._skips else step(model, piece, items)
+                loss = (
+                    self._or_nothing(step, model, piece, items) if self._skips else step(model, piece, items)
+                )
                 total = loss if total is None else total + loss
             return total
         finally:

@@ -60,6 +60,13 @@ class Probe(TrainerCallback):
         self._trainer, self._ladder, self._control, self._writer = trainer, ladder, control, writer
         self._alone, self._parameters = alone, parameters
 
+    def hold(self) -> Probe:
+        """Takes its place before all other callbacks but the ladder, so that the training is told of only once it can begin."""
+        self._trainer.add_callback(self)
+        callbacks = self._trainer.callback_handler.callbacks
+        callbacks.insert(1 if self._ladder in callbacks else 0, callbacks.pop())
+        return self
+
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         rows = lengths_of(self._trainer.train_dataset)
         shape = shape_of(self._trainer.model, self._parameters)
@@ -74,7 +81,6 @@ class Probe(TrainerCallback):
             self._writer.progress("probe", text=why)
         if self._alone:
             raise Done
-        self._writer.progress("train", state.global_step, state.max_steps, "steps")
 
     def _probe(self, rows: Sequence[int], shape: Shape | None) -> Probed:
         """Raises FinetuiError (gpu-memory, host-memory) where the run does not fit in any form that it may take."""
@@ -250,9 +256,7 @@ class _Gauge:
             return
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
-        self.limit_bytes = int(
-            psutil.Process().memory_info().rss + here().memory_available_bytes
-        )
+        self.limit_bytes = int(psutil.Process().memory_info().rss + here().memory_available_bytes)
 
     def read(self) -> int:
         """Bytes at the peak."""
@@ -353,9 +357,7 @@ def _foresee(
         return 0, 0.0, None
     machine, longest = here(), max(rows)
     if gauge.gpu:
-        found = memory.estimate_shape(
-            recipe, shape, card_bytes=machine.total_bytes, longest_tokens=longest
-        )
+        found = memory.estimate_shape(recipe, shape, card_bytes=machine.total_bytes, longest_tokens=longest)
         predicted = found.gpu_reserved_bytes
     else:
         predicted = memory.estimate_host(recipe, shape, longest_tokens=longest).total_bytes
