@@ -25,7 +25,7 @@ from .fit_task import (
     value_of,
     with_fields,
 )
-from .memory_parts import GIB, MIB
+from .memory_parts import GIB, MIB, MemoryEstimate
 from .memory_shape import from_facts
 from .recipe import Recipe
 from .text import bytes_words, count_words, duration_words
@@ -189,8 +189,8 @@ def _packing_reason(task: Task, chosen: Candidate) -> str:
 def _batch_reason(task: Task, chosen: Candidate) -> str:
     training = chosen.recipe.training
     unit = "sequences" if training.packing else "rows"
-    if task.asked.effective_batch_size == 1 and training.batch_size == 1:
-        return "an update is to have one row"
+    if chosen.recipe.effective_batch_size == 1:
+        return f"an update is one {unit[:-1]}"
     larger = [
         one
         for one in candidates(_pinned_but_batch(task, chosen), chosen.recipe.model.precision)
@@ -225,11 +225,12 @@ def _pinned_but_batch(task: Task, chosen: Candidate) -> Task:
 def _accumulation_reason(task: Task, chosen: Candidate) -> str:
     training = chosen.recipe.training
     unit = "sequences" if training.packing else "rows"
+    unit = unit[:-1] if chosen.recipe.effective_batch_size == 1 else unit
     product = f"{training.batch_size} × {training.gradient_accumulation_steps} = {chosen.recipe.effective_batch_size}"
     if training.packing and not task.asked.training.packing:
         return (
-            f"{product} {unit} hold about {chosen.pace.rows_per_step:.3g} rows, near the {task.rows_wanted:.3g} that you "
-            "asked for"
+            f"{product} {unit} for about {chosen.pace.rows_per_step:.3g} rows an update, near the "
+            f"{task.rows_wanted:.3g} that you asked for"
         )
     return f"{product} {unit} an update, as you asked"
 

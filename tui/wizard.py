@@ -18,8 +18,10 @@ from .inspecting import Inspection
 
 if TYPE_CHECKING:
     from ..core.dataset import DatasetFacts
+    from ..core.lengths import Lengths
     from ..core.memory import MemoryEstimate
     from ..core.model import ModelFacts
+    from ..core.pace import Pace
     from ..core.system import Machine
     from ..core.training import Plan
     from .widgets.models.rows import Browsing
@@ -226,15 +228,39 @@ class Wizard:
         card = self.machine.total_bytes if self.machine.has_gpu else None
         return memory.estimate(recipe, self.model_facts, gpu=card is not None, card_bytes=card)
 
-    def seconds(self) -> tuple[float, float] | None:
-        """How long training may take: a rough range."""
-        from ..core import training
+    def lengths(self) -> Lengths | None:
+        """The lengths of the training rows: counted where all have been read, else about; None without a recipe."""
+        from ..core.lengths import Lengths
 
-        recipe, plan = self.recipe(), self.plan()
-        if recipe is None or plan is None or self.model_facts is None or self.machine is None:
+        recipe = self.recipe()
+        if recipe is None:
             return None
-        tokens = self.tokens_per_row() or recipe.model.max_length
-        return training.estimated_seconds(recipe, self.model_facts, self.machine, plan, tokens)
+        limit = recipe.model.max_length
+        if self.inspection.complete is not None:
+            return Lengths.from_ledger(self.inspection.complete, limit)
+        facts = self.dataset_facts
+        held_out = (facts.evaluation_rows if facts is not None else None) or 0
+        tokens = self.tokens_per_row()
+        if tokens is None:
+            return Lengths.full(limit, self.rows(), held_out)
+        return Lengths.about(tokens, limit, self.rows(), held_out)
+
+    def pace(self) -> Pace | None:
+        """How long training takes, without loading and export."""
+        from ..core import memory_shape, pace
+
+        recipe, lengths = self.recipe(), self.lengths()
+        if recipe is None or lengths is None or self.rows() is None:
+            return None
+        if self.model_facts is None or self.machine is None:
+            return None
+        shape = memory_shape.from_facts(self.model_facts)
+        return pace.predict(recipe, shape, self.machine, lengths) if shape is not None else None
+
+    def seconds(self) -> tuple[float, float] | None:
+        """How long training may take: a range."""
+        pace = self.pace()
+        return (pace.low, pace.high) if pace is not None else None
 
 
 @lru_cache(maxsize=8)
