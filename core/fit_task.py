@@ -33,7 +33,7 @@ _CPU_HEADROOM_SHARE = 0.25
 """On a CPU the prediction is coarser, and whatever else runs here needs room too."""
 
 _FASTER = 0.97
-"""Settings that save less than 3 % of the time are not worth more memory."""
+"""Settings that save less than 3 % of the time are worth neither a change nor more memory."""
 
 EFFECTIVE_SLACK = (0.7, 1.5)
 """By so much the rows behind an update may change where rows are packed, since sequences hold whole rows."""
@@ -138,29 +138,26 @@ def _options(task: Task, path: str, asked: bool, *, possible: bool = True) -> tu
 
 
 def _batches(task: Task, packing: bool) -> Iterator[tuple[int, int]]:
-    """Pairs of micro-batch and accumulation with the rows behind an update that were asked for."""
+    """Pairs of micro-batch and accumulation with the rows behind an update that were asked for, pins respected.
+
+    Where rows are packed that were not, or the other way round, their number changes a little.
+    """
     asked = task.asked.training
     wanted = task.rows_wanted
     if packing:
         wanted /= task.lengths.rows_per_sequence(task.asked.model.max_length)
-        if (
-            not asked.packing
-            and not EFFECTIVE_SLACK[0] <= max(1, round(wanted)) / wanted <= EFFECTIVE_SLACK[1]
-        ):
-            return
     whole = max(1, round(wanted))
-    for batch in range(1, min(whole, 1024) + 1):
-        if whole % batch or whole // batch > 1024:
-            continue
-        if BATCH in task.pinned and batch != asked.batch_size:
-            continue
-        if ACCUMULATION in task.pinned and whole // batch != asked.gradient_accumulation_steps:
-            continue
-        yield batch, whole // batch
-    if BATCH in task.pinned and whole % asked.batch_size:
-        yield asked.batch_size, max(1, round(whole / asked.batch_size))
-    elif ACCUMULATION in task.pinned and whole % asked.gradient_accumulation_steps:
-        yield max(1, round(whole / asked.gradient_accumulation_steps)), asked.gradient_accumulation_steps
+    pairs = [(batch, whole // batch) for batch in range(1, min(whole, 1024) + 1) if whole % batch == 0]
+    if BATCH in task.pinned:
+        pairs = [(asked.batch_size, max(1, round(whole / asked.batch_size)))]
+    if ACCUMULATION in task.pinned:
+        batch = asked.batch_size if BATCH in task.pinned else whole / asked.gradient_accumulation_steps
+        pairs = [(max(1, round(batch)), asked.gradient_accumulation_steps)]
+    free = packing == asked.packing or (asked.packing and not task.gpu)
+    for batch, accumulation in pairs:
+        kept = EFFECTIVE_SLACK[0] <= batch * accumulation / wanted <= EFFECTIVE_SLACK[1]
+        if (free or kept) and batch <= 1024 and accumulation <= 1024:
+            yield batch, accumulation
 
 
 def candidates(task: Task, precision: str) -> Iterator[Candidate]:
@@ -183,12 +180,15 @@ def candidates(task: Task, precision: str) -> Iterator[Candidate]:
 
 
 def choose(task: Task) -> Candidate | None:
-    """The fastest candidate that fits; of those that are about as fast, the one that takes the least memory."""
+    """The fastest candidate that fits; of those that are about as fast, what was asked for, or else the one that takes the
+    least memory."""
     for precision in precisions(task):
         found = [one for one in candidates(task, precision) if task.fits(one.memory)]
         if found:
             quickest = min(one.pace.seconds_per_row for one in found)
             near = [one for one in found if one.pace.seconds_per_row * _FASTER <= quickest]
+            if any(one.recipe == task.asked for one in near):
+                return task.candidate(task.asked)
             return min(near, key=lambda one: (one.memory.total_bytes, one.pace.seconds_per_row))
     return None
 
