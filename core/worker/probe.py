@@ -53,12 +53,14 @@ class Probe(TrainerCallback):
         writer: EventWriter,
         *,
         alone: bool = False,
+        always: bool = False,
         parameters: int | None = None,
     ) -> None:
-        """`alone`: nothing else is to happen; the training ends with `Done` before its first step. `parameters` is the
+        """`alone`: nothing else is to happen; the training ends with `Done` before its first step. `always`: even where
+        memory is plenty. `parameters` is the
         count of the base model's weights."""
         self._trainer, self._ladder, self._control, self._writer = trainer, ladder, control, writer
-        self._alone, self._parameters = alone, parameters
+        self._alone, self._always, self._parameters = alone, alone or always, parameters
 
     def hold(self) -> Probe:
         """Takes its place before all other callbacks but the ladder, so that the training is told of only once it can begin."""
@@ -71,7 +73,7 @@ class Probe(TrainerCallback):
         rows = lengths_of(self._trainer.train_dataset)
         shape = shape_of(self._trainer.model, self._parameters)
         needed, why = True, ""
-        if not self._alone:
+        if not self._always:
             needed, why = wanted(self._ladder.recipe, shape, max(rows, default=1))
         if needed:
             self._writer.progress("probe", text="the longest batch")
