@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from finetui.core import recipe_file
+from finetui.core import paths, recipe_file
 from finetui.core.errors import FinetuiError
 from finetui.core.recipe import Recipe
-from finetui.core.runs.events import Evaluation, Probed, Progress, Warned
+from finetui.core.runs.events import Evaluation, Probed, Started, Warned, read_all
+from finetui.tui.commands import exits
 
 from . import harness
 from .in_process import Trainer
@@ -229,11 +231,32 @@ def test_memory_that_really_runs_out(tmp_path: Path) -> None:
     assert said["tight"] == pytest.approx(said["calm"], abs=2e-3)
 
 
-def test_the_probe_alone_ends_before_the_first_step(tiny_model: Path, tiny_rows: Path) -> None:
-    run = harness.make_run(harness.recipe(tiny_model, tiny_rows, **VALUES))
-    assert harness.finish(harness.start("probe", run), run) == 0, run.log.read_text()[-3000:]
-    (found,) = harness.events(run, Probed)
-    assert found.training_seconds > 0
-    assert not harness.losses(run)
-    assert harness.ended(run).job == "probe"
-    assert any(p.stage == "probe" for p in harness.events(run, Progress))
+def test_the_command_probes_in_a_process_of_its_own(
+    tiny_model: Path, tiny_rows: Path, tmp_path: Path
+) -> None:
+    """It says what was found and keeps nothing; where that process is killed, a card says so and the recipe is as it was."""
+    file = tmp_path / "recipe.yaml"
+    recipe_file.save(harness.recipe(tiny_model, tiny_rows, **VALUES), file)
+    before, cache = file.read_bytes(), paths.cache()
+    command = [sys.executable, "-m", "finetui.tui", "probe", str(file), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=harness.PATIENCE, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout)
+    assert found["measured_bytes"] > 0
+    assert found["training_seconds"] > 0
+    assert found["gap"] == pytest.approx(found["measured_bytes"] / found["predicted_bytes"] - 1)
+    assert list(cache.glob("probe-*")) == []
+
+    probing = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    harness.until(lambda: [r for f in cache.glob("probe-*/events.jsonl") for r in read_all(f)], probing)
+    ((events,)) = cache.glob("probe-*/events.jsonl")
+    started = read_all(events)[0].event
+    assert isinstance(started, Started)
+    os.kill(started.pid, signal.SIGKILL)
+    said, _ = probing.communicate(timeout=harness.PATIENCE)
+    assert probing.returncode == exits.REFUSED
+    card = json.loads(said)["error"]
+    assert card["code"] == "host-memory"
+    assert "killed" in card["why"]
+    assert file.read_bytes() == before
+    assert list(cache.glob("probe-*")) == []
