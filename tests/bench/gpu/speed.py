@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -110,6 +111,7 @@ def measure(name: str, recipe: Recipe) -> Outcome:
         capture_output=True,
         text=True,
         check=False,
+        env=dict(os.environ) | {"FINETUI_HOME": str(Path(recipe.dataset.source).parent / "home")},
     )
     training = recipe.training
     common: dict[str, Any] = {
