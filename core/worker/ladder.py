@@ -99,7 +99,8 @@ class Ladder(TrainerCallback):
             if self._index >= len(self._batches):  # not a batch of the loop: the probe's
                 self._batches, self._index = [inputs], 0
         self._index += 1
-        failed = None
+        failed: BaseException | None = None
+        loss: Any = None
         try:
             loss = self._through(step, model, inputs, items)
         except Exception as error:  # the edge of torch's allocator
@@ -277,9 +278,10 @@ def release() -> None:
     gc.collect()
     if not torch.cuda.is_available():
         return
+    import torch.utils.checkpoint as plain
     import unsloth_zoo.gradient_checkpointing as checkpointing
 
-    if torch.utils.checkpoint.CheckpointFunction.__name__ == "UnslothCheckpointFunction":
+    if plain.CheckpointFunction.__name__ == "UnslothCheckpointFunction":
         checkpointing.reset_unsloth_gradient_checkpointing_buffers()
     torch.cuda.empty_cache()
 
@@ -298,4 +300,5 @@ def turn_on_checkpointing(model: Any, recipe: Recipe) -> None:
         inner = inner.__dict__.get("_modules", {}).get("base_model")
     if hasattr(model, "enable_input_require_grads"):
         model.enable_input_require_grads()
-    FastLanguageModel.for_training(model, use_gradient_checkpointing="unsloth")
+    unsloth: Any = FastLanguageModel
+    unsloth.for_training(model, use_gradient_checkpointing="unsloth")
