@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from . import lora, training
+from . import fit, lora, training
+from .errors import FinetuiError
 from .fields import field, fields
 from .memory import GIB
 from .memory_shape import from_facts
@@ -44,6 +45,14 @@ def advise(path: str, recipe: Recipe, here: Situation) -> Advice | None:
 
     None for fields in which only the person can choose, such as the seed.
     """
+    if path in fit.CHOSEN and here.lengths is not None and here.facts is not None and here.machine is not None:
+        try:
+            choice = fit.fit(recipe, here.facts, here.machine, here.lengths).choice(path)
+        except FinetuiError:
+            choice = None  # nothing fits, or too little is known: the rules below say what is usual
+        if choice is not None:
+            reason = choice.because[:1].upper() + choice.because[1:].rstrip(".") + "."
+            return Advice(path, choice.value, reason)
     if path in _RULES:
         value, because = _RULES[path](recipe, here)
         return Advice(path, value, because)
@@ -227,6 +236,8 @@ def _rate(recipe: Recipe, here: Situation) -> tuple[float, str]:
     if size is None:
         return 2e-4, "The usual rate for LoRA."
     words = f"{count_words(size)} weights"
+    if recipe.lora.method == "full":
+        return 2e-5, "Tuning every weight wants about a tenth of LoRA's rate."
     if size < 3e8:
         return 1e-3, f"A model of only {words} takes, and needs, a higher rate."
     if size < 13e9:

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import lora, memory, training
+from . import lora, memory, pace
 from .draft import Draft
 from .errors import FinetuiError
+from .lengths import Lengths
 from .memory import MemoryEstimate
+from .memory_shape import from_facts
 from .model_facts import ModelFacts
 from .recipe import Recipe
 from .system import Machine
@@ -33,6 +35,8 @@ class Situation:
     learned_tokens: int | None = None
     """Tokens of one epoch that the loss counts."""
     format: str | None = None
+    lengths: Lengths | None = None
+    """Of the training rows; without them the rows are taken to have about `tokens_per_row`."""
 
     @property
     def gpu(self) -> bool:
@@ -124,9 +128,16 @@ def seconds(recipe: Recipe, here: Situation) -> tuple[float, float] | None:
     """How long training may take: a rough range; None where something is not known."""
     if here.facts is None or here.machine is None or here.rows is None:
         return None
-    plan = training.plan(recipe, here.rows)
-    tokens = here.tokens_per_row or recipe.model.max_length
-    return training.estimated_seconds(recipe, here.facts, here.machine, plan, tokens)
+    shape = from_facts(here.facts)
+    if shape is None:
+        return None
+    limit = recipe.model.max_length
+    lengths = here.lengths
+    if lengths is None and here.tokens_per_row:
+        lengths = Lengths.about(here.tokens_per_row, limit, here.rows, here.evaluation_rows or 0)
+    lengths = lengths or Lengths.full(limit, here.rows, here.evaluation_rows or 0)
+    found = pace.predict(recipe, shape, here.machine, lengths)
+    return found.low, found.high
 
 
 def outcome(recipe: Recipe, here: Situation) -> Outcome:

@@ -644,6 +644,15 @@ class TrainingSection(Section):
         max_length=20,
         strict=False,
     )
+    on_out_of_memory: Literal["smaller", "skip", "stop"] = _declare(
+        "smaller",
+        "Out of memory",
+        "what happens when memory runs out in the run: smaller steps, skip what cannot fit, or stop",
+        "smaller: the step is done again with half the rows at once and the same effective batch, then with checkpointing; "
+        "nothing is lost and the same is learned. skip: the same, and rows that do not fit even one by one are left out of "
+        "their step. stop: the run ends at once; its last checkpoint is kept.",
+        advanced=True,
+    )
     seed: int = _declare(
         3407,
         "Seed",

@@ -1,4 +1,4 @@
-"""The training step: how many steps a recipe takes, what they cover, how long they may last, and what cannot run here."""
+"""The training step: how many steps a recipe takes, what they cover, and what cannot run here. `pace` has their time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from . import refusals
 from .errors import FinetuiError
-from .model import ModelFacts
 from .recipe import Recipe
 from .system import Machine
 
@@ -55,42 +54,6 @@ def plan(recipe: Recipe, rows: int) -> Plan:
     whole, rest = divmod(steps, per_epoch) if per_epoch else (0, 0)
     seen = whole * rows + min(rows, rest * recipe.effective_batch_size)
     return Plan(rows, steps, seen, warmup_steps(recipe, steps))
-
-
-# Useful 10¹² operations a second while training with LoRA; measured where marked, else scaled from the data sheets.
-_TERAFLOPS_BY_CARD = (
-    ("H200", 400.0),
-    ("H100", 400.0),  # measured: 448 on 8B QLoRA, 188 on 1B
-    ("A100", 150.0),
-    ("L40", 120.0),
-    ("4090", 110.0),
-    ("3090", 50.0),
-    ("L4", 45.0),
-    ("T4", 18.0),
-)
-_TERAFLOPS_OF_OTHER_CARDS = 30.0
-_TERAFLOPS_PER_CORE = 0.08  # measured: 135 M on two cores
-
-
-def estimated_seconds(
-    recipe: Recipe, facts: ModelFacts, machine: Machine, plan: Plan, tokens_per_row: float
-) -> tuple[float, float] | None:
-    """A rough range for the training alone, in seconds; None where the model's size is not known.
-
-    A token costs about 2 × weights operations forward and 2 × backward, since the frozen weights need no gradients of
-    their own, and 2 × more where activations are recomputed (Kaplan 2020, arXiv 2001.08361, less the weight gradients).
-    """
-    if not facts.parameters:
-        return None
-    passes = 6 if recipe.lora.gradient_checkpointing else 4
-    work = passes * facts.parameters * plan.rows_seen * min(tokens_per_row, recipe.model.max_length) / 1e12
-    if machine.gpus:
-        name = machine.gpus[0].name
-        speed = next((t for card, t in _TERAFLOPS_BY_CARD if card in name), _TERAFLOPS_OF_OTHER_CARDS)
-        overhead = 0.12 * plan.steps * recipe.training.gradient_accumulation_steps
-        return work / speed + overhead * 0.5, work / speed * 4 + overhead * 2
-    seconds = work / (_TERAFLOPS_PER_CORE * machine.cores)
-    return seconds * 0.7, seconds * 1.6 + 1
 
 
 def problems(

@@ -45,6 +45,23 @@ def amount(value: float, unit: str) -> str:
     return bytes_words(value) if unit == "bytes" else f"{value:,.0f}"
 
 
+def probed_words(event: events.Probed) -> str:
+    """What a probe found, in one line: predicted against measured."""
+    parts = [f"{bytes_words(event.measured_bytes)} measured"]
+    if event.gap is not None:
+        parts[0] += f", {bytes_words(event.predicted_bytes)} predicted ({event.gap:+.0%})".replace("%", " %")
+    if event.limit_bytes:
+        parts[0] += f", of {bytes_words(event.limit_bytes)}"
+    parts.append(f"longest batch {event.tokens:,} tokens in {_seconds(event.seconds)}")
+    if event.training_seconds:
+        parts.append(f"training about {duration_words(event.training_seconds)}")
+    return " · ".join(parts)
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds < 10 else duration_words(seconds)
+
+
 @dataclass
 class Plain:
     """Writes a run's lines through `write`, at most `width` columns wide (the score table and the examples wrap)."""
@@ -77,6 +94,8 @@ class Plain:
             self._model(event)
         elif isinstance(event, events.DatasetReady):
             self._dataset(event)
+        elif isinstance(event, events.Probed):
+            self._say("probe", probed_words(event))
         elif isinstance(event, events.Evaluation):
             best = self.reducer.best
             lowest = " · the lowest so far" if best is event and event.step > 0 else ""

@@ -21,9 +21,11 @@ from .inspecting import Inspection
 
 if TYPE_CHECKING:
     from ..core.dataset import DatasetFacts
+    from ..core.lengths import Lengths
     from ..core.memory import MemoryEstimate
     from ..core.model import ModelFacts
     from ..core.outcome import Outcome, Situation
+    from ..core.pace import Pace
     from ..core.system import Machine
     from ..core.training import Plan
     from .widgets.models.rows import Browsing
@@ -297,6 +299,7 @@ class Wizard:
             longest_tokens=longest,
             learned_tokens=learned,
             format=self.format,
+            lengths=self.lengths() if self.rows() is not None else None,
         )
 
     def outcome(self) -> Outcome | None:
@@ -312,6 +315,35 @@ class Wizard:
 
         recipe = self.recipe()
         return outcome.memory_estimate(recipe, self.situation()) if recipe is not None else None
+
+    def lengths(self) -> Lengths | None:
+        """The lengths of the training rows: counted where all have been read, else about; None without a recipe."""
+        from ..core.lengths import Lengths
+
+        recipe = self.recipe()
+        if recipe is None:
+            return None
+        limit = recipe.model.max_length
+        if self.inspection.complete is not None:
+            return Lengths.from_ledger(self.inspection.complete, limit)
+        facts = self.dataset_facts
+        held_out = (facts.evaluation_rows if facts is not None else None) or 0
+        tokens = self.tokens_per_row()
+        if tokens is None:
+            return Lengths.full(limit, self.rows(), held_out)
+        return Lengths.about(tokens, limit, self.rows(), held_out)
+
+    def pace(self) -> Pace | None:
+        """How long training takes, without loading and export."""
+        from ..core import memory_shape, pace
+
+        recipe, lengths = self.recipe(), self.lengths()
+        if recipe is None or lengths is None or self.rows() is None:
+            return None
+        if self.model_facts is None or self.machine is None:
+            return None
+        shape = memory_shape.from_facts(self.model_facts)
+        return pace.predict(recipe, shape, self.machine, lengths) if shape is not None else None
 
     def seconds(self) -> tuple[float, float] | None:
         """How long training may take: a rough range."""

@@ -28,6 +28,7 @@ Stage = Literal[
     "dataset",
     "tokenize",
     "baseline",
+    "probe",
     "train",
     "evaluate",
     "sample",
@@ -99,6 +100,38 @@ class DatasetReady(Event):
     cut_rows: int = 0
     longest: int = 0
     fingerprint: str = ""
+
+
+@dataclass(frozen=True)
+class Probed(Event):
+    """The longest batch was tried before the first step, and everything set back. Bytes are what torch reserves on the GPU
+    at its peak, or the worker's resident memory on a CPU; predicted figures are 0 where nothing can be predicted.
+
+    `seconds` is the longest batch, forward, backward and optimizer; `seconds_per_step` and `training_seconds` follow from
+    it for the run's mean step and the whole loop. `evaluation_seconds` is the longest held-out batch. `stepped_down`: the
+    settings did not fit and were made smaller, as warnings say.
+    """
+
+    kind: ClassVar[str] = "probe"
+    device: str
+    predicted_bytes: int
+    measured_bytes: int
+    limit_bytes: int
+    rows: int
+    longest: int
+    tokens: int
+    predicted_seconds: float = 0.0
+    seconds: float = 0.0
+    evaluation_seconds: float | None = None
+    seconds_per_step: float = 0.0
+    training_seconds: float = 0.0
+    stepped_down: bool = False
+    probe_seconds: float = 0.0
+
+    @property
+    def gap(self) -> float | None:
+        """Measured against predicted: 0.03 is 3 % more than predicted."""
+        return self.measured_bytes / self.predicted_bytes - 1 if self.predicted_bytes else None
 
 
 @dataclass(frozen=True)
@@ -276,6 +309,7 @@ KINDS: dict[str, type[Event]] = {
         Progress,
         ModelReady,
         DatasetReady,
+        Probed,
         Step,
         Evaluation,
         Device,

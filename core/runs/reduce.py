@@ -35,6 +35,7 @@ class Reducer:
     best: events.Evaluation | None = None
     model: events.ModelReady | None = None
     dataset: events.DatasetReady | None = None
+    probe: events.Probed | None = None
     device: events.Device | None = None
     score: events.Scored | None = None
     checkpoint: events.Checkpoint | None = None
@@ -91,11 +92,13 @@ class Reducer:
             self.model = event
         elif isinstance(event, events.DatasetReady):
             self.dataset = event
+        elif isinstance(event, events.Probed):
+            self.probe = event
         return True
 
     def _start(self, event: events.Started, ts: float) -> None:
         self.started, self.started_ts = event, ts
-        self.ended = self.ended_ts = self.stage = self.device = None
+        self.ended = self.ended_ts = self.stage = self.device = self.probe = None
         self._job_seconds = 0.0
         self._attempt_steps = self._attempt_evaluations = 0
         self._evaluation_seconds = 0.0
@@ -132,9 +135,9 @@ class Reducer:
         return 0.0 if self._seen_at is None else max(0.0, self.monotonic() - self._seen_at)
 
     def seconds_per_step(self) -> float | None:
-        """The recent time of a step, with its share of the evaluations."""
+        """The recent time of a step, with its share of the evaluations; before the first one, what the probe measured."""
         if not self._times:
-            return None
+            return self.probe.seconds_per_step or None if self.probe is not None else None
         known = [seconds for _, seconds in self._times if seconds > 0 and math.isfinite(seconds)]
         if known:
             each = sum(known) / len(known)
@@ -148,8 +151,12 @@ class Reducer:
         return each + self._evaluation_seconds / max(1, self._attempt_steps)
 
     def eta_seconds(self) -> float | None:
-        """Seconds of training left; None before the first step and once the job ended."""
+        """Seconds of training left; before the first step as the probe foresaw it. None where nothing is known, and once the
+        job ended."""
         each = self.seconds_per_step()
+        if self.ended is None and self.step is None and self.probe is not None:
+            foreseen = self.probe.training_seconds
+            return max(0.0, foreseen - self.idle_seconds()) if foreseen > 0 else None
         if each is None or self.step is None or self.ended is not None or self.step.total_steps <= 0:
             return None
         left = max(0, self.step.total_steps - self.step.step) * each

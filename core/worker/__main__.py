@@ -1,4 +1,4 @@
-"""The worker's command line: `python -m finetui.core.worker train|resume RUN`, `export|verify RUN FORMAT…`, `warm FOLDER`.
+"""The worker's command line: `python -m finetui.core.worker train|resume|probe RUN`, `export|verify RUN FORMAT…`, `warm FOLDER`.
 
 Exit code 0 for completed or stopped, 1 for failed, 2 for a wrong command line or a run that another worker holds.
 """
@@ -23,7 +23,7 @@ from .control import Control, Stopped
 from .events import EventWriter
 from .jobs import Job
 
-USAGE = "usage: python -m finetui.core.worker train RUN | resume RUN | export RUN FORMAT [FORMAT…] | verify RUN [FORMAT…] | warm FOLDER"
+USAGE = "usage: python -m finetui.core.worker train RUN | resume RUN | probe RUN | export RUN FORMAT [FORMAT…] | verify RUN [FORMAT…] | warm FOLDER"
 LOCK = "worker.lock"
 
 
@@ -62,6 +62,8 @@ def work(name: str, run: RunFolder, formats: Sequence[str], asked_at: float) -> 
             job.export(formats)
         elif name == "verify":
             job.verify(formats)
+        elif name == "probe":
+            job.probe()
         else:
             job.train(resume=name == "resume")
     except Stopped:
@@ -89,7 +91,7 @@ def main(arguments: Sequence[str]) -> int:
             logs.redirect(run.log)
             os.chdir(run.path)
             return work(order.job, run, order.formats, order.asked_at)
-        case [("train" | "resume") as name, folder]:
+        case [("train" | "resume" | "probe") as name, folder]:
             return work(name, RunFolder(Path(folder).absolute()), (), asked_at)
         case [("export" | "verify") as name, folder, *formats]:
             return work(name, RunFolder(Path(folder).absolute()), formats, asked_at)

@@ -27,6 +27,9 @@ _WRITE_FAILED = re.compile(
 """What safetensors (in Rust) and torch.save (in C++) say where the disk takes no more."""
 
 
+_GPU_MEMORY = ("CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
 def _chain(error: BaseException) -> list[BaseException]:
     found: list[BaseException] = []
     current: BaseException | None = error
@@ -63,6 +66,18 @@ def is_of_this_machine(error: BaseException) -> bool:
     return any(_memory(one, type(one).__name__, str(one), None) is not None for one in _chain(error))
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the GPU's or the host's memory ran out, wherever in the chain that is said.
+
+    oneDNN has no word of its own for it: what it cannot create on a CPU is taken for a lack of memory.
+    """
+    chain = _chain(error)
+    cards = (_memory(one, type(one).__name__, str(one), None) for one in chain)
+    return any(card is not None and card.code in ("gpu-memory", "host-memory") for card in cards) or any(
+        isinstance(one, RuntimeError) and str(one).startswith("could not create a") for one in chain
+    )
+
+
 def is_known(error: BaseException) -> bool:
     """Whether `card` has a card of its own for `error`."""
     return any(isinstance(one, FinetuiError) or _known(one, None) is not None for one in _chain(error))
@@ -79,7 +94,7 @@ def _known(error: BaseException, recipe: Recipe | None) -> FinetuiError | None:
 
 
 def _memory(error: BaseException, kind: str, said: str, recipe: Recipe | None) -> FinetuiError | None:
-    if kind == "OutOfMemoryError" or "CUDA out of memory" in said or "CUDA error: out of memory" in said:
+    if kind == "OutOfMemoryError" or any(words in said for words in _GPU_MEMORY):
         batch = f" (now {recipe.training.batch_size})" if recipe else ""
         length = f" (now {recipe.model.max_length})" if recipe else ""
         return FinetuiError(

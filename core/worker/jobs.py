@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from . import adapter, environment
 from .control import Control, Stopped
 from .events import EventWriter
 
-JobName = Literal["train", "resume", "export", "verify"]
+JobName = Literal["train", "resume", "probe", "export", "verify"]
 
 
 @dataclasses.dataclass
@@ -95,6 +96,7 @@ class Job:
         trainer, reporter = training.build(
             loaded, prepared, recipe, self.run, self.writer, self.control, sampler
         )
+        self._secure(trainer, recipe, loaded)
         if start_from is None:
             self.writer.progress("baseline", 0, len(asked), "prompts")
             sampler.write(0)
@@ -108,6 +110,33 @@ class Job:
         if recipe.export.prove:
             self._keep_answers(recipe, loaded, prepared)
         return result.outcome == "stop"
+
+    def _secure(self, trainer: Any, recipe: Recipe, loaded: Any, *, alone: bool = False) -> None:
+        """Before the first step the longest batch is tried, and memory that runs out later ends nothing."""
+        from .ladder import Ladder
+        from .probe import Probe
+
+        ladder = Ladder(trainer, recipe, self.run, self.writer).hold()
+        parameters = loaded.ready.parameters
+        Probe(trainer, ladder, self.control, self.writer, alone=alone, parameters=parameters).hold()
+
+    def probe(self) -> None:
+        """Tries the longest batch of the recipe and no more. Raises FinetuiError where it does not fit in any form."""
+        recipe = self._begin()
+        from . import dataset, model, probe, training
+        from .samples import Sampler
+
+        loaded = model.load(recipe, self.writer, self.control.check)
+        self.writer.emit(loaded.ready)
+        prepared = dataset.prepare(recipe, loaded.tokenizer, self.writer, self.control.check)
+        self.writer.emit(prepared.ready)
+        sampler = Sampler(loaded.model, loaded.tokenizer, (), self.writer)
+        trainer, reporter = training.build(
+            loaded, prepared, recipe, self.run, self.writer, self.control, sampler
+        )
+        self._secure(trainer, recipe, loaded, alone=True)
+        with contextlib.suppress(probe.Done):
+            training.train(trainer, reporter, recipe, None)
 
     def _keep_answers(self, recipe: Recipe, loaded: Any, prepared: Any) -> None:
         """What the trained model answers now, for the proof of what is exported from it."""

@@ -90,15 +90,6 @@ def test_memory_grows_with_what_it_should_grow_with() -> None:
     assert memory.estimate(Recipe(), ModelFacts("x/y", "hub", "y"), gpu=True) is None
 
 
-def test_time_is_a_range_and_a_gpu_is_faster() -> None:
-    plan = training.plan(Recipe(), 1000)
-    slow = training.estimated_seconds(Recipe(), SMOLLM, CPU, plan, 100)
-    fast = training.estimated_seconds(Recipe(), SMOLLM, GPU, plan, 100)
-    assert slow is not None and fast is not None
-    assert 0 < slow[0] < slow[1]
-    assert fast[1] < slow[0]
-
-
 @pytest.mark.parametrize(
     ("broken", "path"),
     [

@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from finetui.core import advice, lora, memory, outcome, presets, training
+from finetui.core import advice, lora, memory, outcome, pace, presets, training
 from finetui.core.draft import Draft
 from finetui.core.errors import FinetuiError
 from finetui.core.fields import field, fields
 from finetui.core.history import History
+from finetui.core.lengths import Lengths
+from finetui.core.memory_shape import from_facts
 from finetui.core.model_fit import stand_in
 from finetui.core.nearest import nearest
 from finetui.core.recipe import Recipe
@@ -91,11 +93,13 @@ def test_deltas_are_the_differences_of_the_estimates_themselves(one: Recipe, oth
         )
         assert delta.memory_bytes == after - before
         assert delta.weights == lora.adapter_weights(facts, other.lora) - lora.adapter_weights(facts, one.lora)  # type: ignore[operator]
+        shape = from_facts(facts)
+        assert shape is not None and here.tokens_per_row is not None
         spans = [
-            training.estimated_seconds(r, facts, machine, training.plan(r, here.rows), 170.0 if here is EIGHT else 60.0)
+            pace.predict(r, shape, machine, Lengths.about(here.tokens_per_row, r.model.max_length, here.rows, here.evaluation_rows or 0))
             for r in (one, other)
         ]
-        middles = [(s[0] * s[1]) ** 0.5 for s in spans if s]
+        middles = [(s.low * s.high) ** 0.5 for s in spans]
         assert delta.seconds == pytest.approx(middles[1] - middles[0], abs=1e-6)
 
 

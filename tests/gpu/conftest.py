@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from tests.worker.conftest import tiny_model as tiny_model
 from tests.worker.conftest import tiny_rows as tiny_rows
+from tests.worker.conftest import unsloth as unsloth
 
 QUERY = "memory.total,memory.used,utilization.gpu,temperature.gpu,power.draw"
 

@@ -58,6 +58,7 @@ def test_no_field_is_forgotten() -> None:
         "model.source",  # every test
         "model.revision",  # hub only
         "model.precision",  # refused on a CPU, below
+        "training.on_out_of_memory",  # test_out_of_memory
         "dataset.source",
         "dataset.config",  # hub only
         "dataset.split",

@@ -61,7 +61,7 @@ def inspect(
     inspector = Inspector.start(recipe)
     try:
         try:
-            ledger = _finished(inspector)
+            ledger = finished(inspector)
         except FinetuiError as error:
             if not error.code.startswith("dataset-") or error.code.endswith("-missing"):
                 raise
@@ -97,7 +97,7 @@ def _recipe(data: str, model: str | None, settings: list[str] | None) -> Recipe:
     return launch.resolved(changed(draft.recipe(), settings))
 
 
-def _finished(inspector: Inspector) -> Ledger:
+def finished(inspector: Inspector) -> Ledger:
     """The complete ledger, with a line of progress where somebody watches. Raises the inspection's error."""
     watched = sys.stderr.isatty()
     while True:

@@ -6,7 +6,21 @@ from typing import Annotated
 
 import typer
 
-from . import care, diagnosis, estimate, exits, inspect, listing, models, output, presets, recipes, training, verifying
+from . import (
+    care,
+    diagnosis,
+    estimate,
+    exits,
+    fit,
+    inspect,
+    listing,
+    models,
+    output,
+    presets,
+    recipes,
+    training,
+    verifying,
+)
 
 app = typer.Typer(
     name="finetui",
@@ -31,6 +45,8 @@ app.command("delete")(care.delete)
 app.command("models")(models.models)
 app.command("presets")(presets.presets)
 app.command("estimate")(estimate.estimate)
+app.command("fit")(fit.fit)
+app.command("probe")(fit.probe)
 app.command("doctor")(diagnosis.doctor)
 app.add_typer(recipes.app, name="recipe")
 

@@ -7,12 +7,14 @@ from typing import Any, ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
-from ...core import advice, outcome
+from ...core import advice, fit, outcome
+from ...core.errors import FinetuiError
 from ...core.fields import field as declared
 from ...core.nearest import nearest
 from ...core.recipe import Recipe
-from ..widgets.form import Form
+from ..widgets.form import Form, value_words
 from ..widgets.here import Here, HerePane, content, differing
+from ..widgets.text import literal
 from .closing import while_standing
 from .step import StepScreen
 
@@ -20,10 +22,18 @@ from .step import StepScreen
 class SettingsScreen(StepScreen):
     """A step whose focused field says what finetui would choose, because of what, and what changing it does."""
 
-    footer_first: ClassVar[tuple[str, ...]] = ("step.next", "step.presets", "step.take", "step.undo")
+    footer_first: ClassVar[tuple[str, ...]] = ("step.next", "step.presets", "step.fit", "step.take")
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
             "ctrl+g", "take", "Take advice", id="step.take", tooltip="Give the field the value that finetui would choose"
+        ),
+        Binding(
+            "ctrl+f",
+            "fit",
+            "Fit",
+            priority=True,
+            id="step.fit",
+            tooltip="Choose precision, packing, batch and checkpointing: the fastest that fits this machine",
         ),
         Binding(
             "ctrl+l", "presets", "Presets", id="step.presets", tooltip="Presets: take one, compare, keep your own"
@@ -72,6 +82,11 @@ class SettingsScreen(StepScreen):
         if recipe is None:
             return Here(path, value)
         situation = wizard.situation()
+        refused = wizard.refused().get(path)
+        if refused is not None:
+            found = advice.advise(path, recipe, situation)
+            words = " ".join(part for part in (refused.what, refused.why, refused.fix) if part)
+            return Here(path, value, words, found.value if found is not None else declared(path).default)
         now = outcome.outcome(recipe, situation)
         began_path, began, then = self._began
         since = None
@@ -106,6 +121,26 @@ class SettingsScreen(StepScreen):
         self.query_one(Form).row(found.path).show(value)
         self.set_value(found.path, value)
         self.wizard.history.close()
+
+    def action_fit(self) -> None:
+        """Take the fastest settings that fit this machine, as one change; says why."""
+        recipe, situation = self.wizard.recipe(), self.wizard.situation()
+        if recipe is None or situation.facts is None or situation.machine is None:
+            self.notify("Model, machine and settings must be known first.", title="Fit", markup=False)
+            return
+        try:
+            found = fit.fit(recipe, situation.facts, situation.machine, situation.lengths)
+        except FinetuiError as error:
+            self.finetui.show_error(error)
+            return
+        changed = self.wizard.apply(dict(found.changes), "fit to this machine")
+        self.show_again(changed)
+        lines = [
+            f"{declared(c.path).title} {value_words(c.path, c.value)}: {c.because}" for c in found.choices if c.changed
+        ]
+        lines = lines or ["The settings are the fastest that fit already."]
+        words = literal("; ".join([*lines, *found.remarks]), 600)
+        self.notify(words, title="Fit to this machine", timeout=10, markup=False)
 
     def action_presets(self) -> None:
         """Show the presets over this step."""

@@ -60,14 +60,15 @@ def outlook(wizard: Wizard) -> Outlook:
             load = Load(need / GIB, total, others=max(0.0, (machine.total_bytes - free) / GIB))
             largest = max(estimate.parts, key=lambda part: part.bytes)
             caption = f"rough estimate · {largest.name} {largest.bytes / GIB:.1f}"
-    span, plan = wizard.seconds(), wizard.plan()
+    pace, plan = wizard.pace(), wizard.plan()
     time, time_load, time_caption = None, Load(None, None), ""
     if plan is not None:
         time_caption = f"{plan.steps:,} steps · {plan.share:.2g} × your data"
-    if span is not None:
-        time = "~" + time_words(*span)
-        middle = max(1.0, (span[0] * span[1]) ** 0.5)
-        share = math.log(max(1.0, middle / 10)) / math.log(WORKDAY_SECONDS / 10)
+    if pace is not None:
+        time = "~" + time_words(pace.low, pace.high)
+        if plan is not None and plan.steps != pace.steps:  # packed: fewer, longer rows
+            time_caption = f"{pace.steps:,} steps · {plan.share:.2g} × your data"
+        share = math.log(max(1.0, pace.seconds / 10)) / math.log(WORKDAY_SECONDS / 10)
         time_load = Load(min(1.0, share), 1.0)
     return Outlook(memory, load, caption, fit, time, time_load, time_caption)
 

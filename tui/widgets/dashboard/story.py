@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from ....core.runs import events
 from ....core.text import bytes_words, clean, count_words, duration_words, one_line
+from ...plain import probed_words
 from ..series import Smoothed
 
 LOG_LINES = 400
@@ -28,6 +29,7 @@ STAGES = {
     "dataset": "Reading the dataset",
     "tokenize": "Turning rows into tokens",
     "baseline": "Asking the model before training",
+    "probe": "Trying the longest batch",
     "train": "Training",
     "evaluate": "Checking on held-out rows",
     "sample": "Writing samples",
@@ -44,6 +46,7 @@ MEANINGS = {
     "dataset": "Rows become conversations in the model's own format.",
     "tokenize": "Each row is cut into the pieces that the model reads.",
     "baseline": "Its answers before training are kept, to compare with later.",
+    "probe": "Once forward and back, so that the run starts only where it fits.",
     "train": "The first step takes the longest. The curve begins with it.",
     "evaluate": "Rows that it never trains on show whether it learns or memorises.",
     "sample": "The model answers a few held-out prompts.",
@@ -204,6 +207,8 @@ class Story:
         elif isinstance(event, events.DatasetReady):
             self.dataset = event
             self._say(ts, f"Dataset ready: {event.rows:,} rows, {event.evaluation_rows:,} held out")
+        elif isinstance(event, events.Probed):
+            self._say(ts, f"Probe: {probed_words(event)}")
         elif isinstance(event, events.Checkpoint):
             self._say(ts, f"Checkpoint {event.step:,} saved")
         elif isinstance(event, events.Warned):
