@@ -45,7 +45,12 @@ def advise(path: str, recipe: Recipe, here: Situation) -> Advice | None:
 
     None for fields in which only the person can choose, such as the seed.
     """
-    if path in fit.CHOSEN and here.lengths is not None and here.facts is not None and here.machine is not None:
+    if (
+        path in fit.CHOSEN
+        and here.lengths is not None
+        and here.facts is not None
+        and here.machine is not None
+    ):
         try:
             choice = fit.fit(recipe, here.facts, here.machine, here.lengths).choice(path)
         except FinetuiError:
@@ -132,7 +137,10 @@ def _alpha(recipe: Recipe, here: Situation) -> tuple[int, str]:
     rank = recipe.lora.rank
     if recipe.lora.rslora:
         alpha = max(1, round(2 * rank**0.5))
-        return alpha, f"With rsLoRA at rank {rank} this scales the adapter by about 2, like twice a usual rank."
+        return (
+            alpha,
+            f"With rsLoRA at rank {rank} this scales the adapter by about 2, like twice a usual rank.",
+        )
     if rank >= 64:
         return min(rank, 4096), f"At rank {rank} a scale of 1 keeps the steps steady."
     return 2 * rank, f"Twice the rank of {rank}, a scale of 2: small adapters learn faster so."
@@ -142,12 +150,18 @@ def _modules(recipe: Recipe, here: Situation) -> tuple[tuple[str, ...], str]:
     facts = here.facts
     shape = from_facts(facts) if facts is not None else None
     if shape is not None and shape.kind == "phi3":
-        return ("o_proj", "down_proj"), "This model keeps q, k, v and gate, up in one matrix each: only o and down fit."
+        return (
+            "o_proj",
+            "down_proj",
+        ), "This model keeps q, k, v and gate, up in one matrix each: only o and down fit."
     weights = lora.adapter_weights(facts, recipe.lora) if facts is not None else None
     share = ""
     if weights and facts is not None and facts.parameters:
         share = f" They are {100 * weights / facts.parameters:.2g} % of this model's weights."
-    return TARGET_MODULES, "All seven learn best for their size; attention alone lags behind at the same size." + share
+    return (
+        TARGET_MODULES,
+        "All seven learn best for their size; attention alone lags behind at the same size." + share,
+    )
 
 
 def _dropout(recipe: Recipe, here: Situation) -> tuple[float, str]:
@@ -179,7 +193,10 @@ def _checkpointing(recipe: Recipe, here: Situation) -> tuple[bool, str]:
     if need is None:
         return True, "It saves memory, and costs little time."
     if need <= ROOM * _free(here):
-        return False, f"Without it {need:.1f} of {_free(here):.1f} GiB free are needed: that fits, and is faster."
+        return (
+            False,
+            f"Without it {need:.1f} of {_free(here):.1f} GiB free are needed: that fits, and is faster.",
+        )
     return True, f"Without it {need:.1f} GiB would be needed, and {_free(here):.1f} are free."
 
 
@@ -288,7 +305,10 @@ def _packing(recipe: Recipe, here: Situation) -> tuple[bool, str]:
     if mean is None:
         return False, "It helps where rows are short; their length is not known yet."
     if mean < 0.6 * length:
-        return True, f"Rows have about {mean:.0f} of {length:,} tokens: packed, {length / mean:.1f} share a sequence."
+        return (
+            True,
+            f"Rows have about {mean:.0f} of {length:,} tokens: packed, {length / mean:.1f} share a sequence.",
+        )
     return False, f"Rows of about {mean:.0f} tokens fill most of {length:,} by themselves."
 
 
@@ -310,7 +330,10 @@ def _evaluate(recipe: Recipe, here: Situation) -> tuple[int, str]:
         return 20, "About ten looks in a run draw a good curve."
     every = _nice(steps / 8)
     looks = steps // every
-    return every, f"{looks} look{'' if looks == 1 else 's'} in {steps:,} steps draw the curve, and cost little."
+    return (
+        every,
+        f"{looks} look{'' if looks == 1 else 's'} in {steps:,} steps draw the curve, and cost little.",
+    )
 
 
 def _save(recipe: Recipe, here: Situation) -> tuple[int, str]:
@@ -390,7 +413,12 @@ def neighbours(path: str, value: Any) -> tuple[Any, ...]:
     if path == "lora.target_modules":
         attention, mlp = TARGET_MODULES[:4], TARGET_MODULES[4:]
         return tuple(group for group in (attention, mlp, TARGET_MODULES) if group != value)
-    if spec.kind not in ("int", "float") or not isinstance(value, (int, float)) or isinstance(value, bool) or not value:
+    if (
+        spec.kind not in ("int", "float")
+        or not isinstance(value, (int, float))
+        or isinstance(value, bool)
+        or not value
+    ):
         return ()
     if path not in _STEPPED:
         return ()
@@ -408,5 +436,3 @@ _STEPPED = (
     "training.gradient_accumulation_steps",
     "training.max_steps",
 )
-
-

@@ -188,7 +188,9 @@ def of_draft(name: str, why: str, draft: Draft, own: bool = False) -> Preset:
     return Preset(name, why, {p: draft[p] for p in preset_paths() if p not in wrong}, own)
 
 
-def here(preset: Preset, *, gpu: bool, context_length: int | None = None) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+def here(
+    preset: Preset, *, gpu: bool, context_length: int | None = None
+) -> tuple[Mapping[str, Any], tuple[str, ...]]:
     """The preset's values as this machine and model can take them, and a sentence on each that was changed or left out."""
     values, said = dict(preset.values), []
     if not gpu:
@@ -210,7 +212,9 @@ _NEED_GPU = (
 )
 
 
-def diff(theirs: Mapping[str, Any], yours: Mapping[str, Any], *, every: bool = False) -> tuple[Difference, ...]:
+def diff(
+    theirs: Mapping[str, Any], yours: Mapping[str, Any], *, every: bool = False
+) -> tuple[Difference, ...]:
     """The fields in which `theirs` differs from `yours`, of those that both name; with `every` also those that are the
     same or that one side leaves open."""
     found = []
@@ -263,7 +267,9 @@ def save(preset: Preset, *, replace: bool = False) -> Path:
     target = folder() / f"{name}.yaml"
     if target.exists() and not replace:
         raise FinetuiError(
-            f"There is a preset {name} already.", "It was not touched.", "Replace it, or choose another name.",
+            f"There is a preset {name} already.",
+            "It was not touched.",
+            "Replace it, or choose another name.",
             code="preset-exists",
         )
     sections: dict[str, Any] = {"why": preset.why}
@@ -292,7 +298,9 @@ def delete(name: str) -> None:
         raise _missing(name) from None
     except OSError as error:
         raise FinetuiError(
-            f"The preset {name} cannot be deleted.", f"{target}: {error.strerror or error}.", code="preset-disk"
+            f"The preset {name} cannot be deleted.",
+            f"{target}: {error.strerror or error}.",
+            code="preset-disk",
         ) from error
 
 
@@ -317,7 +325,10 @@ def read(path: Path) -> Preset:
 
     def broken(why: str) -> FinetuiError:
         return FinetuiError(
-            f"The preset {one_line(name, 60)} cannot be used.", why, f"Correct {path}, or delete it.", code="preset-broken"
+            f"The preset {one_line(name, 60)} cannot be used.",
+            why,
+            f"Correct {path}, or delete it.",
+            code="preset-broken",
         )
 
     try:

@@ -84,6 +84,8 @@ class Wizard:
 
     history: History = field(default_factory=History)
     """What was done to the draft, to be undone."""
+    said: str = ""
+    """What was done last, such as an undoing, while the line at the bottom says it."""
     preset: tuple[str, dict[str, Any]] | None = None
     """The preset that was taken last, in words, and the values that it gave."""
 

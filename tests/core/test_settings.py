@@ -35,7 +35,12 @@ SMALL = outcome.Situation(stand_in(135_000_000), CPU, 150, 15, 60.0, 90, 120, 4_
 EDITS = st.lists(
     st.tuples(
         st.sampled_from([spec.path for spec in fields()] + ["name"]),
-        st.one_of(st.integers(-3, 5000), st.floats(0, 1), st.booleans(), st.sampled_from(["", "4bit", "x", "8", "2e-4", "on"])),
+        st.one_of(
+            st.integers(-3, 5000),
+            st.floats(0, 1),
+            st.booleans(),
+            st.sampled_from(["", "4bit", "x", "8", "2e-4", "on"]),
+        ),
         st.booleans(),
     ),
     min_size=50,
@@ -45,7 +50,9 @@ EDITS = st.lists(
 
 @given(RECIPES, EDITS)
 @examples(max_examples=30, deadline=None)
-def test_undo_brings_back_the_first_draft_and_redo_the_last(recipe: Recipe, edits: list[tuple[str, Any, bool]]) -> None:
+def test_undo_brings_back_the_first_draft_and_redo_the_last(
+    recipe: Recipe, edits: list[tuple[str, Any, bool]]
+) -> None:
     wizard = Wizard(draft=Draft(recipe))
     first = wizard.draft.dump()
     for path, value, moved in edits:
@@ -92,11 +99,18 @@ def test_deltas_are_the_differences_of_the_estimates_themselves(one: Recipe, oth
             for r in (one, other)
         )
         assert delta.memory_bytes == after - before
-        assert delta.weights == lora.adapter_weights(facts, other.lora) - lora.adapter_weights(facts, one.lora)  # type: ignore[operator]
+        assert delta.weights == lora.adapter_weights(facts, other.lora) - lora.adapter_weights(
+            facts, one.lora
+        )  # type: ignore[operator]
         shape = from_facts(facts)
         assert shape is not None and here.tokens_per_row is not None
         spans = [
-            pace.predict(r, shape, machine, Lengths.about(here.tokens_per_row, r.model.max_length, here.rows, here.evaluation_rows or 0))
+            pace.predict(
+                r,
+                shape,
+                machine,
+                Lengths.about(here.tokens_per_row, r.model.max_length, here.rows, here.evaluation_rows or 0),
+            )
             for r in (one, other)
         ]
         middles = [(s.low * s.high) ** 0.5 for s in spans]
@@ -138,7 +152,10 @@ def test_advice_follows_what_it_names() -> None:
     assert chosen("training.evaluate_every_steps", replace(EIGHT, evaluation_rows=0)) == 0
     assert chosen("lora.gradient_checkpointing", EIGHT) is True
     assert chosen("lora.gradient_checkpointing", SMALL) is False
-    assert chosen("model.precision", replace(EIGHT, machine=replace(CARD, gpus=(Gpu(0, "T4", 12 * GIB, 0),)))) == "4bit"
+    assert (
+        chosen("model.precision", replace(EIGHT, machine=replace(CARD, gpus=(Gpu(0, "T4", 12 * GIB, 0),))))
+        == "4bit"
+    )
     assert chosen("model.max_length", EIGHT) == 960
     size = chosen("training.batch_size", EIGHT)
     fits = outcome.with_values(recipe, {"training.batch_size": size})
@@ -166,7 +183,10 @@ def test_the_nearest_good_value(path: str, typed: Any, near: Any) -> None:
     assert nearest(field(path), typed) == near
 
 
-@given(st.sampled_from(fields()), st.one_of(st.text(max_size=30), st.floats(), st.integers(), st.none(), st.booleans()))
+@given(
+    st.sampled_from(fields()),
+    st.one_of(st.text(max_size=30), st.floats(), st.integers(), st.none(), st.booleans()),
+)
 def test_the_nearest_value_is_always_good(spec: Any, typed: Any) -> None:
     assert Draft().set(spec.path, nearest(spec, typed)) is None
 
@@ -198,7 +218,9 @@ def test_an_own_preset_comes_back_as_it_was_saved(recipe: Recipe) -> None:
         patch.setenv("FINETUI_HOME", folder)
         presets.save(presets.of_recipe("mine", "because", recipe, own=True))
         back = presets.find("mine")
-        assert back.values == presets.of_recipe("mine", "", recipe).values and back.why == "because" and back.own
+        assert (
+            back.values == presets.of_recipe("mine", "", recipe).values and back.why == "because" and back.own
+        )
 
 
 def test_names_and_files_of_own_presets_are_checked(home: Path) -> None:

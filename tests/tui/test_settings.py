@@ -10,10 +10,9 @@ import pytest
 from textual.pilot import Pilot
 from typer.testing import CliRunner
 
-from finetui.core import memory, presets
+from finetui.core import memory, presets, recipe_file
 from finetui.core.recipe import Recipe
 from finetui.core.runs import store
-from finetui.core import recipe_file
 from finetui.tui.app import FinetuiApp
 from finetui.tui.commands.root import app as commands
 from finetui.tui.modals.confirm import ConfirmModal
@@ -47,7 +46,9 @@ def flat(app: FinetuiApp) -> str:
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-async def test_a_change_shows_what_it_does_at_once_by_the_estimates_own_figures(size: tuple[int, int]) -> None:
+async def test_a_change_shows_what_it_does_at_once_by_the_estimates_own_figures(
+    size: tuple[int, int],
+) -> None:
     async with wizard(size) as (app, pilot):
         screen = await on(app, pilot, "lora")
         before = app.wizard.memory()
@@ -63,7 +64,9 @@ async def test_a_change_shows_what_it_does_at_once_by_the_estimates_own_figures(
         started = time.process_time()
         for _ in range(20):
             screen.here()
-        assert (time.process_time() - started) / 20 < 0.1  # processor time, so a loaded machine does not matter
+        assert (
+            time.process_time() - started
+        ) / 20 < 0.1  # processor time, so a loaded machine does not matter
         await press(pilot, "ctrl+g")
         assert here.advice is not None and app.wizard.draft["lora.rank"] == here.advice.value == 16
         await until(pilot, lambda: "✓ finetui would choose this too" in flat(app))
@@ -73,12 +76,16 @@ async def test_a_change_shows_what_it_does_at_once_by_the_estimates_own_figures(
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-async def test_a_wrong_value_is_told_with_the_nearest_good_one_and_one_key_takes_it(size: tuple[int, int]) -> None:
+async def test_a_wrong_value_is_told_with_the_nearest_good_one_and_one_key_takes_it(
+    size: tuple[int, int],
+) -> None:
     async with wizard(size) as (app, pilot):
         await on(app, pilot, "training")
         await press(pilot, "down", "down", "down")
         await type_over(pilot, "2")
-        await until(pilot, lambda: "above 0 up to 0.1" in flat(app) and "Nearest that works: 0.1" in flat(app))
+        await until(
+            pilot, lambda: "above 0 up to 0.1" in flat(app) and "Nearest that works: 0.1" in flat(app)
+        )
         await press(pilot, "ctrl+g")
         assert app.wizard.draft["training.learning_rate"] == 0.1
         assert app.wizard.problem("training.learning_rate") is None

@@ -15,10 +15,16 @@ if TYPE_CHECKING:
 
 
 def presets(
-    name: Annotated[str, typer.Argument(metavar="[NAME]", help="The preset to show; without it, all are listed.")] = "",
+    name: Annotated[
+        str, typer.Argument(metavar="[NAME]", help="The preset to show; without it, all are listed.")
+    ] = "",
     diff: Annotated[
         str,
-        typer.Option("--diff", metavar="OTHER", help="Compare with another preset, a run (last is the newest) or a recipe."),
+        typer.Option(
+            "--diff",
+            metavar="OTHER",
+            help="Compare with another preset, a run (last is the newest) or a recipe.",
+        ),
     ] = "",
     as_json: JsonOption = False,
 ) -> None:
@@ -29,13 +35,19 @@ def presets(
         if diff:
             from .recipes import usage
 
-            raise usage("--diff needs a preset to compare.", "Only one side was named.", "finetui presets balanced --diff last")
+            raise usage(
+                "--diff needs a preset to compare.",
+                "Only one side was named.",
+                "finetui presets balanced --diff last",
+            )
         _list(as_json)
         return
     chosen = known.find(name)
     if not diff:
         if as_json:
-            output.data({"name": chosen.name, "why": chosen.why, "own": chosen.own, "values": _plain(chosen.values)})
+            output.data(
+                {"name": chosen.name, "why": chosen.why, "own": chosen.own, "values": _plain(chosen.values)}
+            )
             return
         output.line(f"{chosen.title}: {chosen.why}")
         for path, value in chosen.values.items():
@@ -49,7 +61,8 @@ def presets(
                 "preset": chosen.name,
                 "other": other.name,
                 "differences": [
-                    {"path": d.spec.path, "preset": _plain_value(d.theirs), "other": _plain_value(d.yours)} for d in found
+                    {"path": d.spec.path, "preset": _plain_value(d.theirs), "other": _plain_value(d.yours)}
+                    for d in found
                 ],
             }
         )

@@ -135,7 +135,10 @@ def init(
     ] = "recipe.yaml",
     demo: Annotated[bool, typer.Option("--demo", help="Start from the demo's settings.")] = False,
     preset: Annotated[
-        str, typer.Option("--preset", metavar="NAME", help="Take a preset's settings; 'finetui presets' lists them.")
+        str,
+        typer.Option(
+            "--preset", metavar="NAME", help="Take a preset's settings; 'finetui presets' lists them."
+        ),
     ] = "",
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
     settings: SetOption = None,

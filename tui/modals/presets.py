@@ -92,7 +92,11 @@ class PresetsModal(ModalScreen[Taken | None]):
             words = "as on the form" if not count else f"{count} differ"
             mark = "yours " if preset.own else ""
             listing.add_option(
-                Option(Content.assemble(f"{clip(literal(preset.title), width).ljust(width)}  ", (f"{mark}{words}", "")))
+                Option(
+                    Content.assemble(
+                        f"{clip(literal(preset.title), width).ljust(width)}  ", (f"{mark}{words}", "")
+                    )
+                )
             )
         names = [preset.name for preset in self.known]
         listing.highlighted = names.index(at) if at in names else 0
@@ -135,14 +139,18 @@ class PresetsModal(ModalScreen[Taken | None]):
             theirs = value_words(one.spec.path, one.theirs) if one.theirs_named else glyphs().dash
             yours = value_words(one.spec.path, one.yours) if one.yours_named else glyphs().dash
             same = one.theirs_named and one.yours_named and one.theirs == one.yours
-            rows.append(self._row(one.spec.title, theirs, yours, cells, "$text-muted" if same else "$foreground"))
+            rows.append(
+                self._row(one.spec.title, theirs, yours, cells, "$text-muted" if same else "$foreground")
+            )
         empty = Content.assemble((f"{glyphs().check} No difference.", "$success"))
         self.query_one("#preset-table", Static).update(Content("\n").join(rows) if rows else empty)
         keys = f"Enter takes it {glyphs().middot} c compare {glyphs().middot} a "
         keys += "differences" if self.every else "all fields"
         keys += f" {glyphs().middot} s save yours"
         keys += f" {glyphs().middot} x delete" if chosen.own else ""
-        self.query_one("#preset-keys", Static).update(Content.assemble((f"{keys} {glyphs().middot} Esc", "$text-muted")))
+        self.query_one("#preset-keys", Static).update(
+            Content.assemble((f"{keys} {glyphs().middot} Esc", "$text-muted"))
+        )
         self._say("; ".join(self._broken), "$text-error")
 
     @staticmethod
@@ -229,7 +237,9 @@ class PresetsModal(ModalScreen[Taken | None]):
             self._fill()
 
         answers = (("no", "Keep it"), ("yes", "Delete it"))
-        self.app.push_screen(ConfirmModal(f"Delete {literal(chosen.name)}?", "It cannot be brought back.", answers), answered)
+        self.app.push_screen(
+            ConfirmModal(f"Delete {literal(chosen.name)}?", "It cannot be brought back.", answers), answered
+        )
 
     def action_close(self) -> None:
         if self.query_one("#preset-name").has_class("-asked"):

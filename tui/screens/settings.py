@@ -25,7 +25,11 @@ class SettingsScreen(StepScreen):
     footer_first: ClassVar[tuple[str, ...]] = ("step.next", "step.presets", "step.fit", "step.take")
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
-            "ctrl+g", "take", "Take advice", id="step.take", tooltip="Give the field the value that finetui would choose"
+            "ctrl+g",
+            "take",
+            "Take advice",
+            id="step.take",
+            tooltip="Give the field the value that finetui would choose",
         ),
         Binding(
             "ctrl+f",
@@ -36,7 +40,11 @@ class SettingsScreen(StepScreen):
             tooltip="Choose precision, packing, batch and checkpointing: the fastest that fits this machine",
         ),
         Binding(
-            "ctrl+l", "presets", "Presets", id="step.presets", tooltip="Presets: take one, compare, keep your own"
+            "ctrl+l",
+            "presets",
+            "Presets",
+            id="step.presets",
+            tooltip="Presets: take one, compare, keep your own",
         ),
     ]
 
@@ -67,7 +75,11 @@ class SettingsScreen(StepScreen):
         pane = self.query_one(HerePane)
         pane.display = found is not None
         if found is not None:
-            self.once("here", (found, tall), lambda: (pane.update(content(found, tall)), self.call_after_refresh(self.fit)))
+            self.once(
+                "here",
+                (found, tall),
+                lambda: (pane.update(content(found, tall)), self.call_after_refresh(self.fit)),
+            )
 
     def here(self) -> Here | None:
         """What is said of the focused field; a few milliseconds of arithmetic."""
@@ -136,9 +148,12 @@ class SettingsScreen(StepScreen):
         changed = self.wizard.apply(dict(found.changes), "fit to this machine")
         self.show_again(changed)
         lines = [
-            f"{declared(c.path).title} {value_words(c.path, c.value)}: {c.because}" for c in found.choices if c.changed
+            f"{declared(c.path).title} {value_words(c.path, c.value)}: {c.because}"
+            for c in found.choices
+            if c.changed
         ]
         lines = lines or ["The settings are the fastest that fit already."]
+        self.say(f"Fitted to this machine: {len(changed)} changed" if changed else "Fits as it is")
         words = literal("; ".join([*lines, *found.remarks]), 600)
         self.notify(words, title="Fit to this machine", timeout=10, markup=False)
 
@@ -157,10 +172,9 @@ class SettingsScreen(StepScreen):
         self.wizard.preset = (name, values)
         self.show_again(changed)
         count = len(changed)
-        self.notify(
-            f"{count} setting{'' if count == 1 else 's'} changed. Ctrl+_ takes it back."
+        what = (
+            f"{count} setting{'' if count == 1 else 's'} changed, ^_ takes it back"
             if count
-            else "Everything it names is set so already.",
-            title=f"Preset {name}",
-            markup=False,
+            else "set so already"
         )
+        self.say(f"Preset {name}: {what}")

@@ -316,11 +316,17 @@ class StepScreen(Screen[None]):
         button.set_class(block is not None, "-blocked")
         if block is not None:
             text = Content.assemble((f"{marks.cross} ", "bold $error"), (literal(block[1]), "$text-error"))
+        elif self.wizard.said:
+            text = Content.assemble(
+                (f"{marks.check} ", "$success"), (literal(self.wizard.said), "$foreground")
+            )
         else:
             text = Content.assemble(
                 (f"{self.enter_words} {marks.middot} {marks.down} next field", "$text-disabled")
             )
-        self.once("problem", block, lambda: self.query_one("#problem", Static).update(text))
+        self.once(
+            "problem", (block, self.wizard.said), lambda: self.query_one("#problem", Static).update(text)
+        )
 
     # ── Events ──
 
@@ -332,6 +338,7 @@ class StepScreen(Screen[None]):
     def set_value(self, path: str, value: Any) -> str | None:
         """Puts a raw value into the draft and shows what follows from it. Returns what is wrong, or None."""
         error = self.wizard.set(path, value)
+        self.wizard.said = ""
         self._show_error(path, error)
         self.finetui.draft_changed(path)
         return error
@@ -447,11 +454,16 @@ class StepScreen(Screen[None]):
 
     def _changed_back(self, change: Change | None, title: str, back: bool) -> None:
         if change is None:
-            self.notify("Nothing to undo." if back else "Nothing to do again.", timeout=3, markup=False)
+            self.say("Nothing to undo." if back else "Nothing to do again.")
             self.app.bell()
             return
-        self.notify(change_words(change, back), title=title, timeout=4, markup=False)
+        self.say(f"{title}: {change_words(change, back)}")
         self.show_again(change.paths)
+
+    def say(self, words: str) -> None:
+        """Say in the line at the bottom what was done, until something else is."""
+        self.wizard.said = words
+        self._paint_problem()
 
     def show_again(self, paths: Sequence[str]) -> None:
         """Show fields whose values were set elsewhere; on the step that has them where none is here."""

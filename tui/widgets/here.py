@@ -34,13 +34,19 @@ def content(here: Here, tall: bool) -> Content:
     marks = glyphs()
     lines: list[Content] = []
     if here.wrong:
-        lines.append(Content.assemble((f"{marks.cross} ", "bold $error"), (literal(here.wrong), "$text-error")))
+        lines.append(
+            Content.assemble((f"{marks.cross} ", "bold $error"), (literal(here.wrong), "$text-error"))
+        )
         near = literal(value_words(here.path, here.nearest), 80)
-        lines.append(Content.assemble(("Nearest that works: ", "$text-muted"), (near, "bold $accent"), _take()))
+        lines.append(
+            Content.assemble(("Nearest that works: ", "$text-muted"), (near, "bold $accent"), _take())
+        )
         return Content("\n").join(lines)
     if here.since is not None:
         old, delta = here.since
-        words = literal(f"{_short(here.path, old)} → {_short(here.path, here.value)}: {delta.words or 'no change'}")
+        words = literal(
+            f"{_short(here.path, old)} → {_short(here.path, here.value)}: {delta.words or 'no change'}"
+        )
         lines.append(Content.assemble((words, "bold $foreground")))
     if here.advice is not None:
         chosen = literal(value_words(here.path, here.advice.value), 80)
@@ -54,7 +60,9 @@ def content(here: Here, tall: bool) -> Content:
         names = [_short(here.path, value) for value, _ in here.others]
         wide = max(map(len, names), default=0)
         for name, (_, delta) in zip(names, here.others, strict=True):
-            lines.append(Content.assemble((name.ljust(wide) + "   ", "bold"), (literal(delta.words), "$text-muted")))
+            lines.append(
+                Content.assemble((name.ljust(wide) + "   ", "bold"), (literal(delta.words), "$text-muted"))
+            )
     return Content("\n").join(lines)
 
 
