@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from . import refusals
 from .errors import FinetuiError
+from .model_facts import ModelFacts
 from .recipe import Recipe
 from .system import Machine
 

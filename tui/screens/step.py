@@ -337,8 +337,10 @@ class StepScreen(Screen[None]):
 
     def set_value(self, path: str, value: Any) -> str | None:
         """Puts a raw value into the draft and shows what follows from it. Returns what is wrong, or None."""
+        before = self.wizard.value(path)
         error = self.wizard.set(path, value)
-        self.wizard.said = ""
+        if self.wizard.value(path) != before:  # an input that is shown anew tells its text too
+            self.wizard.said = ""
         self._show_error(path, error)
         self.finetui.draft_changed(path)
         return error
