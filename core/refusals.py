@@ -294,7 +294,7 @@ def of_rows(recipe: Recipe, rows: int, steps: int, warmup: int, evaluation_rows:
                 FinetuiError(
                     f"The warm-up of {warmup:,} steps is as long as the run of {steps:,}.",
                     "The rate would never reach what it is set to.",
-                    f"Take {max(0, steps // 10):,} steps, or leave them empty for a share.",
+                    f"Take {max(1, steps // 10):,}, or leave it empty for a share.",
                     code="warmup-long",
                 ),
             )

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from finetui.core.errors import FinetuiError
+from finetui.core.recipe import Recipe
 from finetui.core.runs import checkpoints
 from finetui.core.runs.store import RunFolder
 from finetui.core.worker import adapter
@@ -72,11 +73,11 @@ def test_steps_are_numbers_not_words(tmp_path: Path) -> None:
 def test_a_run_cut_short_takes_its_adapter_from_the_newest_whole_checkpoint(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     with pytest.raises(FinetuiError) as caught:
-        adapter.adopt_checkpoint(run)
+        adapter.adopt_checkpoint(Recipe(), run)
     assert caught.value.code == "adapter-missing"
     make(run.checkpoints, 10)
     make(run.checkpoints, 20, sealed=False)
-    assert adapter.adopt_checkpoint(run) == 10
+    assert adapter.adopt_checkpoint(Recipe(), run) == 10
     assert (run.adapter / adapter.WEIGHTS).read_text() == "adapter_model.safetensors at 10"
     assert {p.name for p in run.adapter.iterdir()} == set(FILES) - {"optimizer.pt", "trainer_state.json"}
-    assert adapter.adopt_checkpoint(run) is None
+    assert adapter.adopt_checkpoint(Recipe(), run) is None

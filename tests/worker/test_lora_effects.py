@@ -25,9 +25,8 @@ def exports(built: Trainer, made_of: Recipe) -> list[Proof]:
     from finetui.core.worker import adapter, export, proof
 
     adapter.save(built.loaded.model, built.loaded.tokenizer, made_of, built.run)
-    reference = proof.ask(
-        built.loaded.model, built.loaded.tokenizer, made_of, built.prepared.prompts, lambda: None
-    )
+    prompts: Any = built.prepared.prompts
+    reference = proof.ask(built.loaded.model, built.loaded.tokenizer, made_of, prompts, lambda: None)
     assert reference is not None
     proof_step.save_reference(built.run, reference)
     base, warned = built.loaded.folder, []
