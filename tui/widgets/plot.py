@@ -15,7 +15,7 @@ from textual.content import Content
 
 from ..theme import Glyphs, glyphs
 from .scale import Range, framed, number, robust_range
-from .series import Point, Smoothed
+from ...core.runs.series import Point, Smoothed
 from .text import clip, literal, run_length
 
 Style = Literal["raw", "smoothed", "points"]
