@@ -57,7 +57,9 @@ class Places:
             del column[at:]
 
     def _column(self, axis: Axis) -> array[float]:
-        return {"step": self._steps, "tokens": self._tokens, "time": self._seconds, "epoch": self._epochs}[axis]
+        return {"step": self._steps, "tokens": self._tokens, "time": self._seconds, "epoch": self._epochs}[
+            axis
+        ]
 
     def of(self, step: float, axis: Axis) -> float:
         """`step` counted in `axis`; beyond the newest knot along a straight line from the first."""
@@ -121,10 +123,6 @@ class Curves:
     def begin(self, ts: float) -> None:
         """A worker took the run up at `ts`: the time before it does not count as training."""
         self._ts = ts
-
-    def offset(self, seconds: float) -> None:
-        """What comes next lies so many seconds after the beginning, of which nothing else is known."""
-        self._seconds = seconds
 
     def add(
         self,

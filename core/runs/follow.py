@@ -84,5 +84,6 @@ class Follower:
         self.reducer.complete = False
         for record in map(events.decode, head):
             # the first steps would draw a line across all that lies between
-            if record is not None and self.reducer.add(record) and not isinstance(record.event, events.Step):
+            dense = record is None or isinstance(record.event, (events.Step, events.Evaluation))
+            if record is not None and self.reducer.add(record) and not dense:
                 self._held.append(record)

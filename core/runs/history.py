@@ -34,8 +34,8 @@ _SPARSE = (b"device", b"progress", b"sample")
 class History:
     """Folds the first `end` bytes of an events file, in order, into `curves`, `reducer` and `take`.
 
-    Every step goes to the curves; every record of the other kinds goes to `take` and to the reducer, save that of readings,
-    progress and samples a few thousand evenly spread ones do. `share` tells how far it is.
+    Every step goes to the curves; every record of the other kinds goes to `take`, which may belong to the same story, and to
+    the reducer, save that of readings, progress and samples a few thousand evenly spread ones do. `share` tells how far it is.
     """
 
     path: Path
@@ -110,14 +110,10 @@ class History:
             if not self.reducer.add(record):
                 continue
             if isinstance(event, events.Step):
-                self.curves.add_step(event, record.ts)
                 self._step = event.step
-            else:
-                if isinstance(event, events.Started):
-                    self.curves.begin(record.ts)
-                elif isinstance(event, events.Evaluation):
-                    self.curves.evaluated(event.step, event.loss)
-                self.take(record)
+            elif isinstance(event, events.Started):
+                self._step = 0 if event.job == "train" else self._step
+            self.take(record)
 
     def _settle(self) -> None:
         """Gives the reducer the newest step that was skimmed."""
@@ -129,4 +125,3 @@ class History:
             self.reducer.add(record)
             self.reducer.counted(max(0, self._since - 1))
         self._since = 0
-

@@ -48,7 +48,9 @@ def _first(count: int) -> Callable[[list[str]], list[str]]:
 def _odd(rows: list[str]) -> list[str]:
     """Every fortieth row is noise that nobody could have expected."""
     noise = "".join(chr(33 + (7 * n * n + 13 * n) % 90) for n in range(120))
-    odd = json.dumps({"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": noise}]})
+    odd = json.dumps(
+        {"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": noise}]}
+    )
     return [odd if index % 40 == 39 else row for index, row in enumerate(rows)]
 
 
@@ -56,8 +58,12 @@ DEMO_STEPS = {"batch_size": 4, "evaluate_every_steps": 5, "save_every_steps": 0}
 TINY_STEPS = {"batch_size": 8, "evaluate_every_steps": 25, "save_every_steps": 0, "schedule": "constant"}
 CASES = {
     "good-demo": Case({}),
-    "good-small-rate": Case({**DEMO_STEPS, "learning_rate": 2e-4, "max_steps": 60, "evaluate_every_steps": 10}),
-    "overfitting": Case({**DEMO_STEPS, "learning_rate": 1e-3, "epochs": 18.0, "schedule": "constant"}, _first(16)),
+    "good-small-rate": Case(
+        {**DEMO_STEPS, "learning_rate": 2e-4, "max_steps": 60, "evaluate_every_steps": 10}
+    ),
+    "overfitting": Case(
+        {**DEMO_STEPS, "learning_rate": 1e-3, "epochs": 18.0, "schedule": "constant"}, _first(16)
+    ),
     "too-low": Case({**DEMO_STEPS, "learning_rate": 2e-6, "max_steps": 50}),
     "diverging": Case({**DEMO_STEPS, "learning_rate": 0.1, "warmup_share": 0.0, "max_steps": 40}),
     "too-high": Case({**DEMO_STEPS, "learning_rate": 2e-2, "max_steps": 50}),
@@ -65,7 +71,7 @@ CASES = {
     "tiny-plateau": Case({**TINY_STEPS, "learning_rate": 2e-2, "epochs": 25.0}, model=TINY),
     "tiny-diverging": Case({**TINY_STEPS, "learning_rate": 0.1, "epochs": 6.0, "batch_size": 2}, model=TINY),
     "tiny-odd-rows": Case({**TINY_STEPS, "learning_rate": 5e-3, "batch_size": 1, "epochs": 1.0}, _odd, TINY),
-    "tiny-overfitting": Case({**TINY_STEPS, "learning_rate": 2e-2, "epochs": 150.0}, _first(16), TINY),
+    "tiny-rate-too-high": Case({**TINY_STEPS, "learning_rate": 2e-2, "epochs": 150.0}, _first(16), TINY),
     "tiny-too-low": Case({**TINY_STEPS, "learning_rate": 1e-5, "epochs": 5.0}, model=TINY),
 }
 
@@ -77,7 +83,9 @@ def recipe_of(case: Case, folder: Path) -> Recipe:
     held_out = folder / "held-out.jsonl"
     held_out.write_text(heldout_path().read_text())
     changes: dict[str, Any] = {
-        "dataset": recipe.dataset.model_copy(update={"source": str(rows), "evaluation_source": str(held_out)}),
+        "dataset": recipe.dataset.model_copy(
+            update={"source": str(rows), "evaluation_source": str(held_out)}
+        ),
         "training": recipe.training.model_copy(update={"sample_count": 0, **case.training}),
         "export": recipe.export.model_copy(update={"formats": ("adapter",), "prove": False}),
     }
