@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from . import care, diagnosis, estimate, exits, inspect, listing, models, output, recipes, training, verifying
+from . import (
+    care,
+    comparing,
+    diagnosis,
+    estimate,
+    exits,
+    inspect,
+    listing,
+    models,
+    output,
+    recipes,
+    training,
+    verifying,
+)
 
 app = typer.Typer(
     name="finetui",
@@ -19,6 +32,7 @@ app = typer.Typer(
 app.command("demo")(training.demo)
 app.command("train")(training.train)
 app.command("runs")(listing.runs)
+app.command("compare")(comparing.compare)
 app.command("attach")(training.attach)
 app.command("stop")(training.stop)
 app.command("resume")(training.resume)

@@ -195,7 +195,8 @@ class RunScreen(ChartKeys, FollowingScreen):
         self.query_one(ProgressLine).show(*doing.progress(status, steps=size.width < 80))
         figures = self.query_one("#run-figures", Block)
         width = max(20, figures.size.width or size.width - 4)
-        most = 1 if size.height < 20 or (self.ended and size.height < 30) else 4 if size.height >= 30 else 2
+        low = size.height < 20 or (size.height < 30 and (self.ended or bool(self.coached())))
+        most = 1 if low else 4 if size.height >= 30 else 2
         figures.show(panes.figures(story, width, most))
         self.query_one("#run-machine", Block).show(panes.machine_line(story, predicted, width))
         charts = self.query_one(Charts)

@@ -158,7 +158,7 @@ def machine(story: Story, predicted_bytes: int | None, width: int, compact: bool
         elif not device.throttling:
             slowed, how = "full speed", "$success"
         else:
-            slowed, how = f"held back by {', '.join(device.throttling)}", "$warning"
+            slowed, how = f"{marks.warn} {', '.join(device.throttling)}", "$warning"
         clock = "" if device.clock_mhz is None else f" {marks.middot} {device.clock_mhz:,} MHz"
         lines.append(spread([("Clock", "$text-muted")], [(slowed + clock, how)], width))
         cpu = marks.dash if device.cpu_percent is None else f"{device.cpu_percent:.0f} %"
@@ -191,7 +191,7 @@ def samples(story: Story, prompt_at: int, back: int, width: int) -> list[Content
         second.append((f"answer of step {shown:,}{newest}", "$text-muted"))
         if len(later) > 1:
             second.append((f" {marks.previous} {marks.next}", "$accent"))
-    lines = flowing([first, second], width, 1)
+    lines = flowing([first, second], width, 2)
     lines += hanging("prompt", asked.prompt, width, most=4)
     lines += hanging(
         "before", asked.answers.get(0, ""), width, "$text-muted", most=4, empty="(not asked before training)"
