@@ -15,8 +15,10 @@ from .reduce import Reducer
 CHUNK_BYTES = 256 * 1024
 BREATH_SECONDS = 0.001
 """Between chunks others have the interpreter."""
-SPARSE_BYTES = 4000
-"""Of readings, progress and samples about so many records each are taken from a whole history."""
+WHOLE_BYTES = 8 * 1024 * 1024
+"""Of a file up to this size every record is taken."""
+SPARSE_RECORDS = 4000
+"""Of readings, progress and samples about so many records each are taken from a longer one."""
 SKIM = 64
 """One step of so many goes to the reducer, and every one that goes back."""
 
@@ -48,10 +50,12 @@ class History:
     _last: bytes = b""
     _step: int = 0
     _since: int = 0
+    _group: bytes = b""
+    """The kind of the record before, where it was one of many and taken: samples come in groups."""
 
     def read(self, stopping: Callable[[], bool] = lambda: False) -> bool:
         """Reads it all. False where `stopping` said so before the end. Raises OSError."""
-        stride = max(1, self.end // SPARSE_BYTES)
+        stride = self.end // SPARSE_RECORDS if self.end > WHOLE_BYTES else 0
         next_at = dict.fromkeys(_SPARSE, 0)
         with self.path.open("rb") as file:
             at, rest = 0, b""
@@ -64,9 +68,10 @@ class History:
                 lines = (rest + chunk).split(b"\n")
                 rest = lines.pop()
                 at += len(chunk)
+                where = at - len(rest) - sum(map(len, lines)) - len(lines)
                 if len(rest) > events.MAX_LINE_BYTES:
                     rest = rest[: events.MAX_LINE_BYTES + 1]
-                self._fold(lines, at, stride, next_at)
+                self._fold(lines, where, stride, next_at)
                 self.share = at / self.end
                 time.sleep(BREATH_SECONDS)
         self._settle()
@@ -75,6 +80,7 @@ class History:
     def _fold(self, lines: list[bytes], at: int, stride: int, next_at: dict[bytes, int]) -> None:
         add = self.curves.add
         for line in lines:
+            at += len(line) + 1
             found = _STEP.match(line)
             if found is not None:
                 _, ts, step, _, epoch, loss, rate, norm, tokens, speed = found.groups()
@@ -97,10 +103,11 @@ class History:
                 continue
             kind = _KIND.search(line, 0, 200)
             name = kind.group(1) if kind else b""
+            grouped, self._group = name == self._group == b"sample", b""
             if name in next_at:
-                if at < next_at[name]:
+                if at < next_at[name] and not grouped:
                     continue
-                next_at[name] = at + stride
+                next_at[name], self._group = at + stride, name
             record = events.decode(line) if line else None
             if record is None:
                 self.skipped += bool(line.strip())

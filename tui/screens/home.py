@@ -72,6 +72,7 @@ class HomeScreen(Screen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "new", "New run", id="home.new", tooltip="Choose a model and data of your own"),
         Binding("d", "demo", "Demo", id="home.demo", tooltip="The demo, filled in"),
+        Binding("r", "runs", "Runs", id="home.runs", tooltip="All runs: sort, filter, compare"),
         Binding("l", "learn", "Learn", id="home.learn", tooltip="What fine-tuning is, in a few pages"),
         Binding("c", "doctor", "Doctor", id="home.doctor", tooltip="Check this machine"),
     ]
@@ -179,6 +180,8 @@ class HomeScreen(Screen[None]):
                 items += [Item("", ""), Item("", heading)]
                 items += [self._run_item(seen) for seen in some]
         items.append(Item("", ""))
+        if past:
+            items.append(Item("runs", "All runs", "sort, filter, compare", "r", marks.current, "$text-muted"))
         items.append(
             Item(
                 "learn",
@@ -235,6 +238,11 @@ class HomeScreen(Screen[None]):
 
     def action_learn(self) -> None:
         self.finetui.open_learn()
+
+    def action_runs(self) -> None:
+        from .runs import RunsScreen
+
+        self.app.push_screen(RunsScreen())
 
     def action_doctor(self) -> None:
         self.finetui.open_doctor()

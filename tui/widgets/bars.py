@@ -200,10 +200,12 @@ class ProgressLine(Widget):
     def show(self, done: float | None, text: str = "", after: str | None = None) -> None:
         """`done` from 0 to 1, or None where it is not known; `text` before the bar; `after` instead of the
         percentage."""
+        before = (self._done, self._text, self._after)
         self._done = done if done is not None and math.isfinite(done) else None
         self._text = literal(text)
         self._after = None if after is None else literal(after)
-        self.refresh()
+        if before != (self._done, self._text, self._after):
+            self.refresh()
 
     def render(self) -> Content:
         """The line at the present width."""

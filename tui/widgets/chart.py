@@ -19,6 +19,7 @@ from ...core.text import count_words, duration_words
 from ..theme import glyphs
 from .plot import Series, Style, View, plain_words, render_chart
 from .scale import number
+from .sparing import changed_regions
 
 REDRAW_SECONDS = 0.25
 """Redraws are at least this far apart, however fast points come."""
@@ -124,7 +125,7 @@ class LineChart(Widget):
         self._notes: tuple[tuple[str, str], ...] = ()
         self._shown: object = None
         self._version = 0
-        self._drawn: tuple[tuple[object, ...], Content] | None = None
+        self._drawn: tuple[tuple[object, ...], list[Content]] | None = None
         self._drawn_at = 0.0
         self._pending: Timer | None = None
 
@@ -149,6 +150,12 @@ class LineChart(Widget):
         self._lines, self._places, self._total, self._notes = tuple(lines), places, total, tuple(notes)
         self._changed()
 
+    def set_title(self, title: str) -> None:
+        """Changes what the legend starts with."""
+        if title != self._title:
+            self._title = title
+            self._changed()
+
     def _changed(self) -> None:
         """Redraw now if the last drawing is old enough, else once when it is."""
         self._version += 1
@@ -161,9 +168,17 @@ class LineChart(Widget):
             self._pending = self.set_timer(wait, self._redraw)
 
     def _redraw(self) -> None:
+        """Draws, and sends the terminal only the cells that are new."""
         self._pending = None
         self._drawn_at = monotonic()
-        self.refresh()
+        before = self._drawn
+        now = self._drawing()
+        if before is None or before[0][2:] != now[0][2:]:
+            self.refresh()
+            return
+        regions = changed_regions(before[1], now[1])
+        if regions:
+            self.refresh(*regions)
 
     # ── Looking closer ──
 
@@ -230,11 +245,14 @@ class LineChart(Widget):
 
     def render(self) -> Content:
         """The chart at the present size; drawn anew only if data, look, size or alphabet changed."""
+        return Content("\n").join(self._drawing()[1])
+
+    def _drawing(self) -> tuple[tuple[object, ...], list[Content]]:
         width, height = self.content_size
         key = (self._version, self.look.version, width, height, glyphs().unicode)
         if self._drawn is None or self._drawn[0] != key:
-            self._drawn = (key, Content("\n").join(self._draw(width, height)))
-        return self._drawn[1]
+            self._drawn = (key, self._draw(width, height))
+        return self._drawn
 
     def _draw(self, width: int, height: int) -> list[Content]:
         look, axis = self.look, self.look.axis

@@ -74,13 +74,15 @@ class Header(Widget):
 
     def show_place(self, run: str, place: str = "") -> None:
         """The run's name and where the person is in it; either may be empty."""
-        self._run, self._place = literal(run), literal(place)
-        self.refresh()
+        before, (self._run, self._place) = (self._run, self._place), (literal(run), literal(place))
+        if before != (self._run, self._place):
+            self.refresh()
 
     def show_status(self, word: str | None, mood: Mood = "calm") -> None:
         """How the run is, in a word with a glyph and colour by `mood`; None to show none."""
-        self._status = None if word is None else (literal(word), mood)
-        self.refresh()
+        before, self._status = self._status, None if word is None else (literal(word), mood)
+        if before != self._status:
+            self.refresh()
 
     def show_machine(self, machine: MachineLine | None) -> None:
         """The machine at the right."""
@@ -90,8 +92,9 @@ class Header(Widget):
     def show_figures(self, figures: str | None) -> None:
         """A phrase in place of the machine, its parts joined by ` · ` with the most important last (the first
         go first where room is short); None brings the machine back."""
-        self._figures = None if figures is None else literal(figures)
-        self.refresh()
+        before, self._figures = self._figures, None if figures is None else literal(figures)
+        if before != self._figures:
+            self.refresh()
 
     def render(self) -> Content:
         """The richest form that fits."""
