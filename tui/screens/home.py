@@ -94,7 +94,7 @@ class HomeScreen(Screen[None]):
         self._placed_at = ""
         self._machine_shown: tuple[str, str] | None = None
         self._first_time: bool | None = None
-        self.finetui.changed.subscribe(self, lambda _: self._paint_header())
+        self.finetui.changed.subscribe(self, lambda _: self._machine_changed())
         self.paint()
         self._look()
         self.set_interval(LOOK_SECONDS, self._look)
@@ -102,6 +102,10 @@ class HomeScreen(Screen[None]):
     def on_screen_resume(self) -> None:
         self.paint()
         self._look()
+
+    def _machine_changed(self) -> None:
+        if self.app.screen is self:
+            self._paint_header()
 
     @while_standing
     def _paint_header(self) -> None:
@@ -113,7 +117,7 @@ class HomeScreen(Screen[None]):
 
     def _look(self) -> None:
         """Reads the runs' states in a thread."""
-        if not self.is_current:
+        if self.app.screen is not self:  # one that lies below would paint through to what is above
             return
 
         def work() -> list[Seen]:
@@ -125,6 +129,8 @@ class HomeScreen(Screen[None]):
 
     @while_standing
     def _found(self, runs: list[Seen]) -> None:
+        if self.app.screen is not self and self._runs is not None:
+            return
         first, self._runs = self._runs is None, runs
         menu = self.query_one("#menu", Menu)
         untouched = first and menu.chosen == self._placed_at

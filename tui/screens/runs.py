@@ -98,11 +98,13 @@ class RunsScreen(Screen[None]):
 
     def look(self) -> None:
         """Reads the runs in a thread."""
-        if self.is_current or self.found is None:
+        if self.app.screen is self or self.found is None:
             self.finetui.in_background("all runs", self._summaries.read, self._read, lambda _: None)
 
     @while_standing
     def _read(self, found: list[Summary]) -> None:
+        if self.app.screen is not self and self.found is not None:
+            return
         self.found = found
         self.paint()
 

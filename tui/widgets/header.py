@@ -10,6 +10,7 @@ from textual.widget import Widget
 
 from ..theme import glyphs
 from .bars import Load, bar
+from .sparing import refresh_line
 from .text import clip_middle, literal, run_length, spread
 
 Mood = Literal["calm", "busy", "good", "paused", "bad"]
@@ -59,6 +60,10 @@ class Header(Widget):
         self._machine: MachineLine | None = None
         self._figures: str | None = None
         self._download = ""
+        self._sent: Content | None = None
+
+    def on_resize(self) -> None:
+        self._sent = None
 
     def on_mount(self) -> None:
         downloads = getattr(self.app, "downloads", None)
@@ -93,8 +98,8 @@ class Header(Widget):
         """A phrase in place of the machine, its parts joined by ` · ` with the most important last (the first
         go first where room is short); None brings the machine back."""
         before, self._figures = self._figures, None if figures is None else literal(figures)
-        if before != self._figures:
-            self.refresh()
+        if before != self._figures and self.content_size.width:
+            self._sent = refresh_line(self, self._sent, self.render())
 
     def render(self) -> Content:
         """The richest form that fits."""

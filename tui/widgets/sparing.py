@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from textual.content import Content
 from textual.geometry import Region
+from textual.widget import Widget
 
 
 def _cells(line: Content) -> list[tuple[str, str]]:
@@ -35,3 +36,14 @@ def changed_regions(before: Sequence[Content], now: Sequence[Content]) -> list[R
         if differing:
             regions.append(Region(differing[0], row, differing[-1] - differing[0] + 1, 1))
     return regions
+
+
+def refresh_line(widget: Widget, before: Content | None, now: Content) -> Content:
+    """Draws of a widget of one line what is new in `now`; returns it, to be `before` next time."""
+    if before is None:
+        widget.refresh()
+    else:
+        regions = changed_regions([before], [now])
+        if regions:
+            widget.refresh(*regions)
+    return now
