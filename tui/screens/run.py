@@ -158,6 +158,8 @@ class RunScreen(ChartKeys, FollowingScreen):
         first, self._was = self._was is None, kind
         self.set_class(not status.live, "-ended")
         if not status.live:
+            if not first:
+                self.app.bell()  # many terminals and tmux mark the window
             self.said = ""
             self.tab = "Result"
             self.pane.scroll_home(animate=False)
