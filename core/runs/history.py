@@ -56,7 +56,7 @@ class History:
     def read(self, stopping: Callable[[], bool] = lambda: False) -> bool:
         """Reads it all. False where `stopping` said so before the end. Raises OSError."""
         stride = self.end // SPARSE_RECORDS if self.end > WHOLE_BYTES else 0
-        next_at = dict.fromkeys(_SPARSE, 0)
+        next_at: dict[bytes, int] = dict.fromkeys(_SPARSE, 0)
         with self.path.open("rb") as file:
             at, rest = 0, b""
             while at < self.end:
