@@ -129,6 +129,21 @@ def memory_info(nvml: Any, handle: Any) -> Any:
         return nvml.nvmlDeviceGetMemoryInfo(handle)
 
 
+THROTTLE_REASONS = (
+    (0x04, "power limit"),
+    (0x08, "hardware slowdown"),
+    (0x20, "heat"),
+    (0x40, "heat"),
+    (0x80, "power brake"),
+)
+"""Bits of NVML's clocks throttle (now: event) reasons that mean less than full speed, as nvml.h names them."""
+
+
+def throttle_reasons(bits: int) -> tuple[str, ...]:
+    """Why a card runs slower than it could, in words; nothing for one that idles or runs at the clock that was set."""
+    return tuple(dict.fromkeys(words for bit, words in THROTTLE_REASONS if bits & bit))
+
+
 class _Nvml:
     """NVML, opened at the first question; a machine without it has no GPUs."""
 

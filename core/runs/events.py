@@ -186,6 +186,10 @@ class Device(Event):
     host_total_bytes: int | None = None
     cpu_percent: float | None = None
     disk_free_bytes: int | None = None
+    throttling: tuple[str, ...] | None = None
+    """Why the card runs slower than it could (`system.throttle_reasons`); empty where nothing holds it back."""
+    clock_mhz: int | None = None
+    clock_limit_mhz: int | None = None
 
 
 @dataclass(frozen=True)

@@ -3,43 +3,38 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass, field
 
 from . import events, state
 from .store import RunFolder
 
-THIN_BYTES = 8 * 1024 * 1024
-"""An events file beyond this is caught up with thinned: of the dense kinds one here and there, the rest whole."""
+LONG_BYTES = 8 * 1024 * 1024
+"""An events file beyond this is not read whole before the first picture: its two ends are."""
+HEAD_BYTES = 64 * 1024
 TAIL_BYTES = 1024 * 1024
-"""The end of the file that is always read whole."""
-CHUNK_BYTES = 4 * 1024 * 1024
-DENSE_RECORDS = 4000
-"""At most about so many records of each dense kind are kept of what lies before the tail."""
-
-_DENSE = (b'"kind":"step"', b'"kind":"device"', b'"kind":"progress"', b'"kind":"sample"')
-_RARE = re.compile(rb'"kind":"(?!(?:step|device|progress|sample)")')
-"""Inside a text the quotes are escaped, so that this is found nowhere else."""
 
 
 @dataclass
 class Follower:
     """One reader of one run. Any number of them may follow; none disturbs the worker.
 
-    `poll` and `status` read files: call them off the event loop, from one thread at a time.
+    `poll` and `status` read files: call them off the event loop, from one thread at a time. Of a very long run the first
+    poll gives the two ends, and `gap` is the place where the tail begins: what lies before it is `history.History`'s to
+    read, whose reducer `adopt` takes over.
     """
 
     run: RunFolder
     reducer: state.Reducer = field(default_factory=state.Reducer)
+    keep: bool = False
+    """Keep what came since `gap`, for `adopt`."""
+    gap: int | None = None
+    since: list[events.Record] = field(default_factory=list)
+    """With `keep`: the records that came after `gap`."""
     _reader: events.EventReader | None = None
     _held: list[events.Record] = field(default_factory=list)
 
     def poll(self) -> list[events.Record]:
-        """The records that are new since the last call, oldest first.
-
-        The first call catches up. Of a very long run it leaves out most steps and readings (the last stretch is whole),
-        so that a million steps open in about a second and in bounded memory.
-        """
+        """The records that are new since the last call, oldest first."""
         self._pull()
         records, self._held = self._held, []
         return records
@@ -58,50 +53,37 @@ class Follower:
         """Broken lines that were skipped so far."""
         return self._reader.skipped if self._reader else 0
 
+    def adopt(self, reducer: state.Reducer) -> list[events.Record]:
+        """Goes on with `reducer`, which has folded all that lies before `gap`. Returns what it took in since."""
+        taken = [record for record in self.since if reducer.add(record)]
+        self.reducer, self.gap, self.since, self.keep = reducer, None, [], False
+        return taken
+
     def _pull(self) -> None:
         if self._reader is None:
             self._reader = events.EventReader(self.run.events)
             self._catch_up()
         while records := self._reader.read():
-            self._take(records)
-
-    def _take(self, records: list[events.Record]) -> None:
-        self._held += [record for record in records if self.reducer.add(record)]
+            if self.keep and self.gap is not None:
+                self.since += records
+            self._held += [record for record in records if self.reducer.add(record)]
 
     def _catch_up(self) -> None:
         assert self._reader is not None
         try:
             with self.run.events.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
-                if size <= THIN_BYTES:
+                if size <= LONG_BYTES:
                     return
-                stride = size // DENSE_RECORDS
-                rest = b""
-                while file.tell() < size - TAIL_BYTES:
-                    chunk = file.read(min(CHUNK_BYTES, size - TAIL_BYTES - file.tell()))
-                    if not chunk:
-                        break
-                    whole, newline, rest = (rest + chunk).rpartition(b"\n")
-                    if len(rest) > events.MAX_LINE_BYTES:
-                        rest = rest[: events.MAX_LINE_BYTES + 1]
-                    self._take(_thinned(whole + newline, stride))
-                self._reader.offset = file.tell()
-                self._reader._rest = rest
+                head = file.read(HEAD_BYTES).split(b"\n")[:-1]
+                file.seek(size - TAIL_BYTES)
+                cut = file.readline()
+                self.gap = self._reader.offset = size - TAIL_BYTES + len(cut)
         except FileNotFoundError:
             return
-
-
-def _thinned(chunk: bytes, stride: int) -> list[events.Record]:
-    """The records of whole lines that are worth keeping: all of the rare kinds, and of each dense kind one every
-    `stride` bytes and the last."""
-    places = {chunk.rfind(b"\n", 0, found.start()) + 1 for found in _RARE.finditer(chunk)}
-    for kind in _DENSE:
-        at = chunk.find(kind)
-        while at >= 0:
-            places.add(chunk.rfind(b"\n", 0, at) + 1)
-            at = chunk.find(kind, at + stride)
-        last = chunk.rfind(kind)
-        if last >= 0:
-            places.add(chunk.rfind(b"\n", 0, last) + 1)
-    lines = (chunk[place : chunk.index(b"\n", place)] for place in sorted(places))
-    return [record for record in map(events.decode, lines) if record is not None]
+        self.reducer.complete = False
+        for record in map(events.decode, head):
+            # the first steps would draw a line across all that lies between
+            dense = record is None or isinstance(record.event, (events.Step, events.Evaluation))
+            if record is not None and self.reducer.add(record) and not dense:
+                self._held.append(record)

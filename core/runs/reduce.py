@@ -118,6 +118,10 @@ class Reducer:
         self._attempt_steps += 1
         self._times.append((ts, event.seconds))
 
+    def counted(self, steps: int) -> None:
+        """Says that so many steps were seen that did not come one by one."""
+        self._attempt_steps += steps
+
     def _evaluation(self, event: events.Evaluation) -> None:
         self.evaluation = event
         self._attempt_evaluations += 1

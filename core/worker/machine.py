@@ -40,7 +40,7 @@ class _Gpu:
         """`call(nvml, handle)`, or None where the driver has no answer."""
         try:
             return call(self._nvml, self._handle)
-        except self._nvml.NVMLError:
+        except (self._nvml.NVMLError, AttributeError):  # an older library has not every question
             return None
 
     def close(self) -> None:
@@ -133,6 +133,9 @@ class Monitor:
         heat = gpu.get(lambda nvml, h: nvml.nvmlDeviceGetTemperature(h, nvml.NVML_TEMPERATURE_GPU))
         power = gpu.get(lambda nvml, h: nvml.nvmlDeviceGetPowerUsage(h))
         limit = gpu.get(lambda nvml, h: nvml.nvmlDeviceGetEnforcedPowerLimit(h))
+        slowed = gpu.get(lambda nvml, h: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(h))
+        clock = gpu.get(lambda nvml, h: nvml.nvmlDeviceGetClockInfo(h, nvml.NVML_CLOCK_SM))
+        fastest = gpu.get(lambda nvml, h: nvml.nvmlDeviceGetMaxClockInfo(h, nvml.NVML_CLOCK_SM))
         return Device(
             f"cuda:{index}",
             name=gpu.name,
@@ -146,6 +149,9 @@ class Monitor:
             temperature_celsius=float(heat) if heat is not None else None,
             power_watts=power / 1000 if power is not None else None,
             power_limit_watts=limit / 1000 if limit is not None else None,
+            throttling=system.throttle_reasons(int(slowed)) if slowed is not None else None,
+            clock_mhz=int(clock) if clock is not None else None,
+            clock_limit_mhz=int(fastest) if fastest is not None else None,
             **host,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from . import inspect, overhead, paint, startup
+from . import attach, inspect, listing, live, overhead, paint, startup
 from .measure import Result, show
 
 ALL = {
@@ -12,6 +12,9 @@ ALL = {
     "paint": paint.measure,
     "overhead": overhead.measure,
     "inspect": inspect.measure,
+    "attach": attach.measure,
+    "live": live.measure,
+    "listing": listing.measure,
 }
 
 

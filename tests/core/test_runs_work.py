@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 import signal
@@ -17,7 +16,8 @@ import psutil
 import pytest
 
 from finetui.core.errors import FinetuiError
-from finetui.core.runs import control, events, follow, launch, manifest, state, store, warm
+from finetui.core.runs import control, events, follow, history, launch, manifest, state, store, warm
+from finetui.core.runs.curves import Curves
 from finetui.core.runs.events import Device, Ended, Evaluation, Progress, Record, Started, Step
 
 HOST = socket.gethostname()
@@ -259,7 +259,7 @@ def test_two_followers_see_the_same(run, process) -> None:
     assert first.poll() == second.poll() != []
 
 
-def test_a_long_run_is_caught_up_with_thinned_but_its_rare_events_whole(run, process) -> None:
+def test_of_a_long_run_the_ends_come_first_and_all_of_it_follows(run, process) -> None:
     at_work(run, process())
     now, total, seq = time.time(), 120_000, 2
     with run.events.open("ab") as file:
@@ -272,16 +272,18 @@ def test_a_long_run_is_caught_up_with_thinned_but_its_rare_events_whole(run, pro
                 seq += 2
                 file.write(events.encode(Record(seq - 1, now, Evaluation(n, 2.0 - n / total))))
                 file.write(events.encode(Record(seq, now, Device("cpu", "x"))))
-    assert run.events.stat().st_size > follow.THIN_BYTES
-    follower = follow.Follower(run)
+    assert run.events.stat().st_size > follow.LONG_BYTES
+    follower = follow.Follower(run, keep=True)
     got = follower.poll()
     steps = [r.event.step for r in got if isinstance(r.event, Step)]
-    assert len([r for r in got if isinstance(r.event, Evaluation)]) == 12
-    assert steps == sorted(steps) and len(set(steps)) == len(steps)
-    assert steps[0] == 1 and steps[-1] == total
-    assert len(steps) < total / 4
-    assert max(b - a for a, b in itertools.pairwise(steps)) < total / 1000
-    assert follower.status.step == total and follower.skipped == 0
-    assert follower.status.best_evaluation_loss == pytest.approx(1.0)
-    append(run, Record(seq + 1, now + 1, Step(total, total, 1.0, 0.5, 1e-4)))
+    assert steps == list(range(steps[0], total + 1)) and 1000 < len(steps) < total / 10
+    assert follower.status.step == total and follower.skipped == 0 and follower.gap is not None
+    append(run, Record(seq + 1, now + 1, Step(total + 1, total + 1, 1.0, 0.5, 1e-4)))
     assert [r.seq for r in follower.poll()] == [seq + 1]
+    others: list[Record] = []
+    past = history.History(run.events, follower.gap, Curves(), others.append)
+    assert past.read() and past.share == 1.0
+    assert past.curves.steps + len(steps) == total and past.curves.newest == steps[0] - 1
+    taken = follower.adopt(past.reducer)
+    assert len([r for r in (*others, *taken) if isinstance(r.event, Evaluation)]) == 12
+    assert follower.status.best_evaluation_loss == pytest.approx(1.0) and follower.status.step == total + 1

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from textual.app import App, ComposeResult
 
+from finetui.core.runs.curves import Curves
+from finetui.core.runs.series import LIMIT, Pyramid, Smoothed, Thinned
 from finetui.tui import theme
-from finetui.tui.widgets.chart import LineChart
-from finetui.tui.widgets.plot import Series, render_chart
+from finetui.tui.widgets.chart import Line, LineChart, Look
+from finetui.tui.widgets.plot import Series, View, render_chart
 from finetui.tui.widgets.scale import nice_step, number, robust_range, ticks
-from finetui.tui.widgets.series import LIMIT, Smoothed, Thinned
 
 SIZES = st.tuples(st.integers(20, 200), st.integers(5, 60))
 VALUES = st.floats(allow_nan=True, allow_infinity=True, width=64)
@@ -236,10 +237,20 @@ class _ChartApp(App[None]):
     def __init__(self) -> None:
         super().__init__()
         theme.register_themes(self)
-        self.draws = 0
+        self.curves = Curves()
+        self.look = Look()
 
     def compose(self) -> ComposeResult:
-        yield LineChart("Loss")
+        yield LineChart("Loss", self.look)
+
+    def grow(self, count: int, total: int = 0) -> None:
+        """Takes more steps in and shows them."""
+        curves = self.curves
+        for _ in range(count):
+            n = curves.newest + 1
+            curves.add(1000.0 + 2.0 * n, n, n / 100, 2 / n, 1e-4, 0.5, 700 * n)
+        line = Line("train", curves.loss, style="smoothed", average=curves.average)
+        self.query_one(LineChart).show([line], curves.places, total)
 
 
 async def _shown(pilot) -> str:
@@ -248,21 +259,23 @@ async def _shown(pilot) -> str:
     return "\n".join(strip.text for strip in (widget.render_line(row) for row in range(widget.size.height)))
 
 
+async def _until(pilot, text: str) -> str:
+    for _ in range(600):
+        if text in (found := await _shown(pilot)):
+            return found
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"{text!r} never came\n{found}")
+
+
 @pytest.mark.parametrize("size", [(80, 24), (120, 36), (20, 5), (200, 60)])
 async def test_the_widget_grows_live_and_fits_its_size(size):
     app = _ChartApp()
     async with app.run_test(size=size) as pilot:
-        chart = app.query_one(LineChart)
-        chart.add_series("train", style="smoothed")
+        app.query_one(LineChart).show([Line("train", app.curves.loss)], app.curves.places)
         assert "waiting" in await _shown(pilot)
-        chart.set_x_max(500)
-        chart.extend("train", ((index, 2 / (index + 1)) for index in range(400)))
-        text = ""
-        for _ in range(100):
-            if "500" in (text := await _shown(pilot)):
-                break
-            await asyncio.sleep(0.1)
-        assert "train" in text and "500" in text
+        app.grow(400, total=500)
+        text = await _until(pilot, "500")
+        assert "train" in text
         assert all(cell_len(line) <= size[0] for line in text.splitlines())
 
 
@@ -270,23 +283,90 @@ async def test_many_points_share_one_drawing():
     app = _ChartApp()
     async with app.run_test(size=(80, 24)) as pilot:
         chart = app.query_one(LineChart)
-        chart.add_series("train")
+        app.grow(1)
         await pilot.pause()
-        chart.append("train", 0, 1.0)
         pending = set()
-        for index in range(1, 500):
-            chart.append("train", index, 1.0)
+        for _ in range(500):
+            app.grow(1)
             pending.add(chart._pending)
         assert len(pending - {None}) <= 2, "a flood of points asks for one more drawing, not for one each"
-        for _ in range(100):
-            if "499" in await _shown(pilot):
-                break
-            await asyncio.sleep(0.1)
-        assert "499" in await _shown(pilot)
+        await _until(pilot, "501")
 
 
-async def test_points_of_an_unknown_series_are_an_error():
+async def test_zoom_pan_cursor_axes_and_the_bent_axis():
     app = _ChartApp()
-    async with app.run_test():
-        with pytest.raises(KeyError):
-            app.query_one(LineChart).append("no such", 1, 1)
+    async with app.run_test(size=(80, 24)) as pilot:
+        chart, look = app.query_one(LineChart), app.look
+        app.grow(400)
+        assert (await _until(pilot, "400")).splitlines()[-1].split() == ["0", "step", "400"]
+        for unit, last in (("tokens", "280"), ("time", "13"), ("epoch", "4")):
+            look.turn_axis()
+            chart.looked()
+            line = (await _until(pilot, unit)).splitlines()[-1]
+            assert last in line, line
+        look.turn_axis()
+        chart.zoom(0.5)
+        assert look.window == (200, 400)
+        assert (await _until(pilot, "200")).splitlines()[-1].split()[0] == "200"
+        chart.pan(-0.25)
+        assert look.window == (150, 350)
+        look.place(300.0)
+        chart.looked()
+        text = await _until(pilot, "at step 300")
+        assert "6.88e-3" in text, text  # the average there
+        assert sum("│" in line[10:] for line in text.splitlines()) > 3  # the line through it
+        chart.move(-1)
+        assert look.cursor is not None and 290 < look.cursor < 300
+        look.whole()
+        assert look.window is None and look.cursor is None
+        look.turn_log()
+        chart.looked()
+        text = await _until(pilot, "log")
+        labels = [line.split("┤")[0].strip() for line in text.splitlines() if "┤" in line]
+        values = [float(label) for label in labels]
+        assert values == sorted(values, reverse=True) and values[0] / values[-1] >= 100
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    count=st.integers(100, 30_000),
+    at=st.floats(0.01, 0.99),
+    up=st.booleans(),
+    log=st.booleans(),
+    axis=st.sampled_from(["step", "tokens", "time", "epoch"]),
+    windowed=st.booleans(),
+)
+def test_a_spike_is_never_drawn_away(count, at, up, log, axis, windowed):
+    place = max(2, int(count * at))
+    curves = Curves()
+    for n in range(1, count + 1):
+        loss = 1.0 + 0.001 * (n % 7) if n != place else 1.35 if up else 0.7
+        curves.add(5.0 * n, n, n / 1000, loss, 1e-4, 0.5, 700 * n)
+    look = Look(
+        axis=axis, log=log, window=(place * 0.5, min(count, place * 1.4)) if windowed and place > 20 else None
+    )
+    chart = LineChart("Loss", look)
+    chart.show([Line("train", curves.loss)], curves.places)
+    lines = [line.plain for line in chart._draw(80, 20)]
+    rows = [row for row, _ in braille(lines)]
+    arrows = [row for row, line in enumerate(lines[1:], 1) if "▴" in line or "▾" in line]
+    level = max(set(rows), key=rows.count)
+    assert arrows or (min(rows) < level - 1 if up else max(rows) > level + 1), "\n".join(lines)
+
+
+def test_a_pyramid_of_a_million_points_is_small_and_takes_back_what_is_done_again():
+    line = Pyramid()
+    for n in range(200_000):
+        line.add(n, 9.0 if n == 77_777 else 1.0)
+    assert len(line.points()) < 30_000 and (77_777, 9.0) in line.view(0, 200_000, 100)
+    assert len(line.view(0, 200_000, 100)) <= 4 * 100 * 2 + 4
+    line.cut(199_000)
+    assert line.last_x == 198_999
+    line.cut(50_000)
+    assert line.last_x is not None and line.last_x < 50_000 and (77_777, 9.0) not in line.points()
+
+
+def test_the_best_point_is_marked():
+    view = View(best=(50, 0.5))
+    lines = plain([Series("evaluation", [0, 50, 100], [1.0, 0.5, 0.8], style="points")], 60, 15, view=view)
+    assert any("◆" in line for line in lines[8:])

@@ -135,7 +135,7 @@ async def test_figures_of_a_growing_run(worker: subprocess.Popen[bytes], size: t
         assert f"{0.35 + 1.7 * math.exp(-40 / 18):.3f}" in text  # the evaluation of step 40
         assert "252 tok/s" in text and f"grad norm {newest.grad_norm:.2f}" in text
         assert "1.06 × your data" in text
-        assert len(screen.story.curves.steps) == 45
+        assert screen.story.curves.steps == 45 and len(screen.story.curves.loss.points()) == 45
 
 
 async def test_the_estimate_of_the_time_left_is_never_negative(worker: subprocess.Popen[bytes]) -> None:
@@ -159,7 +159,8 @@ async def test_nan_torn_unknown_and_foreign_lines_do_no_harm(worker: subprocess.
     recording.train(8, 9, every=0)
     recording.raw(b'{"v":1,"seq":99999,"ts":1')
     async with shown(recording) as (app, pilot, screen):
-        assert list(screen.story.curves.steps) == list(range(1, 10))
+        drawn = [x for x, _ in screen.story.curves.loss.points()]
+        assert drawn == [1, 2, 3, 4, 5, 8, 9] and screen.story.curves.loss.bad == 2
         assert "step 9/74" in flat(app)
         await press(pilot, "2")
         assert "loss of step 6 is NaN" in flat(app)
@@ -230,8 +231,10 @@ async def test_a_long_run_is_taken_in_slices_and_keys_are_heard(worker: subproce
             lambda: screen.caught_up and screen.status and screen.status.step == 50_000,
             "for the history",
         )
-        held = screen.story.curves.steps
-        assert held[-1] == 50_000 and len(held) > 3_000
+        await until(pilot, lambda: screen.history is None and screen.story.whole, "for the whole of it")
+        curves = screen.story.curves
+        assert curves.steps == 50_000 and curves.newest == 50_000
+        assert (7_777, 2.0) in curves.loss.points()  # the spike
 
 
 async def test_news_come_in_slices() -> None:
@@ -257,7 +260,7 @@ async def test_a_resume_that_goes_back_rewrites_the_curve(worker: subprocess.Pop
     recording = recorded.new().started(worker.pid).ready().train(1, 30, every=0)
     recording.add(events.Ended("train", "stopped", 30.0)).started(worker.pid, "resume").train(21, 25, every=0)
     async with shown(recording) as (app, _, screen):
-        assert list(screen.story.curves.steps) == list(range(1, 26))
+        assert [x for x, _ in screen.story.curves.loss.points()] == list(range(1, 26))
         assert "step 25/74" in flat(app)
 
 
@@ -268,17 +271,17 @@ async def test_panes_charts_and_samples_by_keys(worker: subprocess.Popen[bytes])
     recording = recorded.new().started(worker.pid).ready().train(1, 45)
     async with shown(recording) as (app, pilot, screen):
         assert recorded.PROMPTS[0] in flat(app) and "answer of step 40" in flat(app)
-        await press(pilot, "right")
+        await press(pilot, "down")
         assert "Prompt 2 of 3" in flat(app) and recorded.PROMPTS[1][:40] in flat(app)
-        await press(pilot, "left", "left")
+        await press(pilot, "up", "up")
         assert "Prompt 3 of 3" in flat(app)
-        await press(pilot, "up")
-        assert "answer of step 20 (1 of 2)" in flat(app)
-        await press(pilot, "down", "down")
-        assert "answer of step 40" in flat(app)
-        for name in ("Learning rate", "Gradient norm", "Loss"):
+        await press(pilot, "left")
+        assert "answer of step 20 (1 of 2)" in flat(app) and "Loss at step 20" in flat(app)
+        await press(pilot, "right", "right")
+        assert "answer of step 40" in flat(app) and "Loss at step" not in flat(app)
+        for name in ("Learning rate", "Gradient norm", "Tokens a second", "Loss"):
             await press(pilot, "c")
-            assert name in flat(app)
+            await until(pilot, lambda name=name: name in flat(app), f"for {name}")
         for name, shows in (
             ("Log", "Evaluation"),
             ("Machine", "Disk free"),

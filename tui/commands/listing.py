@@ -18,11 +18,24 @@ if TYPE_CHECKING:
 def runs(
     everything: Annotated[bool, typer.Option("--all", help="Archived ones too.")] = False,
     tag: Annotated[str | None, typer.Option("--tag", help="Only those with this tag.")] = None,
+    sort: Annotated[
+        str,
+        typer.Option(
+            "--sort", metavar="COLUMN", help="newest, name, state, loss, best, time, model, data or size."
+        ),
+    ] = "newest",
+    words: Annotated[
+        str,
+        typer.Option("--filter", metavar="WORDS", help="Only runs with all of these words; also best<0.5."),
+    ] = "",
     as_json: JsonOption = False,
 ) -> None:
     """List the runs, newest first."""
     from ...core.runs import care, state, store
 
+    if sort != "newest" or words:
+        _chosen(sort, words, everything, tag, as_json)
+        return
     labelled = [(run, care.labels(run)) for run in store.all_runs()]
     shown = [
         (run, labels)
@@ -55,6 +68,43 @@ def runs(
         about = " ".join([labels.title, *(f"#{one}" for one in labels.tags)]).strip()
         if about:
             output.line(f"{'':<{wide}}  {one_line(about, 160)}")
+
+
+def _chosen(sort: str, words: str, everything: bool, tag: str | None, as_json: bool) -> None:
+    """The runs that match, in an order: from their summaries, so that a thousand are listed at once."""
+    from ...core.runs import summary as summaries
+    from ...core.text import bytes_words, duration_words
+    from ..plain import number
+    from .recipes import usage
+
+    if sort not in summaries.COLUMNS:
+        raise usage(
+            f"Runs cannot be sorted by {sort!r}.",
+            f"Columns: {', '.join(summaries.COLUMNS)}.",
+            "Name one of them.",
+        )
+    found = [
+        one
+        for one in summaries.matching(summaries.Summaries().read(), words)
+        if (everything or not one.archived) and (tag is None or tag in one.tags)
+    ]
+    found = summaries.ordered(found, sort)  # type: ignore[arg-type]
+    if as_json:
+        output.data([{**asdict(one), "path": str(summaries.folder_of(one))} for one in found])
+        return
+    if not found:
+        output.line("No run matches.")
+    for one in found:
+        best = f"best {number(one.best)}" if one.best is not None else "best —"
+        loss = f"loss {number(one.loss)}" if one.loss is not None else "loss —"
+        about = (
+            f"{one.step:,}/{one.total_steps:,}",
+            loss,
+            best,
+            duration_words(one.seconds),
+            bytes_words(one.bytes),
+        )
+        output.line(f"{one.run:<34}  {one.state:<9}  {' · '.join(about)} · {one_line(one.model, 40)}")
 
 
 def summary(status: RunStatus) -> str:

@@ -8,6 +8,7 @@ import typer
 
 from . import (
     care,
+    comparing,
     diagnosis,
     estimate,
     exits,
@@ -33,6 +34,7 @@ app = typer.Typer(
 app.command("demo")(training.demo)
 app.command("train")(training.train)
 app.command("runs")(listing.runs)
+app.command("compare")(comparing.compare)
 app.command("attach")(training.attach)
 app.command("stop")(training.stop)
 app.command("resume")(training.resume)

@@ -40,6 +40,8 @@ class FollowingScreen(Screen[None]):
         self.feed = Feed(run)
         self.story = Story()
         self.status: RunStatus | None = None
+        self.history: float | None = None
+        """How much of a long run's beginning was read; None where nothing is left to read."""
         self.caught_up = False
         """Whether the history was read to its end."""
         self.use_at = 0
@@ -95,7 +97,10 @@ class FollowingScreen(Screen[None]):
         """Takes what is new, a slice at a time, and shows it."""
         news = self.feed.take()
         self.status = news.status or self.status
+        self.story = news.story or self.story
+        self.story.whole = news.history is None
         self.story.extend(news.records)
+        self.history = news.history
         self.caught_up = not news.more and self.status is not None
         if news.more:
             self.set_timer(SOON_SECONDS, self.pump)

@@ -72,6 +72,7 @@ class HomeScreen(Screen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "new", "New run", id="home.new", tooltip="Choose a model and data of your own"),
         Binding("d", "demo", "Demo", id="home.demo", tooltip="The demo, filled in"),
+        Binding("r", "runs", "Runs", id="home.runs", tooltip="All runs: sort, filter, compare"),
         Binding("l", "learn", "Learn", id="home.learn", tooltip="What fine-tuning is, in a few pages"),
         Binding("c", "doctor", "Doctor", id="home.doctor", tooltip="Check this machine"),
     ]
@@ -93,7 +94,7 @@ class HomeScreen(Screen[None]):
         self._placed_at = ""
         self._machine_shown: tuple[str, str] | None = None
         self._first_time: bool | None = None
-        self.finetui.changed.subscribe(self, lambda _: self._paint_header())
+        self.finetui.changed.subscribe(self, lambda _: self._machine_changed())
         self.paint()
         self._look()
         self.set_interval(LOOK_SECONDS, self._look)
@@ -101,6 +102,10 @@ class HomeScreen(Screen[None]):
     def on_screen_resume(self) -> None:
         self.paint()
         self._look()
+
+    def _machine_changed(self) -> None:
+        if self.app.screen is self:
+            self._paint_header()
 
     @while_standing
     def _paint_header(self) -> None:
@@ -112,7 +117,7 @@ class HomeScreen(Screen[None]):
 
     def _look(self) -> None:
         """Reads the runs' states in a thread."""
-        if not self.is_current:
+        if self.app.screen is not self:  # one that lies below would paint through to what is above
             return
 
         def work() -> list[Seen]:
@@ -124,6 +129,8 @@ class HomeScreen(Screen[None]):
 
     @while_standing
     def _found(self, runs: list[Seen]) -> None:
+        if self.app.screen is not self and self._runs is not None:
+            return
         first, self._runs = self._runs is None, runs
         menu = self.query_one("#menu", Menu)
         untouched = first and menu.chosen == self._placed_at
@@ -179,6 +186,8 @@ class HomeScreen(Screen[None]):
                 items += [Item("", ""), Item("", heading)]
                 items += [self._run_item(seen) for seen in some]
         items.append(Item("", ""))
+        if past:
+            items.append(Item("runs", "All runs", "sort, filter, compare", "r", marks.current, "$text-muted"))
         items.append(
             Item(
                 "learn",
@@ -235,6 +244,11 @@ class HomeScreen(Screen[None]):
 
     def action_learn(self) -> None:
         self.finetui.open_learn()
+
+    def action_runs(self) -> None:
+        from .runs import RunsScreen
+
+        self.app.push_screen(RunsScreen())
 
     def action_doctor(self) -> None:
         self.finetui.open_doctor()

@@ -18,6 +18,7 @@ from ...core.runs.store import RunFolder
 from ..modals.confirm import ConfirmModal
 from ..widgets.bars import ProgressLine
 from ..widgets.dashboard import doing, panes
+from ..widgets.dashboard.advising import advice
 from ..widgets.dashboard.alert import alert
 from ..widgets.dashboard.background import ASKED, ask, resume, step_to_fix
 from ..widgets.dashboard.block import Block
@@ -32,6 +33,7 @@ from ..widgets.header import Header
 from ..widgets.rail import StepRail
 from .closing import while_standing
 from .following import FollowingScreen
+from .run_chart import CHART_BINDINGS, ChartKeys
 
 HOW_TO_READ = (
     "The curve is the loss: how surprised the model is by the right answer, so lower is better. The bright line is "
@@ -41,7 +43,7 @@ HOW_TO_READ = (
 FOOTER = ("stop", "resume", "fix", "export", "copy", "home", "tab", "chart")
 
 
-class RunScreen(FollowingScreen):
+class RunScreen(ChartKeys, FollowingScreen):
     """The dashboard of one run, live or ended."""
 
     CSS_PATH = ["run.tcss"]
@@ -71,7 +73,8 @@ class RunScreen(FollowingScreen):
             id="run.copy",
             tooltip="The command shown, to the clipboard and to a file",
         ),
-        Binding("c", "chart", "Chart", id="run.chart", tooltip="Loss, learning rate, gradient norm in turn"),
+        Binding("a", "advice", "Do what the coach says", show=False, id="run.advice"),
+        *CHART_BINDINGS,
         Binding(
             "tab",
             "tab(1)",
@@ -81,10 +84,10 @@ class RunScreen(FollowingScreen):
         ),
         Binding("shift+tab", "tab(-1)", "Pane before", show=False, id="run.tab-back"),
         Binding("escape", "home", "Home", id="run.home", tooltip="Back to Home; the run goes on"),
-        Binding("left", "turn(-1)", "Previous sample", show=False, id="run.previous"),
-        Binding("right", "turn(1)", "Next sample", show=False, id="run.next"),
-        Binding("up", "older(1)", "Earlier answer, or scroll up", show=False, id="run.older"),
-        Binding("down", "older(-1)", "Later answer, or scroll down", show=False, id="run.newer"),
+        Binding("left", "turn(-1)", "Back along the curve", show=False, id="run.previous"),
+        Binding("right", "turn(1)", "On along the curve", show=False, id="run.next"),
+        Binding("up", "prompt(-1)", "Previous prompt, or scroll up", show=False, id="run.older"),
+        Binding("down", "prompt(1)", "Next prompt, or scroll down", show=False, id="run.newer"),
         Binding("pageup", "page(-1)", "Scroll up", show=False, id="run.pageup"),
         Binding("pagedown", "page(1)", "Scroll down", show=False, id="run.pagedown"),
         Binding(
@@ -127,6 +130,7 @@ class RunScreen(FollowingScreen):
                 yield Block(id="run-figures")
                 yield Block(id="run-machine")
                 yield Charts(id="charts")
+                yield Block(id="coach")
                 yield TabLine(id="tabs")
                 with VerticalScroll(id="pane", can_focus=False):
                     yield Block(id="pane-text")
@@ -140,7 +144,6 @@ class RunScreen(FollowingScreen):
         self._trouble = news.trouble
         if news.log is not None:
             self.worker_log = news.log
-        self.query_one(Charts).extend(self.story)
         self._follow_state()
 
     @while_standing
@@ -155,6 +158,8 @@ class RunScreen(FollowingScreen):
         first, self._was = self._was is None, kind
         self.set_class(not status.live, "-ended")
         if not status.live:
+            if not first:
+                self.app.bell()  # many terminals and tmux mark the window
             self.said = ""
             self.tab = "Result"
             self.pane.scroll_home(animate=False)
@@ -192,10 +197,16 @@ class RunScreen(FollowingScreen):
         self.query_one(ProgressLine).show(*doing.progress(status, steps=size.width < 80))
         figures = self.query_one("#run-figures", Block)
         width = max(20, figures.size.width or size.width - 4)
-        most = 1 if size.height < 20 or (self.ended and size.height < 30) else 4 if size.height >= 30 else 2
+        low = size.height < 20 or (size.height < 30 and (self.ended or bool(self.coached())))
+        most = 1 if low else 4 if size.height >= 30 else 2
         figures.show(panes.figures(story, width, most))
         self.query_one("#run-machine", Block).show(panes.machine_line(story, predicted, width))
-        self.query_one(Charts).show(story, status)
+        charts = self.query_one(Charts)
+        charts.show(story, status)
+        charts.extend(story, self.history)
+        found = self.coached()
+        most = 1 if size.height < 24 else 2 if size.height < 30 else 4
+        self.query_one("#coach", Block).show(advice(found, width, 0 if self.tab == "Result" else most))
         self.set_class(not story.curves.steps, "-waiting")
         if self.tab not in self.tabs():
             self.tab = "Samples"
@@ -289,6 +300,12 @@ class RunScreen(FollowingScreen):
         answers = [("stop", "Save and stop"), ("stop-now", "Stop, save nothing"), ("cancel", "Keep training")]
         self.app.push_screen(ConfirmModal("Stop this run?", question, answers), answered)
 
+    def _stop_run(self) -> None:
+        self.action_stop()
+
+    def _open_changed(self, recipe: Recipe) -> None:
+        self._retry(recipe, "training")
+
     def action_resume(self) -> None:
         self._do("resume", lambda: resume(self.run), "Resuming from the newest checkpoint.")
 
@@ -323,9 +340,6 @@ class RunScreen(FollowingScreen):
 
     # ── Actions on what is shown ──
 
-    def action_chart(self) -> None:
-        self.query_one(Charts).turn()
-
     def action_tab(self, by: int) -> None:
         names = self.tabs()
         self.choose(names[(names.index(self.tab) + by) % len(names)] if self.tab in names else names[0])
@@ -355,22 +369,6 @@ class RunScreen(FollowingScreen):
             self.action_export()
         elif event.step != "training":
             self.choose("Recipe")
-
-    def action_turn(self, by: int) -> None:
-        if self.tab == "Result":
-            super().action_turn(by)
-            return
-        self.tab = "Samples"
-        self.prompt_at += by
-        self.paint()
-
-    def action_older(self, by: int) -> None:
-        if self.tab == "Samples" and self.story.asked:
-            later = max(sum(1 for step in asked.answers if step > 0) for asked in self.story.asked.values())
-            self.answers_back = max(0, min(later - 1, self.answers_back + by))
-            self.paint()
-        else:
-            self.pane.scroll_relative(y=-by, animate=False)
 
     def action_home(self) -> None:
         live = self.live

@@ -12,6 +12,7 @@ from textual.content import Content
 from textual.widget import Widget
 
 from ..theme import Glyphs, glyphs
+from .sparing import refresh_line
 from .text import clip, clip_parts, literal, run_length, spread
 
 Fit = Literal["ok", "tight", "over"]
@@ -196,14 +197,20 @@ class ProgressLine(Widget):
         self._done: float | None = None
         self._text = ""
         self._after: str | None = None
+        self._sent: Content | None = None
+
+    def on_resize(self) -> None:
+        self._sent = None
 
     def show(self, done: float | None, text: str = "", after: str | None = None) -> None:
         """`done` from 0 to 1, or None where it is not known; `text` before the bar; `after` instead of the
         percentage."""
+        before = (self._done, self._text, self._after)
         self._done = done if done is not None and math.isfinite(done) else None
         self._text = literal(text)
         self._after = None if after is None else literal(after)
-        self.refresh()
+        if before != (self._done, self._text, self._after) and self.content_size.width:
+            self._sent = refresh_line(self, self._sent, self.render())
 
     def render(self) -> Content:
         """The line at the present width."""

@@ -10,6 +10,7 @@ from textual.widget import Widget
 
 from ..theme import glyphs
 from .bars import Load, bar
+from .sparing import refresh_line
 from .text import clip_middle, literal, run_length, spread
 
 Mood = Literal["calm", "busy", "good", "paused", "bad"]
@@ -59,6 +60,10 @@ class Header(Widget):
         self._machine: MachineLine | None = None
         self._figures: str | None = None
         self._download = ""
+        self._sent: Content | None = None
+
+    def on_resize(self) -> None:
+        self._sent = None
 
     def on_mount(self) -> None:
         downloads = getattr(self.app, "downloads", None)
@@ -74,13 +79,15 @@ class Header(Widget):
 
     def show_place(self, run: str, place: str = "") -> None:
         """The run's name and where the person is in it; either may be empty."""
-        self._run, self._place = literal(run), literal(place)
-        self.refresh()
+        before, (self._run, self._place) = (self._run, self._place), (literal(run), literal(place))
+        if before != (self._run, self._place):
+            self.refresh()
 
     def show_status(self, word: str | None, mood: Mood = "calm") -> None:
         """How the run is, in a word with a glyph and colour by `mood`; None to show none."""
-        self._status = None if word is None else (literal(word), mood)
-        self.refresh()
+        before, self._status = self._status, None if word is None else (literal(word), mood)
+        if before != self._status:
+            self.refresh()
 
     def show_machine(self, machine: MachineLine | None) -> None:
         """The machine at the right."""
@@ -90,8 +97,9 @@ class Header(Widget):
     def show_figures(self, figures: str | None) -> None:
         """A phrase in place of the machine, its parts joined by ` · ` with the most important last (the first
         go first where room is short); None brings the machine back."""
-        self._figures = None if figures is None else literal(figures)
-        self.refresh()
+        before, self._figures = self._figures, None if figures is None else literal(figures)
+        if before != self._figures and self.content_size.width:
+            self._sent = refresh_line(self, self._sent, self.render())
 
     def render(self) -> Content:
         """The richest form that fits."""

@@ -5,17 +5,18 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from operator import itemgetter
 from typing import Literal
 
 from rich.cells import cell_len
 from textual.content import Content
 
+from ...core.runs.series import Point, Smoothed
 from ..theme import Glyphs, glyphs
-from .scale import Range, framed, number, robust_range
-from .series import Point, Smoothed
+from .scale import Range, framed, log_framed, number, robust_range
 from .text import clip, literal, run_length
 
 Style = Literal["raw", "smoothed", "points"]
@@ -51,6 +52,27 @@ class Series:
     bad: int = 0
     average: Sequence[Point] | None = None
     thinned: bool = False
+
+
+def plain_words(value: float) -> str:
+    """A place on the x axis in words."""
+    return _whole(value)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What of a chart is shown, and how.
+
+    `left` and `right` bound the x axis where they are given. `log`: the y axis counts in powers of ten. `cursor` is a place
+    on the x axis with a line through it, `best` a point that is marked. `words` tells a place on the x axis.
+    """
+
+    left: float | None = None
+    right: float | None = None
+    log: bool = False
+    cursor: float | None = None
+    best: Point | None = None
+    words: Callable[[float], str] = plain_words
 
 
 @dataclass(slots=True)
@@ -108,7 +130,7 @@ def _columns(points: Sequence[Point], low: float, high: float, count: int) -> di
     found: dict[int, list[Point]] = {}
     start, total = 0, len(points)
     while start < total:
-        column = int((points[start][0] - low) * scale + 0.5)
+        column = math.floor((points[start][0] - low) * scale + 0.5)
         end = (
             bisect_left(points, low + (column + 0.5) / scale, start + 1, key=itemgetter(0))
             if scale
@@ -137,7 +159,19 @@ def _draw(
     tall = canvas.height * 4 - 1
     scale = tall / (span.high - span.low)
     before: tuple[int, int] | None = None
-    for column, held in _columns(line.points, *xs, canvas.width * 2).items():
+    most = canvas.width * 2
+    for column, held in _columns(line.points, *xs, most).items():
+        if column < 0 or column >= most:  # beyond the view: only the way there is seen
+            x, value = held[-1] if column < 0 else held[0]
+            inside = _at_edge(line.points, x, xs)
+            if not line.joined or inside is None:
+                continue
+            place = round((span.high - max(span.low, min(span.high, inside))) * scale)
+            at = 0 if column < 0 else most - 1
+            if before is not None:
+                canvas.stroke(*before, at, place, owner)
+            before = (at, place)
+            continue
         for _, value in held:
             place = round((span.high - max(span.low, min(span.high, value))) * scale)
             if value > span.high or value < span.low:
@@ -151,6 +185,16 @@ def _draw(
                     canvas.dot(across, place, owner)
                     canvas.dot(across, place + (1 if place < tall else -1), owner)
             before = (column, place)
+
+
+def _at_edge(points: Sequence[Point], x: float, xs: tuple[float, float]) -> float | None:
+    """The value where the line from `x`, outside, crosses the edge of the view; None where it does not enter it."""
+    edge = xs[0] if x < xs[0] else xs[1]
+    at = bisect_left(points, edge, key=itemgetter(0))
+    if not 0 < at < len(points):
+        return None
+    (x0, y0), (x1, y1) = points[at - 1], points[at]
+    return y0 + (y1 - y0) * ((edge - x0) / (x1 - x0)) if x1 > x0 else y1
 
 
 def _lines(series: Sequence[Series]) -> tuple[list[_Line], dict[str, int]]:
@@ -230,12 +274,25 @@ def _legend(
 
 
 def _row(
-    canvas: _Canvas, row: int, lines: Sequence[_Line], arrows: dict[int, int], grid: bool, marks: Glyphs
+    canvas: _Canvas,
+    row: int,
+    lines: Sequence[_Line],
+    arrows: dict[int, int],
+    grid: bool,
+    marks: Glyphs,
+    upright: int = -1,
+    best: int = -1,
 ) -> list[Run]:
     runs: list[Run] = []
     for column in range(canvas.width):
         owner = canvas.owner[row][column]
-        if column in arrows:
+        if column == best:
+            mark, style = best_mark(marks), "bold $success"
+        elif column == upright and (owner < 0 or not marks.unicode or column in arrows):
+            mark, style = marks.axis, "bold $foreground"
+        elif column == upright:
+            mark, style = chr(0x2800 + canvas.bits[row][column]), "bold $foreground"
+        elif column in arrows:
             mark, style = (marks.above if row == 0 else marks.below), lines[arrows[column]].color
         elif owner < 0:
             mark, style = (marks.grid, GRID) if grid else (" ", "")
@@ -252,6 +309,11 @@ def _row(
     return runs
 
 
+def best_mark(marks: Glyphs) -> str:
+    """What marks the best point."""
+    return "◆" if marks.unicode else "#"
+
+
 def _ascii_cell(bits: int, faint: bool) -> str:
     """The ASCII character nearest to a cell's dots: high, middle or low; `.` for raw values behind an
     average."""
@@ -261,9 +323,11 @@ def _ascii_cell(bits: int, faint: bool) -> str:
     return "*" if top and bottom else "'" if top else "."
 
 
-def _axis_labels(low: float, high: float, unit: str, margin: int, width: int) -> list[Run]:
+def _axis_labels(
+    low: float, high: float, unit: str, margin: int, width: int, words: Callable[[float], str]
+) -> list[Run]:
     """The line under the x axis: its ends and, between them, the unit's name where there is room."""
-    first, last = number(low, 1 if float(low).is_integer() else None), _whole(high)
+    first, last = words(low), words(high)
     room = width - cell_len(first) - cell_len(last)
     if room < 1:
         return [(" " * margin, ""), (clip(last, width).rjust(width), QUIET)]
@@ -294,37 +358,49 @@ def render_chart(
     x_max: float | None = None,
     notes: Sequence[tuple[str, str]] = (),
     empty: str = "waiting for the first step",
+    view: View | None = None,
 ) -> list[Content]:
     """`height` lines of exactly `width` cells: a legend, the plot with its y axis, the x axis and its labels.
 
     `x_max` fixes the right end (the planned last step); a line that passes it widens the axis. `notes` are
-    further (name, value) pairs of the legend. Under 5 rows the x labels, the x axis and the legend go, in
+    further (name, value) pairs of the legend, `view` zooms, marks and bends. Under 5 rows the x labels, the x axis and the legend go, in
     this order. Text is literal. Cost: O(points) to sort them into columns, O(cells) to draw.
     """
     marks = glyphs()
     if width < 1 or height < 1:
         return []
+    view = view or View()
+    series, hidden = _bent(series) if view.log else (series, 0)
     lines, bad_by_name = _lines(series)
     bad = sum(bad_by_name.values())
     thinned = any(one.thinned for one in series)
     with_labels, with_floor, with_legend = height >= 5, height >= 4, height >= 3
     rows = height - with_labels - with_floor - with_legend
-    values = [value for line in lines for _, value in line.points]
-    if not values:
-        legend = _legend(title, series, notes, bad, None, thinned, width, marks)
-        return _empty(legend if with_legend else [], empty, width, height)
-
-    span, labels = framed(robust_range(values), rows)
-    legend = _legend(title, series, notes, bad, span, thinned, width, marks)
     starts = [line.points[0][0] for line in lines if line.points]
     ends = [line.points[-1][0] for line in lines if line.points]
-    left = min(0.0, *starts)
-    right = max(*ends, x_max if x_max is not None and math.isfinite(x_max) else ends[0], left)
-    if right == left:
-        right = left + 1.0
+    left, right = 0.0, 1.0
+    if starts:
+        left = view.left if view.left is not None else min(0.0, *starts)
+        planned = x_max if x_max is not None and math.isfinite(x_max) else ends[0]
+        right = view.right if view.right is not None else max(*ends, planned, left)
+        if right <= left:
+            right = left + 1.0
+    values = [value for line in lines for x, value in line.points if left <= x <= right]
+    legend_of = partial(_legend, title, _unbent(series) if view.log else series, notes, bad)
+    if not values:
+        legend = legend_of(None, thinned, width, marks)
+        words = empty if not starts else "nothing here; 0 shows all"
+        return _empty(legend if with_legend else [], words, width, height)
 
-    step = labels[1] - labels[0] if len(labels) > 1 else None
-    texts = [number(value, step) for value in labels]
+    if view.log:
+        span, labels = log_framed(robust_range(values), rows)
+        span = Range(span.low, span.high, span.above, span.below + hidden)
+        texts = [number(10**value) for value in labels]
+    else:
+        span, labels = framed(robust_range(values), rows)
+        step = labels[1] - labels[0] if len(labels) > 1 else None
+        texts = [number(value, step) for value in labels]
+    legend = legend_of(span, thinned, width, marks)
     margin = max((len(text) for text in texts), default=0) + 2
     if width - margin < 8:
         texts, margin = [], 1
@@ -336,21 +412,62 @@ def render_chart(
     at_row: dict[int, str] = {}
     for value, text in zip(labels, texts, strict=False):
         at_row[round((span.high - value) / (span.high - span.low) * (rows * 4 - 1)) >> 2] = text
+    upright = best_column = best_row = -1
+    scale_x = (canvas.width * 2 - 1) / (right - left)
+    if view.cursor is not None and left <= view.cursor <= right:
+        upright = int((view.cursor - left) * scale_x + 0.5) >> 1
+    if view.best is not None and left <= view.best[0] <= right and (not view.log or view.best[1] > 0):
+        value = math.log10(view.best[1]) if view.log else view.best[1]
+        value = max(span.low, min(span.high, value))
+        best_column = int((view.best[0] - left) * scale_x + 0.5) >> 1
+        best_row = round((span.high - value) / (span.high - span.low) * (rows * 4 - 1)) >> 2
     found: list[Content] = [_line(legend, width)] if with_legend else []
     for row in range(rows):
         text = at_row.get(row)
         label = f"{text or '':>{margin - 2}} " if margin > 1 else ""
         arrows = {column: owner for (edge, column), owner in edges.items() if edge == row}
         bar = marks.tick if text is not None else marks.axis
-        runs = _row(canvas, row, lines, arrows, text is not None, marks)
+        best = best_column if row == best_row else -1
+        runs = _row(canvas, row, lines, arrows, text is not None, marks, upright, best)
         found.append(_line([(label, LABEL), (bar, QUIET), *runs], width))
     if with_floor:
         found.append(
             _line([(" " * (margin - 1) + marks.corner + marks.floor * (width - margin), QUIET)], width)
         )
     if with_labels:
-        found.append(_line(_axis_labels(left, right, unit, margin, width - margin), width))
+        found.append(_line(_axis_labels(left, right, unit, margin, width - margin, view.words), width))
     return found
+
+
+def _bent(series: Sequence[Series]) -> tuple[list[Series], int]:
+    """`series` with the logarithms of their values, and how many had none."""
+    hidden = 0
+    found: list[Series] = []
+    for one in series:
+        points = [
+            (x, math.log10(y) if math.isfinite(y) and y > 0 else y)
+            for x, y in zip(one.xs, one.ys, strict=True)
+        ]
+        kept = [
+            (x, new) for (x, new), y in zip(points, one.ys, strict=True) if not (math.isfinite(y) and y <= 0)
+        ]
+        hidden += len(points) - len(kept)
+        average = one.average
+        if average is not None:
+            average = [(x, math.log10(y)) for x, y in average if math.isfinite(y) and y > 0]
+        last = (
+            one.last
+            if one.last is not None
+            else next((y for y in reversed(one.ys) if math.isfinite(y)), None)
+        )
+        xs, ys = [x for x, _ in kept], [y for _, y in kept]
+        found.append(replace(one, xs=xs, ys=ys, average=average, last=last))
+    return found, hidden
+
+
+def _unbent(series: Sequence[Series]) -> list[Series]:
+    """`series` for the legend, which tells the values themselves: each has its last one by itself."""
+    return [replace(one, ys=()) for one in series]
 
 
 def _empty(legend: list[Run], words: str, width: int, height: int) -> list[Content]:

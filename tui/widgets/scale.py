@@ -100,3 +100,24 @@ def framed(found: Range, rows: int) -> tuple[Range, list[float]]:
         if len(marks) > 1:
             break
     return Range(bottom, top, found.above, found.below), marks
+
+
+def log_framed(found: Range, rows: int) -> tuple[Range, list[float]]:
+    """`found`, in powers of ten, widened to numbers that begin with 1, 2 or 5, and the ticks (powers, too) that fit."""
+    low, high = found.low, found.high
+    if high - low < 0.05:
+        low, high = low - 0.03, high + 0.03
+    fine = [
+        math.log10(factor) + power
+        for power in range(math.floor(low) - 1, math.ceil(high) + 1)
+        for factor in (1, 2, 5)
+    ]
+    marks = [mark for mark in fine if low - 1e-9 <= mark <= high + 1e-9]
+    most = max(2, min(6, (rows + 1) // 3))
+    if len(marks) < 2:  # less than between two of them: round numbers on the bent axis
+        marks = [math.log10(value) for value in ticks(10**low, 10**high, most) if value > 0]
+    elif len(marks) > most:
+        whole = [mark for mark in marks if abs(mark - round(mark)) < 1e-9]
+        marks = whole if len(whole) > 1 else marks
+        marks = marks[:: math.ceil(len(marks) / most)]
+    return Range(min([low, *marks]), max([high, *marks]), found.above, found.below), marks

@@ -6,7 +6,7 @@ from textual.content import Content
 from textual.widgets import ContentSwitcher
 
 from ....core.runs.state import RunStatus
-from ..chart import LineChart
+from ..chart import Line, LineChart, Look
 from . import panes
 from .block import Block
 from .story import STAGES, Story, rate
@@ -31,45 +31,48 @@ def way(status: RunStatus) -> tuple[str, ...]:
 
 
 class Charts(ContentSwitcher):
-    """Loss, learning rate and gradient norm. Draws only the points that it does not have yet."""
+    """Loss, learning rate, gradient norm and speed, looked at alike."""
 
     def __init__(self, *, id: str | None = None) -> None:
+        self.look = Look()
         self.stages = Block(id="stages")
-        self.loss = LineChart("Loss", empty=EMPTY, id="loss")
-        self.rate = LineChart("Learning rate", empty=EMPTY, id="rate")
-        self.norm = LineChart("Gradient norm", empty=EMPTY, id="norm")
-        self.charts = (self.loss, self.rate, self.norm)
+        self.loss = LineChart("Loss", self.look, EMPTY, id="loss")
+        self.rate = LineChart("Learning rate", self.look, EMPTY, id="rate")
+        self.norm = LineChart("Gradient norm", self.look, EMPTY, id="norm")
+        self.speed = LineChart("Tokens a second", self.look, EMPTY, id="speed")
+        self.charts = (self.loss, self.rate, self.norm, self.speed)
         super().__init__(self.stages, *self.charts, initial="stages", id=id)
-        self._steps = 0
-        self._evaluations = 0
 
-    def on_mount(self) -> None:
-        self.loss.add_series("train", "$accent", style="smoothed", faint="$accent-muted")
-        self.loss.add_series("evaluation", "$success", style="points")
-        self.rate.add_series("rate", "$accent")
-        self.norm.add_series("norm", "$accent", style="smoothed", faint="$accent-muted")
+    @property
+    def chart(self) -> LineChart | None:
+        """The chart in sight."""
+        return next((chart for chart in self.charts if chart.id == self.current), None)
 
-    def extend(self, story: Story) -> None:
-        """Draws the points that are new in `story`, or all of them where history was rewritten."""
-        curves, at, rewritten = story.curves, self._steps, story.rewritten
-        if rewritten:
-            story.rewritten = False
-            at = self._evaluations = 0
-            for chart in self.charts:
-                chart.clear()
-        if len(curves.steps) > at:
-            steps = curves.steps[at:]
-            norms = zip(steps, curves.norms[at:], strict=True)
-            self.loss.extend("train", zip(steps, curves.losses[at:], strict=True))
-            self.rate.extend("rate", zip(steps, curves.rates[at:], strict=True))
-            self.norm.extend("norm", ((step, norm) for step, norm in norms if norm == norm))
-            self.loss.set_notes([("rate", rate(curves.rates[-1]))])
-            total = story.step.total_steps if story.step else 0
-            for chart in self.charts:
-                chart.set_x_max(total if total > 0 else None)
-        if rewritten or len(curves.evaluations) > self._evaluations:
-            self.loss.extend("evaluation", curves.evaluations[self._evaluations :])
-        self._steps, self._evaluations = len(curves.steps), len(curves.evaluations)
+    def extend(self, story: Story, history: float | None) -> None:
+        """Shows what `story` has in the chart in sight. `history`: how much of a long run's beginning was read."""
+        curves = story.curves
+        if not curves.steps:
+            return
+        total = story.step.total_steps if story.step else 0
+        notes: list[tuple[str, str]] = []
+        if history is not None:
+            notes.append(("reading", f"{100 * history:.0f} %"))
+        if curves.best is not None and curves.evaluations.total > 1:
+            notes.append(("best", f"{curves.best[1]:.3f} at {curves.best[0]:,.0f}"))
+        notes.append(("rate", rate(curves.rate.last)))
+        lines = {
+            "loss": [
+                Line("train", curves.loss, style="smoothed", average=curves.average),
+                Line("evaluation", curves.evaluations, "$success", "points", mark_lowest=True),
+            ],
+            "rate": [Line("rate", curves.rate)],
+            "norm": [Line("norm", curves.norm)],
+            "speed": [Line("trained", curves.speed)],
+        }
+        for chart in self.charts:
+            if chart.id == self.current:
+                shown = notes if chart is self.loss else notes[:1] if history is not None else []
+                chart.show(lines[chart.id or "loss"], curves.places, total, shown)
 
     def show(self, story: Story, status: RunStatus | None) -> None:
         """The chart that was chosen, or the way to the first step while there is none."""

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from ....core.runs import crash, state
 from ....core.runs.events import Record
 from ....core.runs.follow import Follower
+from ....core.runs.history import History
 from ....core.runs.store import RunFolder
+from .story import Story
 
 POLL_SECONDS = 0.25
 SLICE = 5000
@@ -28,6 +30,10 @@ class News:
     """Records are waiting, or the history has not been read yet; take again soon."""
     trouble: str = ""
     """Why the files could not be read, this time."""
+    story: Story | None = None
+    """The whole story of a long run, in place of what was known: its beginning has been read."""
+    history: float | None = None
+    """How much of a long run's beginning has been read; None where nothing is left to read."""
 
 
 class Feed:
@@ -45,6 +51,10 @@ class Feed:
         self._log: str | None = None
         self._trouble = ""
         self._polled = False
+        self._story: Story | None = None
+        self._history: History | None = None
+        self._past: Story | None = None
+        self._read = False
         self._stopping = threading.Event()
         self._nudge = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="feed", daemon=True)
@@ -69,9 +79,15 @@ class Feed:
             count = min(SLICE, len(self._records))
             records = tuple(self._records.popleft() for _ in range(count))
             news = News(
-                records, self._status, self._log, bool(self._records) or not self._polled, self._trouble
+                records,
+                self._status,
+                self._log,
+                bool(self._records) or not self._polled,
+                self._trouble,
+                self._story,
+                self._history.share if self._history is not None else None,
             )
-            self._status = self._log = None
+            self._status = self._log = self._story = None
             return news
 
     def _put(
@@ -90,7 +106,7 @@ class Feed:
             self._trouble = trouble
 
     def _follow(self) -> None:
-        follower = Follower(self.run)
+        follower = Follower(self.run, keep=True)
         log: str | None = None
         log_size = -1
         first = True
@@ -100,6 +116,10 @@ class Feed:
                     self._put([], state.status(self.run), None, polled=False)
                     first = False
                 records = follower.poll()
+                if follower.gap is not None and self._history is None:
+                    self._read_past(follower.gap)
+                elif follower.gap is None:
+                    follower.keep = False
                 try:
                     size = self.run.log.stat().st_size
                 except OSError:
@@ -108,8 +128,39 @@ class Feed:
                     log, log_size = crash.log_tail(self.run, LOG_BYTES), size
                 else:
                     log = None
-                self._put(records, follower.status, log)
+                if self._read:
+                    self._join(follower, log)
+                else:
+                    self._put(records, follower.status, log)
             except OSError as error:  # a network file system may come back
                 self._put([], None, None, f"{error.strerror or error}")
             self._nudge.wait(POLL_SECONDS)
             self._nudge.clear()
+
+    def _read_past(self, end: int) -> None:
+        """Reads what lies before the tail in another thread, so that what is new is never late."""
+        past = self._past = Story()
+        history = History(self.run.events, end, past.curves, past.add)
+        with self._lock:
+            self._history = history
+
+        def read() -> None:
+            try:
+                self._read = history.read(self._stopping.is_set)
+            except OSError:
+                self._read = False  # the tail stays what is known
+
+        threading.Thread(target=read, name="history", daemon=True).start()
+
+    def _join(self, follower: Follower, log: str | None) -> None:
+        """The whole story, in place of the tail's."""
+        assert self._history is not None and self._past is not None
+        past, history = self._past, self._history
+        past.extend(follower.adopt(history.reducer))
+        self._read = False
+        status = follower.status
+        with self._lock:
+            self._records.clear()
+            self._story, self._history, self._past = past, None, None
+            self._status = status
+            self._log = log if log is not None else self._log

@@ -113,7 +113,7 @@ def machine(story: Story, predicted_bytes: int | None, width: int, compact: bool
     ]
     lines += [
         Content.assemble((row, "$success"))
-        for row in sparkline(list(story.readings), width, 0.0, 100.0, history_rows, marks)
+        for row in sparkline(story.busy(), width, 0.0, 100.0, history_rows, marks)
     ]
     run, others, total = story.run_bytes, device.others_bytes, device.total_bytes
     load = Load(
@@ -153,6 +153,14 @@ def machine(story: Story, predicted_bytes: int | None, width: int, compact: bool
                 width,
             )
         )
+        if device.throttling is None:
+            slowed, how = marks.dash, "$foreground"
+        elif not device.throttling:
+            slowed, how = "full speed", "$success"
+        else:
+            slowed, how = f"{marks.warn} {', '.join(device.throttling)}", "$warning"
+        clock = "" if device.clock_mhz is None else f" {marks.middot} {device.clock_mhz:,} MHz"
+        lines.append(spread([("Clock", "$text-muted")], [(slowed + clock, how)], width))
         cpu = marks.dash if device.cpu_percent is None else f"{device.cpu_percent:.0f} %"
         lines.append(spread([("Host CPU", "$text-muted")], [(cpu, "$foreground")], width))
         host = f"{_gib(device.host_used_bytes)} of {_gib(device.host_total_bytes)} GiB"
@@ -175,15 +183,15 @@ def samples(story: Story, prompt_at: int, back: int, width: int) -> list[Content
     shown = later[max(0, len(later) - 1 - back)] if later else None
     first: list[Run] = [(f"Prompt {place + 1} of {len(prompts)}", "bold $foreground")]
     if len(prompts) > 1:
-        first.append((f" {marks.previous} {marks.next}", "$accent"))
+        first.append((f" {marks.up} {marks.down}", "$accent"))
     second: list[Run] = []
     if shown is not None:
         at = later.index(shown)
         newest = " (newest)" if at == len(later) - 1 else f" ({at + 1} of {len(later)})"
         second.append((f"answer of step {shown:,}{newest}", "$text-muted"))
         if len(later) > 1:
-            second.append((f" {marks.up} {marks.down}", "$accent"))
-    lines = flowing([first, second], width, 1)
+            second.append((f" {marks.previous} {marks.next}", "$accent"))
+    lines = flowing([first, second], width, 2)
     lines += hanging("prompt", asked.prompt, width, most=4)
     lines += hanging(
         "before", asked.answers.get(0, ""), width, "$text-muted", most=4, empty="(not asked before training)"

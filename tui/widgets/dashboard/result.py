@@ -232,9 +232,9 @@ def summary(story: Story, status: RunStatus, width: int) -> list[Content]:
     took = f" in {duration_words(status.seconds)}" if status.job not in ("export", "verify") else ""
     verb = {"completed": "Completed", "stopped": "Stopped"}.get(status.state, status.state.capitalize())
     parts = [f"{verb}{took}."]
-    if step is not None and curves.losses:
+    if step is not None and curves.steps:
         parts.append(
-            f"Loss {number(curves.losses[0])} at the start, {number(story.smoothed_loss)} at the end, over {step.step:,} steps."
+            f"Loss {number(curves.first_loss)} at the start, {number(story.smoothed_loss)} at the end, over {step.step:,} steps."
         )
     first, last = story.first_evaluation, story.evaluation
     if first is not None and last is not None and first is not last:

@@ -18,12 +18,18 @@ class RunRail(StepRail, can_focus=False):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__([(step, STEP_NAMES[step]) for step in STEPS], current="training", id=id)
         self._choices: Wizard | None = None
+        self._shown: object = None
 
     def show_run(self, known: Known, story: Story, status: RunStatus | None) -> None:
         """The run's own choices, once its recipe is known; the result beside Export."""
         recipe, middot = known.recipe, glyphs().middot
         if recipe is None:
             return
+        rows = story.dataset.rows if story.dataset is not None else None
+        key = (known, rows, status and (status.total_steps, status.live, status.trained), len(story.exports))
+        if key == self._shown:
+            return
+        self._shown = key
         if self._choices is None:
             self._choices = Wizard(draft=Draft(recipe), model_facts=known.facts)
         for step in STEPS:

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import math
-from array import array
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from ....core import coach
+from ....core.recipe import Recipe
 from ....core.runs import events
+from ....core.runs.curves import Curves
+from ....core.runs.series import Thinned
 from ....core.text import bytes_words, clean, count_words, duration_words, one_line
 from ...plain import probed_words
-from ..series import Smoothed
 
 LOG_LINES = 400
 READINGS = 240
 PROMPTS = 32
 """Prompts that are kept; a run asks a handful."""
 ANSWERS = 200
-"""Answers kept for each prompt: the first, and the newest."""
+"""Answers kept for each prompt at most: the first, the newest, and some between, evenly."""
 SHOWN_CHARACTERS = 2000
 
 STAGES = {
@@ -110,37 +111,11 @@ class Asked:
 
 
 @dataclass
-class Curves:
-    """The steps, thirty-two bytes each; a resume that goes back cuts off what it does again."""
-
-    steps: array[float] = field(default_factory=lambda: array("d"))
-    losses: array[float] = field(default_factory=lambda: array("d"))
-    rates: array[float] = field(default_factory=lambda: array("d"))
-    norms: array[float] = field(default_factory=lambda: array("d"))
-    evaluations: list[tuple[float, float]] = field(default_factory=list)
-
-    def add(self, event: events.Step) -> bool:
-        """Takes a step. True where it rewrote history, so that what was drawn is no longer true."""
-        back = bool(self.steps) and event.step <= self.steps[-1]
-        if back:
-            at = bisect_left(self.steps, event.step)
-            for column in (self.steps, self.losses, self.rates, self.norms):
-                del column[at:]
-            self.evaluations = [point for point in self.evaluations if point[0] < event.step]
-        self.steps.append(event.step)
-        self.losses.append(event.loss)
-        self.rates.append(event.learning_rate)
-        self.norms.append(math.nan if event.grad_norm is None else event.grad_norm)
-        return back
-
-
-@dataclass
 class Story:
-    """Everything that the dashboard shows of a run, but its state. Bounded, save for the curves."""
+    """Everything that the dashboard shows of a run, but its state. Bounded."""
 
     curves: Curves = field(default_factory=Curves)
     step: events.Step | None = None
-    smoothed_loss: float | None = None
     evaluation: events.Evaluation | None = None
     best: events.Evaluation | None = None
     first_evaluation: events.Evaluation | None = None
@@ -149,16 +124,20 @@ class Story:
     device: events.Device | None = None
     peak_bytes: int | None = None
     """The most that the run held, as torch counts on a GPU, as the system counts on a CPU."""
-    readings: deque[float | None] = field(default_factory=lambda: deque(maxlen=READINGS))
+    devices: deque[events.Device] = field(default_factory=lambda: deque(maxlen=READINGS))
+    """The newest readings of the machine."""
+    trained_readings: deque[events.Device] = field(default_factory=lambda: deque(maxlen=READINGS))
+    """Those that were taken while it trained."""
+    memory: Thinned = field(default_factory=Thinned)
+    """(seconds since the epoch, bytes that the run held) over the whole run."""
     asked: dict[int, Asked] = field(default_factory=dict)
     log: deque[LogLine] = field(default_factory=lambda: deque(maxlen=LOG_LINES))
     warning: events.Warned | None = None
     score: events.Scored | None = None
     exports: dict[str, events.Exported] = field(default_factory=dict)
     proofs: dict[str, events.Proved] = field(default_factory=dict)
-    rewritten: bool = False
-    """Set when a step rewrote history; the reader clears it once the charts are drawn anew."""
-    _smoothing: Smoothed = field(default_factory=Smoothed)
+    whole: bool = True
+    """False while the beginning of a long run is not read yet."""
     _stage: str = ""
 
     def extend(self, records: Iterable[events.Record]) -> None:
@@ -172,7 +151,7 @@ class Story:
         if isinstance(event, events.Step):
             self._add_step(event, ts)
         elif isinstance(event, events.Device):
-            self._add_device(event)
+            self._add_device(event, ts)
         elif isinstance(event, events.Progress):
             if event.stage != self._stage:
                 self._stage = event.stage
@@ -189,7 +168,10 @@ class Story:
             self._stage = ""
             self.device = None
             self.peak_bytes = None
-            self.readings.clear()
+            self.devices.clear()
+            self.trained_readings.clear()
+            self.memory = Thinned()
+            self.curves.begin(ts)
             self._say(
                 ts,
                 {
@@ -246,20 +228,37 @@ class Story:
         self.log.append(LogLine(ts, words, style))
 
     def _add_step(self, event: events.Step, ts: float) -> None:
-        if self.curves.add(event):
-            self.rewritten = True
-            self._smoothing = Smoothed()
-            for loss in self.curves.losses[-201:-1]:
-                self._smoothing.add(loss)
+        self.curves.add_step(event, ts)
         if not math.isfinite(event.loss) and (self.step is None or math.isfinite(self.step.loss)):
             self._say(ts, f"The loss of step {event.step:,} is {number(event.loss)}", "$text-error")
         self.step = event
-        average = self._smoothing.add(event.loss)
-        self.smoothed_loss = average if math.isfinite(average) else self.smoothed_loss
+        self._stage = "train"
+
+    @property
+    def smoothed_loss(self) -> float | None:
+        """The loss averaged over about ten steps."""
+        return self.curves.average.last
+
+    def advice(self, recipe: Recipe | None, live: bool) -> list[coach.Advice]:
+        """What the coach says; nothing while the beginning is not read, on which most rules rest."""
+        if not self.whole or self.step is None:
+            return []
+        seen = coach.Seen(
+            self.curves,
+            self.step.total_steps,
+            recipe,
+            self.model,
+            self.dataset,
+            self.step,
+            tuple(self.trained_readings),
+            self.memory.points(),
+            live,
+        )
+        return coach.advise(seen)
 
     def _add_evaluation(self, event: events.Evaluation, ts: float) -> None:
         self.evaluation = event
-        self.curves.evaluations.append((float(event.step), event.loss))
+        self.curves.evaluated(event.step, event.loss)
         self.first_evaluation = self.first_evaluation or event
         if math.isfinite(event.loss) and (self.best is None or event.loss < self.best.loss):
             self.best = event
@@ -276,8 +275,9 @@ class Story:
             step: text for step, text in held.answers.items() if step < event.step or event.step == 0
         }
         held.answers[event.step] = answer
-        while len(held.answers) > ANSWERS:
-            del held.answers[sorted(held.answers)[1]]
+        if len(held.answers) > ANSWERS:  # every other one goes, so that the whole curve can be scrubbed
+            kept = sorted(held.answers)
+            held.answers = {step: held.answers[step] for step in (*kept[:-1:2], kept[-1])}
         if event.index == 0:
             self._say(
                 ts,
@@ -286,13 +286,22 @@ class Story:
                 else f"Samples written at step {event.step:,}",
             )
 
-    def _add_device(self, event: events.Device) -> None:
+    def _add_device(self, event: events.Device, ts: float) -> None:
         self.device = event
         on_gpu = event.device.startswith("cuda")
-        self.readings.append(event.utilization_percent if on_gpu else event.cpu_percent)
+        self.devices.append(event)
+        if self._stage == "train":
+            self.trained_readings.append(event)
+            held = event.reserved_bytes if on_gpu else event.run_bytes
+            if held is not None:
+                self.memory.append(ts, float(held))
         held = event.peak_reserved_bytes if on_gpu else event.run_bytes
         if held is not None:
             self.peak_bytes = max(held, self.peak_bytes or 0)
+
+    def busy(self) -> list[float | None]:
+        """How busy GPU or processor were, percent, oldest first."""
+        return [r.utilization_percent if r.device.startswith("cuda") else r.cpu_percent for r in self.devices]
 
     @property
     def share_seen(self) -> float | None:

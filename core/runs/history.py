@@ -1,0 +1,134 @@
+"""The part of a long run that lies before its tail: read behind the first picture, in a thread, at a steady cost of memory."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import events
+from .curves import Curves
+from .reduce import Reducer
+
+CHUNK_BYTES = 256 * 1024
+BREATH_SECONDS = 0.001
+"""Between chunks others have the interpreter."""
+WHOLE_BYTES = 8 * 1024 * 1024
+"""Of a file up to this size every record is taken."""
+SPARSE_RECORDS = 4000
+"""Of readings, progress and samples about so many records each are taken from a longer one."""
+SKIM = 64
+"""One step of so many goes to the reducer, and every one that goes back."""
+
+_STEP = re.compile(
+    rb'\{"v":\d+,"seq":(\d+),"ts":([-+.\deE]+),"kind":"step","step":(\d+),"total_steps":(\d+),"epoch":([^,]+),'
+    rb'"loss":([^,]+),"learning_rate":([^,]+),"grad_norm":([^,]+),"tokens":(\d+),"trained_tokens":\d+,'
+    rb'"tokens_per_second":([^,]+),'
+)
+"""A step as `events.encode` writes it. A line of any other shape is decoded in full."""
+_KIND = re.compile(rb'"kind":"([a-z_]+)"')
+_SPARSE = (b"device", b"progress", b"sample")
+
+
+@dataclass
+class History:
+    """Folds the first `end` bytes of an events file, in order, into `curves`, `reducer` and `take`.
+
+    Every step goes to the curves; every record of the other kinds goes to `take`, which may belong to the same story, and to
+    the reducer, save that of readings, progress and samples a few thousand evenly spread ones do. `share` tells how far it is.
+    """
+
+    path: Path
+    end: int
+    curves: Curves
+    take: Callable[[events.Record], object]
+    reducer: Reducer = field(default_factory=Reducer)
+    share: float = 0.0
+    skipped: int = 0
+    _last: bytes = b""
+    _step: int = 0
+    _since: int = 0
+    _group: bytes = b""
+    """The kind of the record before, where it was one of many and taken: samples come in groups."""
+
+    def read(self, stopping: Callable[[], bool] = lambda: False) -> bool:
+        """Reads it all. False where `stopping` said so before the end. Raises OSError."""
+        stride = self.end // SPARSE_RECORDS if self.end > WHOLE_BYTES else 0
+        next_at: dict[bytes, int] = dict.fromkeys(_SPARSE, 0)
+        with self.path.open("rb") as file:
+            at, rest = 0, b""
+            while at < self.end:
+                if stopping():
+                    return False
+                chunk = file.read(min(CHUNK_BYTES, self.end - at))
+                if not chunk:
+                    break
+                lines = (rest + chunk).split(b"\n")
+                rest = lines.pop()
+                at += len(chunk)
+                where = at - len(rest) - sum(map(len, lines)) - len(lines)
+                if len(rest) > events.MAX_LINE_BYTES:
+                    rest = rest[: events.MAX_LINE_BYTES + 1]
+                self._fold(lines, where, stride, next_at)
+                self.share = at / self.end
+                time.sleep(BREATH_SECONDS)
+        self._settle()
+        return True
+
+    def _fold(self, lines: list[bytes], at: int, stride: int, next_at: dict[bytes, int]) -> None:
+        add = self.curves.add
+        for line in lines:
+            at += len(line) + 1
+            found = _STEP.match(line)
+            if found is not None:
+                _, ts, step, _, epoch, loss, rate, norm, tokens, speed = found.groups()
+                number = int(step)
+                back = number <= self._step
+                self._step, self._last = number, line
+                self._since += 1
+                if back or self._since >= SKIM:
+                    self._settle()
+                add(
+                    float(ts),
+                    number,
+                    float(epoch.strip(b'"')),
+                    float(loss.strip(b'"')),
+                    float(rate.strip(b'"')),
+                    None if norm == b"null" else float(norm.strip(b'"')),
+                    int(tokens),
+                    None if speed == b"null" else float(speed.strip(b'"')),
+                )
+                continue
+            kind = _KIND.search(line, 0, 200)
+            name = kind.group(1) if kind else b""
+            grouped, self._group = name == self._group == b"sample", b""
+            if name in next_at:
+                if at < next_at[name] and not grouped:
+                    continue
+                next_at[name], self._group = at + stride, name
+            record = events.decode(line) if line else None
+            if record is None:
+                self.skipped += bool(line.strip())
+                continue
+            self._settle()
+            event = record.event
+            if not self.reducer.add(record):
+                continue
+            if isinstance(event, events.Step):
+                self._step = event.step
+            elif isinstance(event, events.Started):
+                self._step = 0 if event.job == "train" else self._step
+            self.take(record)
+
+    def _settle(self) -> None:
+        """Gives the reducer the newest step that was skimmed."""
+        if not self._last:
+            return
+        record = events.decode(self._last + b"\n")
+        self._last = b""
+        if record is not None:
+            self.reducer.add(record)
+            self.reducer.counted(max(0, self._since - 1))
+        self._since = 0

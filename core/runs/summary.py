@@ -1,0 +1,206 @@
+"""Every run in a few figures: read once, kept by the size and the time of its files, so that a thousand runs list at once."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from .. import atomic, paths, recipe_file
+from ..errors import FinetuiError
+from . import care, state, store
+from .store import RunFolder
+
+Column = Literal["newest", "name", "state", "loss", "best", "time", "model", "data", "size"]
+COLUMNS: tuple[Column, ...] = ("newest", "name", "state", "loss", "best", "time", "model", "data", "size")
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One run. Losses in nats per token, `seconds` of its newest job, `bytes` on the disk. None is not known."""
+
+    run: str
+    """The run's id."""
+    name: str
+    state: str
+    step: int = 0
+    total_steps: int = 0
+    loss: float | None = None
+    evaluation_loss: float | None = None
+    best_evaluation_loss: float | None = None
+    best_evaluation_step: int | None = None
+    seconds: float = 0.0
+    eta_seconds: float | None = None
+    started_ts: float | None = None
+    model: str = ""
+    data: str = ""
+    bytes: int = 0
+    tags: tuple[str, ...] = ()
+    archived: bool = False
+
+    @property
+    def live(self) -> bool:
+        return self.state in ("starting", "running")
+
+    @property
+    def best(self) -> float | None:
+        """The best held-out loss, else the newest."""
+        return self.best_evaluation_loss if self.best_evaluation_loss is not None else self.evaluation_loss
+
+
+def summarize(run: RunFolder) -> Summary:
+    """Reads one run's figures. Blocking: some milliseconds."""
+    status, labels = state.status(run), care.labels(run)
+    try:
+        recipe = recipe_file.load(run.recipe)
+        model, data = recipe.model.source, recipe.dataset.source
+    except FinetuiError:
+        model = data = ""
+    return Summary(
+        run=run.id,
+        name=labels.title or status.name or run.id[16:] or run.id,
+        state=status.state,
+        step=status.step,
+        total_steps=status.total_steps,
+        loss=status.loss,
+        evaluation_loss=status.evaluation_loss,
+        best_evaluation_loss=status.best_evaluation_loss,
+        best_evaluation_step=status.best_evaluation_step,
+        seconds=status.seconds,
+        eta_seconds=status.eta_seconds,
+        started_ts=status.started_ts,
+        model=model,
+        data=data,
+        bytes=care.sizes(run).total,
+        tags=labels.tags,
+        archived=labels.archived,
+    )
+
+
+def _signature(run: RunFolder) -> list[int]:
+    """Size and time of the files that a summary is made of; the exports' folder tells of what was written later."""
+    found: list[int] = []
+    for path in (run.events, run.recipe, run.manifest, run.path / care.FILE, run.exports, run.checkpoints):
+        try:
+            seen = path.stat()
+            found += [seen.st_size, seen.st_mtime_ns]
+        except OSError:
+            found += [-1, -1]
+    return found
+
+
+class Summaries:
+    """All runs' summaries, kept in the cache folder. What lives is read anew each time. Safe from one thread at a time."""
+
+    def __init__(self) -> None:
+        self._path = paths.cache() / "runs.json"
+        self._kept: dict[str, dict[str, Any]] | None = None
+
+    def read(self, taken: Callable[[Summary], object] = lambda _: None) -> list[Summary]:
+        """Every run, newest first; `taken` has each as soon as it is known. Blocking."""
+        kept = self._kept if self._kept is not None else self._load()
+        now: dict[str, dict[str, Any]] = {}
+        found: list[Summary] = []
+        changed = False
+        for run in store.all_runs():
+            key, signature = str(run.path), _signature(run)
+            entry = kept.get(key)
+            summary = _restored(entry) if entry is not None and entry.get("of") == signature else None
+            if summary is None:
+                summary = summarize(run)
+                changed = changed or not summary.live
+            if not summary.live:
+                now[key] = {"of": signature, "is": _plain(summary)}
+            found.append(summary)
+            taken(summary)
+        if changed or len(now) != len(kept):
+            with contextlib.suppress(OSError):
+                paths.private_dir(self._path.parent)
+                atomic.write_text(self._path, json.dumps({"version": VERSION, "runs": now}))
+        self._kept = now
+        return found
+
+    def _load(self) -> dict[str, dict[str, Any]]:
+        try:
+            held = json.loads(self._path.read_bytes())
+            return dict(held["runs"]) if held["version"] == VERSION else {}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+
+
+def _plain(summary: Summary) -> dict[str, Any]:
+    return {
+        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in asdict(summary).items()
+    }
+
+
+def _restored(entry: dict[str, Any]) -> Summary | None:
+    try:
+        values = dict(entry["is"])
+        for name, value in values.items():
+            if value in ("nan", "inf", "-inf"):
+                values[name] = float(value)
+        values["tags"] = tuple(values["tags"])
+        return Summary(**values) if {f.name for f in fields(Summary)} == set(values) else None
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def matching(found: Iterable[Summary], words: str) -> list[Summary]:
+    """Those that have every word of `words` in their name, id, state, model, data or tags; `loss<0.5`, `best<0.4` and
+    `loss>2` compare figures."""
+    return [summary for summary in found if all(_matches(summary, word) for word in words.lower().split())]
+
+
+def _matches(summary: Summary, word: str) -> bool:
+    for sign in "<>":
+        name, found, limit = word.partition(sign)
+        if found and name in ("loss", "best", "step"):
+            value = {"loss": summary.loss, "best": summary.best, "step": float(summary.step)}[name]
+            try:
+                return value is not None and (value < float(limit) if sign == "<" else value > float(limit))
+            except ValueError:
+                return False
+    texts = (
+        summary.name,
+        summary.run,
+        summary.state,
+        summary.model,
+        summary.data,
+        *(f"#{t}" for t in summary.tags),
+    )
+    return any(word in text.lower() for text in texts)
+
+
+def ordered(found: Sequence[Summary], column: Column, reverse: bool = False) -> list[Summary]:
+    """`found` by a column: losses and names rising, times, sizes and starts falling; what is not known comes last."""
+
+    def figure(summary: Summary) -> float | str | None:
+        value = {
+            "newest": summary.run[:15],
+            "name": summary.name.lower(),
+            "state": summary.state,
+            "loss": summary.loss,
+            "best": summary.best,
+            "time": summary.seconds,
+            "model": summary.model.lower(),
+            "data": summary.data.lower(),
+            "size": float(summary.bytes),
+        }[column]
+        return None if isinstance(value, float) and math.isnan(value) else value
+
+    known = [summary for summary in found if figure(summary) is not None]
+    rest = [summary for summary in found if figure(summary) is None]
+    falling = column in ("newest", "time", "size")
+    return [*sorted(known, key=figure, reverse=falling != reverse), *rest]  # type: ignore[arg-type]
+
+
+def folder_of(summary: Summary) -> Path:
+    """Where the run's folder stands."""
+    return paths.runs() / summary.run

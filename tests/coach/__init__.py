@@ -1,0 +1,1 @@
+"""Real runs of each kind that the coach judges, recorded once, and what it must say of them."""

@@ -1,0 +1,144 @@
+"""All runs in one table, and some of them side by side."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from finetui.core.demo.recipe import demo_recipe
+from finetui.core.errors import FinetuiError
+from finetui.core.runs import care, compare, events, summary
+from finetui.core.runs.summary import Summaries, Summary
+from finetui.tui.screens.compare import CompareScreen
+from finetui.tui.screens.run import RunScreen
+from finetui.tui.screens.runs import RunsScreen
+
+from . import recorded
+from .driving import SIZES, press, seen, until, wizard
+from .recorded import Recording
+
+
+@pytest.fixture(autouse=True)
+def _own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    monkeypatch.setenv("FINETUI_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FINETUI_NO_WARM", "1")
+    yield
+
+
+def made(name: str, steps: int, rate: float = 1e-3) -> Recording:
+    """A finished run with its own learning rate."""
+    recipe = demo_recipe()
+    training = recipe.training.model_copy(update={"learning_rate": rate})
+    recording = recorded.new(recipe.model_copy(update={"name": name, "training": training}))
+    recording.add(events.Started("train", 2**22 - 3, 1.0, recorded.manifest.this_host(), name))
+    recording.add(*recorded.samples(0)).train(1, steps)
+    return recording.add(events.Ended("train", "completed", 3.0 * steps))
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["80x24", "120x36"])
+async def test_runs_are_sorted_filtered_marked_and_compared(size: tuple[int, int]) -> None:
+    made("alpha", 60)
+    made("beta", 20, 2e-4)
+    made("gamma", 40)
+    async with wizard(size) as (app, pilot):
+        await press(pilot, "r")
+        screen = app.screen
+        assert isinstance(screen, RunsScreen)
+        await until(pilot, lambda: len(screen.shown_keys()) == 3, "for the runs")
+        assert "3 runs" in seen(app) and "gamma" in seen(app) and "60/74" in seen(app)
+        await press(pilot, "o", "o", "o", "o")  # by the best held-out loss
+        assert screen.order == "best" and [one.name for one in screen.shown] == ["alpha", "gamma", "beta"]
+        await press(pilot, "O")
+        assert [one.name for one in screen.shown] == ["beta", "gamma", "alpha"]
+        await press(pilot, "slash", *"best<0.42")
+        await until(pilot, lambda: [one.name for one in screen.shown] == ["alpha"], "for the filter")
+        await press(pilot, "enter", "escape")
+        assert len(screen.shown) == 3
+        await press(pilot, "c")
+        assert app.screen is screen  # nothing is marked
+        await press(pilot, "up", "up", "space", "space", "c")
+        compared = app.screen
+        assert isinstance(compared, CompareScreen)
+        await until(
+            pilot, lambda: len(compared.compared) == 2 and "Learning rate" in seen(app), "for the runs"
+        )
+        text = seen(app)
+        assert "0.0002" in text and "0.001" in text and "Loss" in text
+        await press(pilot, "c", "x", "l", "escape")
+        assert app.screen is screen
+        await press(pilot, "up", "up", "enter")
+        await until(pilot, lambda: isinstance(app.screen, RunScreen), "for the run")
+
+
+def test_summaries_are_kept_until_a_file_changes(tmp_path: Path) -> None:
+    first, second = made("one", 20), made("two", 20)
+    found = Summaries().read()
+    assert {one.name for one in found} == {"one", "two"} and all(one.bytes > 0 for one in found)
+    kept = json.loads((tmp_path / "home" / "cache" / "runs.json").read_text())
+    for entry in kept["runs"].values():  # what is kept is believed
+        entry["is"]["model"] = "kept"
+    (tmp_path / "home" / "cache" / "runs.json").write_text(json.dumps(kept))
+    care.label(first.run, title="renamed", add_tags=["best"])
+    again = {one.run: one for one in Summaries().read()}
+    assert again[second.run.id].model == "kept"
+    assert again[first.run.id].model == "demo" and again[first.run.id].name == "renamed"
+    (tmp_path / "home" / "cache" / "runs.json").write_text("no json")
+    assert len(Summaries().read()) == 2
+
+
+def test_what_is_not_known_comes_last_and_words_are_all_needed() -> None:
+    some = [
+        Summary(
+            "20260101-000000-a",
+            "a",
+            "completed",
+            loss=0.5,
+            best_evaluation_loss=float("nan"),
+            model="org/llama",
+        ),
+        Summary("20260102-000000-b", "b", "failed", tags=("night",)),
+        Summary("20260103-000000-c", "c", "running", loss=0.2, evaluation_loss=0.3, model="org/llama"),
+    ]
+    assert [one.name for one in summary.ordered(some, "newest")] == ["c", "b", "a"]
+    assert [one.name for one in summary.ordered(some, "loss")] == ["c", "a", "b"]
+    assert [one.name for one in summary.ordered(some, "loss", reverse=True)] == ["a", "c", "b"]
+    assert [one.name for one in summary.ordered(some, "best")][0] == "c"
+    assert [one.name for one in summary.matching(some, "llama running")] == ["c"]
+    assert [one.name for one in summary.matching(some, "#night")] == ["b"]
+    assert [one.name for one in summary.matching(some, "loss<0.4")] == ["c"]
+    assert summary.matching(some, "loss<x") == []
+
+
+def test_differences_and_answers_of_two_runs() -> None:
+    runs = [compare.read(made("one", 20).run), compare.read(made("two", 40, 5e-4).run)]
+    assert [one.curves.newest for one in runs] == [20, 40]
+    different = {one.path: one.values for one in compare.differences(runs)}
+    assert different == {"training.learning_rate": ("0.001", "0.0005")}
+    assert runs[0].answers[recorded.PROMPTS[0]] == recorded.ANSWERS[0]
+    for count in (1, 7):
+        with pytest.raises(FinetuiError):
+            compare.check(count)
+
+
+def test_the_command_line_sorts_filters_and_compares(tmp_path: Path) -> None:
+    made("alpha", 60)
+    made("beta", 20, 2e-4)
+
+    def told(*words: str) -> str:
+        command = [sys.executable, "-m", "finetui.tui", *words]
+        return subprocess.run(
+            command, check=True, capture_output=True, text=True, env=os.environ, timeout=120
+        ).stdout
+
+    rows = json.loads(told("runs", "--sort", "best", "--json"))
+    assert [row["name"] for row in rows] == ["alpha", "beta"] and rows[0]["best_evaluation_step"] == 60
+    assert "alpha" not in told("runs", "--filter", "beta")
+    text = told("compare", "alpha", "beta")
+    assert "Learning rate" in text and "2: 0.0002" in text and recorded.ANSWERS[0][:30] in text
+    assert len(json.loads(told("compare", "alpha", "beta", "--json"))["differences"]) == 1
