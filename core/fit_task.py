@@ -120,10 +120,10 @@ def with_fields(recipe: Recipe, **values: Any) -> Recipe:
 
 def precisions(task: Task) -> tuple[str, ...]:
     asked = task.asked.model.precision
-    if PRECISION in task.pinned:
+    if PRECISION in task.pinned or pace.trains_all(task.asked):
         return (asked,)
     if not task.gpu:
-        return ("16bit",)
+        return (asked,) if asked == "32bit" else ("16bit",)
     if task.facts is not None and task.facts.is_4bit:
         return ("4bit",)
     if asked not in ("16bit", "4bit"):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import model_fit
+from . import model_fit, pace
 from .errors import FinetuiError
 from .fit_task import (
     ACCUMULATION,
@@ -137,6 +137,8 @@ def _undone(task: Task, chosen: Candidate, path: str) -> Candidate | None:
 
 def _precision_reason(task: Task, chosen: Candidate) -> str:
     value = chosen.recipe.model.precision
+    if pace.trains_all(task.asked):
+        return "every weight is trained, and its precision is part of what is learned"
     if not task.gpu:
         return "a CPU trains in 16 bit only"
     if task.facts is not None and task.facts.is_4bit:

@@ -129,6 +129,11 @@ def _active_weights(shape: Shape) -> float:
     return shape.matrices + output
 
 
+def trains_all(recipe: Recipe) -> bool:
+    """Whether every weight is trained, so that each needs a gradient of its own."""
+    return getattr(recipe.lora, "method", "lora") == "full"
+
+
 def batch_seconds(
     recipe: Recipe,
     shape: Shape,
@@ -141,7 +146,7 @@ def batch_seconds(
 ) -> float:
     """One batch of `tokens` tokens, padding included, in rows of `length` tokens: forward and backward, in seconds."""
     speed = _speed(shape, machine)
-    passes = 2 if forward_only else 6 if recipe.lora.gradient_checkpointing else 4
+    passes = 2 if forward_only else 4 + 2 * bool(recipe.lora.gradient_checkpointing) + 2 * trains_all(recipe)
     attention = (
         2 * shape.layers * shape.queries * length
     )  # of a token: half of all positions, twice 2 operations

@@ -30,3 +30,16 @@ def import_unsloth() -> None:
     """The one import of Unsloth, before transformers, trl and peft. Takes 8–40 s."""
     prepare()
     import unsloth  # pyright: ignore[reportUnusedImport]  # noqa: F401
+
+    _keep_to_cores()
+
+
+def _keep_to_cores() -> None:
+    """No more threads than cores that this process may use: a container often sees more than it is given."""
+    import torch
+
+    from .. import system
+
+    cores = system.snapshot(paths.cache()).cores
+    if torch.get_num_threads() > cores:
+        torch.set_num_threads(cores)

@@ -30,8 +30,9 @@ class Ladder(TrainerCallback):
 
     def __init__(self, trainer: Any, recipe: Recipe, run: RunFolder, writer: EventWriter) -> None:
         self.recipe = recipe
-        self.rows = self.evaluation_rows = self._full = recipe.training.batch_size
+        self.rows = self._full = recipe.training.batch_size
         """Rows (packed: sequences) that go through the model side by side."""
+        self.evaluation_rows = self._full_evaluation = int(trainer.args.per_device_eval_batch_size)
         self.descended = 0
         self._trainer, self._run, self._writer = trainer, run, writer
         self._skips = False
@@ -230,7 +231,7 @@ class Ladder(TrainerCallback):
         while True:
             failed = None
             try:
-                pieces = parts.divided(inputs, self.evaluation_rows, self._full)
+                pieces = parts.divided(inputs, self.evaluation_rows, self._full_evaluation)
                 if len(pieces) == 1 or not loss_only:
                     return predict(model, dict(inputs), loss_only, ignore_keys)
                 counts = [int((piece["labels"][..., 1:] != -100).sum()) for piece in pieces]

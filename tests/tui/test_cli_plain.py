@@ -17,6 +17,7 @@ from finetui.core.runs.events import (
     Event,
     Exported,
     ModelReady,
+    Probed,
     Progress,
     Proved,
     Record,
@@ -29,7 +30,7 @@ from finetui.core.runs.events import (
     Unknown,
     Warned,
 )
-from finetui.core.runs.state import Card, RunStatus
+from finetui.core.runs.state import Card, Reducer, RunStatus
 from finetui.tui.plain import Plain
 
 
@@ -46,6 +47,34 @@ def told(*happened: Event | float, width: int = 100, end: RunStatus | None = Non
     if end is not None:
         plain.end(end)
     return lines
+
+
+def test_a_probe_is_one_line_and_the_first_word_on_the_time_left() -> None:
+    gib = 1 << 30
+    probed = Probed(
+        "gpu",
+        predicted_bytes=9 * gib,
+        measured_bytes=int(9.27 * gib),
+        limit_bytes=24 * gib,
+        rows=8,
+        longest=512,
+        tokens=4096,
+        seconds=1.25,
+        seconds_per_step=1.0,
+        training_seconds=200.0,
+    )
+    (line,) = told(probed)
+    assert line.startswith("probe ")
+    assert "9.3 GiB measured, 9.0 GiB predicted (+3 %), of 24.0 GiB" in line
+    assert "4,096 tokens in 1.2 s" in line
+    assert "3 min 20 s" in line
+    reducer = Reducer(monotonic=lambda: 0.0, wall=lambda: 1000.0)
+    reducer.add(Record(1, 1000.0, Started("train", 1, 1.0, "here")))
+    assert reducer.eta_seconds() is None
+    reducer.add(Record(2, 1000.0, probed))
+    assert reducer.eta_seconds() == 200.0
+    reducer.add(Record(3, 1000.0, Step(1, 5, 0.2, 2.0, 1e-4, seconds=3.0)))
+    assert reducer.eta_seconds() == 12.0  # from then on its own steps count
 
 
 def steps(count: int, seconds: float) -> list[Event | float]:

@@ -190,7 +190,8 @@ class Story:
             self.dataset = event
             self._say(ts, f"Dataset ready: {event.rows:,} rows, {event.evaluation_rows:,} held out")
         elif isinstance(event, events.Probed):
-            self._say(ts, f"Probe: {probed_words(event)}")
+            foreseen = f", predicted {bytes_words(event.predicted_bytes)}" if event.predicted_bytes else ""
+            self._say(ts, f"Probe {bytes_words(event.measured_bytes)}{foreseen}")
         elif isinstance(event, events.Checkpoint):
             self._say(ts, f"Checkpoint {event.step:,} saved")
         elif isinstance(event, events.Warned):
