@@ -120,6 +120,12 @@ class Talker:
         with self._changed:
             return self._loading
 
+    def wait(self, seconds: float) -> Loading:
+        """The state as soon as something changed, or after `seconds`."""
+        with self._changed:
+            self._changed.wait(seconds)
+            return self._loading
+
     def wait_ready(self) -> Loading:
         """Blocks until it can answer. Raises FinetuiError where it cannot."""
         with self._changed:

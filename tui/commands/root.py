@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from . import care, diagnosis, estimate, exits, inspect, listing, models, output, recipes, training, verifying
+from . import (
+    care,
+    chatting,
+    diagnosis,
+    estimate,
+    exits,
+    inspect,
+    listing,
+    models,
+    output,
+    recipes,
+    training,
+    verifying,
+)
 
 app = typer.Typer(
     name="finetui",
@@ -24,6 +37,9 @@ app.command("stop")(training.stop)
 app.command("resume")(training.resume)
 app.command("export")(training.export)
 app.command("verify")(verifying.verify)
+app.command("chat")(chatting.chat)
+app.command("eval")(chatting.evaluate)
+app.command("serve")(chatting.serve)
 app.command("inspect")(inspect.inspect)
 app.command("label")(care.label)
 app.command("clean")(care.clean)
