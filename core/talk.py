@@ -27,18 +27,12 @@ class Sampling(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    temperature: float = Field(
-        0.0, ge=0, le=2, description="0 takes the likeliest word each time; higher varies more"
-    )
-    top_p: float = Field(
-        1.0, gt=0, le=1, description="only the likeliest words that together make up this share"
-    )
-    top_k: int = Field(0, ge=0, le=1000, description="only so many of the likeliest words; 0 is no limit")
+    temperature: float = Field(0.0, ge=0, le=2, description="0 is the likeliest; higher varies")
+    top_p: float = Field(1.0, gt=0, le=1, description="the likeliest words of this share")
+    top_k: int = Field(0, ge=0, le=1000, description="so many likeliest words; 0 is all")
     repetition_penalty: float = Field(1.0, ge=0.5, le=2, description="above 1 repeats itself less")
-    max_new_tokens: int = Field(512, ge=1, le=32_768, description="an answer ends here at the latest")
-    seed: int | None = Field(
-        None, ge=0, lt=2**31, description="the same seed gives the same answer; empty is by chance"
-    )
+    max_new_tokens: int = Field(512, ge=1, le=32_768, description="the answer ends here at the latest")
+    seed: int | None = Field(None, ge=0, lt=2**31, description="same seed, same answer")
 
 
 @dataclass(frozen=True)

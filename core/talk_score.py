@@ -48,7 +48,9 @@ def read(file: Path) -> tuple[HeldOut, ...]:
     bare = _bare(file)
     if bare:
         return bare
-    loaded = dataset_load.load(DatasetSection(source=str(file.expanduser().absolute()), evaluation_share=0.0))
+    loaded = dataset_load.load(
+        DatasetSection(source=str(file.expanduser().absolute()), evaluation_share=0.0), seed=0
+    )
     found: list[HeldOut] = []
     for talk in loaded.conversations:
         last = max((i for i, turn in enumerate(talk) if turn.role == "assistant"), default=0)

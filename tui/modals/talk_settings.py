@@ -26,6 +26,8 @@ class TalkSettings(ModalScreen[tuple[str, Sampling] | None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "cancel", "Cancel", id="talk-settings.cancel"),
         Binding("f5", "use", "Use them", id="talk-settings.use"),
+        Binding("down", "app.focus_next", "Next", show=False, id="talk-settings.next"),
+        Binding("up", "app.focus_previous", "Previous", show=False, id="talk-settings.previous"),
     ]
 
     def __init__(self, system: str, sampling: Sampling) -> None:
@@ -51,6 +53,9 @@ class TalkSettings(ModalScreen[tuple[str, Sampling] | None]):
             with Horizontal(classes="modal-buttons"):
                 yield Button(Content("Use them"), id="talk-use", compact=True)
                 yield Button(Content("Cancel"), id="talk-cancel", compact=True)
+
+    def on_mount(self) -> None:
+        self.query_one("#talk-temperature").focus()
 
     @on(TextControl.Submitted)
     @on(Button.Pressed, "#talk-use")

@@ -229,9 +229,9 @@ class ChatScreen(Screen[None]):
             self.query_one(f"#side-{side}").display = self.beside or side == self.front
             self.query_one(f"#head-{side}", Static).update(self._head(side))
             self.query_one(f"#head-{side}").display = self.beside
-            words = (
-                f" {glyphs().dot if side == self.front else glyphs().todo} {NAMES[side]}{self._speed(side)}  "
-            )
+            mark = glyphs().dot if side == self.front else glyphs().todo
+            speed = self._speed(side) if side == self.front else ""
+            words = f" {mark} {NAMES[side]}{speed}  "
             parts.append((words, "bold $accent" if side == self.front else "$text-muted"))
         tabs.update(Content.assemble(*parts, ("Tab turns", "$text-disabled")))
         self.query_one("#chat-alert", Static).update(self._alert())
@@ -266,10 +266,13 @@ class ChatScreen(Screen[None]):
             return Content.assemble(
                 ("It knows no conversations: it goes on with the text that you give it.", "$text-muted")
             )
+        dot = f" {glyphs().middot} "
         step = f"Checkpoint of step {now.step:,}. " if now.step is not None else ""
-        held = f"F2 asks one of {len(self.held)} held-out prompts. " if self.held else ""
         return Content.assemble(
-            (f"{step}{held}F4 edits, F8 corrects, F9 saves, F10 blind A/B, F12 new.", "$text-muted")
+            (
+                f"{step}F4 edit{dot}F8 correct{dot}F9 save{dot}F10 blind A/B{dot}F11 copy{dot}F12 new talk",
+                "$text-muted",
+            )
         )
 
     def _say(self, words: str) -> None:
