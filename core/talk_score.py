@@ -52,7 +52,7 @@ def read(file: Path) -> tuple[HeldOut, ...]:
         DatasetSection(source=str(file.expanduser().absolute()), evaluation_share=0.0), seed=0
     )
     found: list[HeldOut] = []
-    for talk in loaded.conversations:
+    for talk in loaded.train:
         last = max((i for i, turn in enumerate(talk) if turn.role == "assistant"), default=0)
         if last:
             found.append(HeldOut(tuple((turn.role, turn.text) for turn in talk[:last]), talk[last].text))

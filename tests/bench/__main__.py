@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from . import inspect, overhead, paint, startup
+from . import chat, inspect, overhead, paint, startup
 from .measure import Result, show
 
 ALL = {
@@ -12,6 +12,7 @@ ALL = {
     "paint": paint.measure,
     "overhead": overhead.measure,
     "inspect": inspect.measure,
+    "chat": chat.measure,
 }
 
 

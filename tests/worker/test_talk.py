@@ -109,6 +109,27 @@ def test_a_killed_child_is_a_card(target: Target) -> None:
     talker.close()
 
 
+def test_a_gguf_answers_through_its_own_template(tuned: exporting.Tuned, tmp_path: Path) -> None:
+    from finetui.core.worker import llama_cpp
+
+    file = tmp_path / "tiny.gguf"
+    tool = llama_cpp.converter(lambda _said: None, lambda: None)
+    llama_cpp.convert(tool, tuned.base, file, "f16", lambda _share: None, lambda: None)
+    talker = Talker(talk.find(str(file)))
+    try:
+        now = talker.wait_ready()
+        assert not now.plain and talker.target.sides == ("tuned",)
+        writing = talker.ask("tuned", QUESTION, SHORT)
+        reply = writing.wait()
+        assert reply.tokens == 24 and reply.reason == "length" and writing.prompt_tokens > 10
+        long = talker.ask("tuned", QUESTION, Sampling(max_new_tokens=1900))
+        next(iter(long.pieces()))
+        talker.stop(long)
+        assert long.wait().reason == "stopped"
+    finally:
+        talker.close()
+
+
 def test_a_malformed_gguf_is_a_card(tmp_path: Path) -> None:
     for name, content in (("no.gguf", b"GGUF\3\0\0\0"), ("text.gguf", b"hello" * 100)):
         file = tmp_path / name
