@@ -27,12 +27,14 @@ class Sampling(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    temperature: float = Field(0.0, ge=0, le=2, description="0 is the likeliest; higher varies")
-    top_p: float = Field(1.0, gt=0, le=1, description="the likeliest words of this share")
-    top_k: int = Field(0, ge=0, le=1000, description="so many likeliest words; 0 is all")
-    repetition_penalty: float = Field(1.0, ge=0.5, le=2, description="above 1 repeats itself less")
-    max_new_tokens: int = Field(512, ge=1, le=32_768, description="the answer ends here at the latest")
-    seed: int | None = Field(None, ge=0, lt=2**31, description="same seed, same answer")
+    temperature: float = Field(default=0.0, ge=0, le=2, description="0 is the likeliest; higher varies")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="the likeliest words of this share")
+    top_k: int = Field(default=0, ge=0, le=1000, description="so many likeliest words; 0 is all")
+    repetition_penalty: float = Field(default=1.0, ge=0.5, le=2, description="above 1 repeats itself less")
+    max_new_tokens: int = Field(
+        default=512, ge=1, le=32_768, description="the answer ends here at the latest"
+    )
+    seed: int | None = Field(default=None, ge=0, lt=2**31, description="same seed, same answer")
 
 
 @dataclass(frozen=True)

@@ -278,8 +278,8 @@ def test_each_side_sees_its_own_answers_since_the_last_beginning() -> None:
             Exchange("d", "T"),
         ]
     )
-    made.exchanges[0].replies.update(base=Reply("A0"), tuned=Reply("A1"))
-    made.exchanges[2].replies.update(base=Reply("C0"), tuned=Reply(""))
+    made.exchanges[0].replies |= {"base": Reply("A0"), "tuned": Reply("A1")}
+    made.exchanges[2].replies |= {"base": Reply("C0"), "tuned": Reply("")}
     assert made.messages("base", 1) == (("system", "S"), ("user", "a"), ("assistant", "A0"), ("user", "b"))
     assert made.messages("tuned") == (("system", "T"), ("user", "d"))
     assert made.messages("base")[2] == ("assistant", "C0")

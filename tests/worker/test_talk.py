@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -42,7 +43,7 @@ def bare(tuned: exporting.Tuned, side: str) -> tuple[tuple[int, ...], str]:
     from peft import PeftModel
 
     tokenizer = AutoTokenizer.from_pretrained(tuned.base)
-    model = AutoModelForCausalLM.from_pretrained(tuned.base, dtype=torch.bfloat16)
+    model: Any = AutoModelForCausalLM.from_pretrained(tuned.base, dtype=torch.bfloat16)
     if side == "tuned":
         model = PeftModel.from_pretrained(model, str(tuned.run.adapter))
     ids = tokenizer.apply_chat_template(
