@@ -40,6 +40,7 @@ from .wizard import STEP_NAMES, Wizard
 if TYPE_CHECKING:
     from ..core.runs.store import RunFolder
     from ..core.runs.warm import Warm
+    from ..core.talk import Target
 
 T = TypeVar("T")
 SNAPSHOT_SECONDS = 2.0
@@ -325,6 +326,22 @@ class FinetuiApp(App[int], inherit_bindings=False):
             self.switch_screen(screen)
         else:
             self.push_screen(screen)
+
+    def open_chat(self, folder: Path) -> None:
+        """Opens a talk with the run in `folder`; a card where it has nothing to talk to yet."""
+
+        def found(target: Target) -> None:
+            from .screens.chat import ChatScreen
+
+            self.push_screen(ChatScreen(target))
+
+        def work() -> Target:
+            from ..core import talk
+            from ..core.runs.store import RunFolder
+
+            return talk.of_run(RunFolder(folder))
+
+        self.in_background("chat", work, found)
 
     # ── The draft ──
 

@@ -47,6 +47,27 @@ def damage(checkpoint: Path) -> str | None:
     return None
 
 
+def copy_model(checkpoint: Path, into: Path) -> bool:
+    """Copies the adapter and the tokenizer of `checkpoint` (not the optimizer) to `into`, and checks the copies by the seal.
+
+    False where one is not as it was sealed, or gone: a run that goes on removes its older checkpoints. Raises OSError
+    where `into` cannot be written.
+    """
+    try:
+        files = json.loads((checkpoint / SEAL).read_bytes())["files"]
+        wanted = [
+            n for n in files if n.endswith((".json", ".jinja", ".safetensors", ".model")) and "/" not in n
+        ]
+        content = {name: (checkpoint / name).read_bytes() for name in wanted if name not in (COUNTS, SEAL)}
+        if any(hashlib.sha256(data).hexdigest() != files[name][1] for name, data in content.items()):
+            return False
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    for name, data in content.items():
+        (into / name).write_bytes(data)
+    return bool(content)
+
+
 def step_of(checkpoint: Path) -> int:
     """The step in the folder's name; -1 where it is no checkpoint."""
     tail = checkpoint.name.removeprefix("checkpoint-")

@@ -33,6 +33,7 @@ from . import answers, failures, shelf, tokenizer
 from .account import Account
 from .chat import Chat
 from .columns import Columns
+from .outlet import Outlet, card
 from .spool import Spool
 
 FIRST_BATCH = 32
@@ -46,30 +47,6 @@ NICENESS = 5
 
 MEMORY_BYTES = 6 * 1024**3
 """Of address space beyond what the process has at its start: what a hostile template may claim."""
-
-
-class Outlet:
-    """Standard output as JSON lines, from any thread."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._lock = threading.Lock()
-
-    def say(self, kind: str, **values: Any) -> None:
-        line = json.dumps({"kind": kind, **values}).encode() + b"\n"
-        with self._lock:
-            try:
-                self._file.write(line)
-                self._file.flush()
-            except (BrokenPipeError, ValueError):
-                os._exit(0)  # whoever asked has gone
-
-    def error(self, error: FinetuiError) -> None:
-        self.say("error", error=card(error))
-
-
-def card(error: FinetuiError) -> dict[str, str]:
-    return {"what": error.what, "why": error.why, "fix": error.fix, "code": error.code}
 
 
 class Inspection:

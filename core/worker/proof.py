@@ -20,21 +20,9 @@ from ..proof import Heard, Proof, Reference, ReferencePrompt, Weights
 from ..recipe import Recipe
 from ..runs.store import RunFolder
 from . import adapter as learned
-from . import packages, samples, tensors
+from . import llama_runtime, samples, tensors
 from .chat import Chat, Unrenderable
 from .child import Check, environment, go_on
-from .packages import Package
-
-CONSUMER: Final = Package(
-    "xllamacpp",
-    "2026.10.11549",
-    (
-        "c54e7d13520ecc989c63dc99d55de3065e2f343a91f43f053d16b5e62077c261",  # x86_64
-        "e2a3e79e775515de4ad197e667f874070446ef9ac9cf2044bc9866bc4c72289e",  # aarch64
-    ),
-    "xllamacpp/__init__.py",
-)
-"""llama.cpp with its server as a Python package, 34 MB, for Python 3.10 and later."""
 
 _LONGEST_PROMPT: Final = 700
 _SECONDS: Final = 1800.0
@@ -181,7 +169,7 @@ def _heard(
     kind = format if format in ("merged", "adapter") else "gguf"
     extra: dict[str, str] = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     if kind == "gguf":
-        where = _llama_cpp(check, tell)
+        where = llama_runtime.folder(check, tell)
         if where is not None:
             extra["PYTHONPATH"] = str(where)
     argv = [sys.executable, "-P", "-m", "finetui.core.worker.consumer", kind, str(path.absolute())]
@@ -203,17 +191,6 @@ def heard_or_untried(format: str, answer: Answer) -> Heard:
     if heard.error and (short or answer.code == -signal.SIGKILL):
         raise _untried(format, "There was too little memory to open it beside what is loaded.")
     return heard
-
-
-def _llama_cpp(check: Check, tell: Callable[[str], None]) -> Path | None:
-    """Where xllamacpp is imported from; None where this environment has it."""
-    import importlib.util
-
-    if importlib.util.find_spec("xllamacpp") is not None:
-        return None
-    if not (CONSUMER.folder / CONSUMER.proof).is_file():
-        tell("fetching llama.cpp (34 MB) to try the file with")
-    return packages.fetch(CONSUMER, check, "Check the network, then: finetui verify RUN")
 
 
 def _untried(format: str, why: str) -> FinetuiError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from . import attach, inspect, listing, live, overhead, paint, startup
+from . import attach, chat, inspect, listing, live, overhead, paint, startup
 from .measure import Result, show
 
 ALL = {
@@ -15,6 +15,7 @@ ALL = {
     "attach": attach.measure,
     "live": live.measure,
     "listing": listing.measure,
+    "chat": chat.measure,
 }
 
 

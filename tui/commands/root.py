@@ -8,6 +8,7 @@ import typer
 
 from . import (
     care,
+    chatting,
     comparing,
     diagnosis,
     estimate,
@@ -40,6 +41,9 @@ app.command("stop")(training.stop)
 app.command("resume")(training.resume)
 app.command("export")(training.export)
 app.command("verify")(verifying.verify)
+app.command("chat")(chatting.chat)
+app.command("eval")(chatting.evaluate)
+app.command("serve")(chatting.serve)
 app.command("inspect")(inspect.inspect)
 app.command("label")(care.label)
 app.command("clean")(care.clean)

@@ -73,6 +73,7 @@ class HomeScreen(Screen[None]):
         Binding("n", "new", "New run", id="home.new", tooltip="Choose a model and data of your own"),
         Binding("d", "demo", "Demo", id="home.demo", tooltip="The demo, filled in"),
         Binding("r", "runs", "Runs", id="home.runs", tooltip="All runs: sort, filter, compare"),
+        Binding("t", "talk", "Try it", show=False, id="home.talk", tooltip="Talk to the run that you are on"),
         Binding("l", "learn", "Learn", id="home.learn", tooltip="What fine-tuning is, in a few pages"),
         Binding("c", "doctor", "Doctor", id="home.doctor", tooltip="Check this machine"),
     ]
@@ -231,6 +232,14 @@ class HomeScreen(Screen[None]):
             getattr(self, f"action_{key}")()
 
     # ── Actions ──
+
+    def action_talk(self) -> None:
+        key = self.query_one("#menu", Menu).chosen
+        run = next((seen.run for seen in self._runs or [] if "run:" + str(seen.run.path) == key), None)
+        if run is None:
+            self.app.bell()
+        else:
+            self.finetui.open_chat(run.path)
 
     def action_demo(self) -> None:
         self._replace_draft(demo_recipe())

@@ -40,7 +40,7 @@ HOW_TO_READ = (
     "smoothed, the faint one is each step. Evaluation points are measured on rows that it never trains on: while they "
     "fall, it learns; when they rise while the loss falls, it memorises. The run goes on without this window."
 )
-FOOTER = ("stop", "resume", "fix", "export", "copy", "home", "tab", "chart")
+FOOTER = ("stop", "resume", "fix", "talk", "export", "copy", "home", "tab", "chart")
 
 
 class RunScreen(ChartKeys, FollowingScreen):
@@ -58,6 +58,7 @@ class RunScreen(ChartKeys, FollowingScreen):
             tooltip="Save a checkpoint and the adapter, then end; can be resumed",
         ),
         Binding("e", "export", "Export", id="run.export", tooltip="Write the result in more formats"),
+        Binding("t", "talk", "Try it", id="run.talk", tooltip="Talk to base and tuned side by side"),
         Binding("r", "resume", "Resume", id="run.resume", tooltip="Go on from the newest checkpoint"),
         Binding(
             "b",
@@ -275,6 +276,8 @@ class RunScreen(ChartKeys, FollowingScreen):
                 and not status.live
                 and (status.trained or status.checkpoint_step is not None)
             )
+        if action == "talk":
+            return status is not None and (status.trained or status.checkpoint_step is not None)
         if action == "copy":
             return bool(self.story.exports) and not self.live
         return super().check_action(action, parameters)
@@ -313,6 +316,9 @@ class RunScreen(ChartKeys, FollowingScreen):
         from .run_export import RunExportScreen
 
         self.app.push_screen(RunExportScreen(self.run, self.known))
+
+    def action_talk(self) -> None:
+        self.finetui.open_chat(self.run.path)
 
     def action_fix(self) -> None:
         recipe, status = self.known.recipe, self.status

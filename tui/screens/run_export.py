@@ -50,6 +50,7 @@ class RunExportScreen(FollowingScreen):
             id="export.copy",
             tooltip="The command shown, to the clipboard and to a file",
         ),
+        Binding("t", "talk", "Try it", id="export.talk", tooltip="Talk to base and tuned side by side"),
         Binding("left", "turn(-1)", "Previous command", show=False, id="export.previous"),
         Binding("right", "turn(1)", "Next command", show=False, id="export.next"),
         Binding("escape", "back", "Back", id="export.back", tooltip="Back to the run; an export goes on"),
@@ -80,7 +81,7 @@ class RunExportScreen(FollowingScreen):
             with VerticalScroll(id="export-results", can_focus=False):
                 yield Block(id="export-text")
             yield Block(id="export-alert")
-        yield Footer(first=("export.start", "export.tick", "export.copy", "export.back"))
+        yield Footer(first=("export.start", "export.tick", "export.talk", "export.back"))
 
     def on_mount(self) -> None:
         self._look_at_disk()
@@ -292,6 +293,9 @@ class RunExportScreen(FollowingScreen):
         self.finetui.shown_run = self.run
         self.finetui.in_background(f"export {self.run.id}", lambda: export(self.run, formats), done, failed)
         self.paint()
+
+    def action_talk(self) -> None:
+        self.finetui.open_chat(self.run.path)
 
     def action_back(self) -> None:
         self.dismiss(None)

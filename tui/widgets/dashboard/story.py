@@ -13,7 +13,6 @@ from ....core.runs import events
 from ....core.runs.curves import Curves
 from ....core.runs.series import Thinned
 from ....core.text import bytes_words, clean, count_words, duration_words, one_line
-from ...plain import probed_words
 
 LOG_LINES = 400
 READINGS = 240

@@ -1,0 +1,304 @@
+"""The talk in the wizard and on the command line, with a real child and the tiny model."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import Markdown, TextArea
+
+from finetui.core import proof, talk, talk_files, talk_score
+from finetui.core.errors import FinetuiError
+from finetui.core.proof import Reference, ReferencePrompt
+from finetui.core.runs import events
+from finetui.core.serving import Server
+from finetui.core.system import Gpu, Machine
+from finetui.core.talk import Exchange, Reply, Sampling, Talk, Target
+from finetui.core.talking import Talker
+from finetui.tui.app import FinetuiApp
+from finetui.tui.modals.card import ErrorCard
+from finetui.tui.modals.correct import CorrectModal
+from finetui.tui.screens.blind import BlindScreen
+from finetui.tui.screens.chat import ChatScreen
+from finetui.tui.screens.run import RunScreen
+from finetui.tui.widgets.chat import Answer
+
+from ..worker import exporting
+from ..worker.conftest import tiny_model, tuned  # noqa: F401
+from . import recorded
+from .driving import SIZES, press, seen, until
+
+HOSTILE = "\x1b]52;c;aGk=\x07\x1b[31mred [bold]x[/] [@click=app.quit]go[/] <script>s</script> [a](http://x.y) **fat** \u202e"
+
+
+@pytest.fixture
+def run(tuned: exporting.Tuned, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:  # noqa: F811
+    """A finished run of the tiny model, with two held-out prompts."""
+    monkeypatch.setenv("FINETUI_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FINETUI_NO_WARM", "1")
+    monkeypatch.chdir(tmp_path)
+    recording = recorded.new(tuned.recipe).started()
+    recording.add(
+        events.Sample(0, 0, "Item 1: which colour?", "", "blue 1"), events.Ended("train", "completed", 9.0)
+    )
+    shutil.copytree(tuned.run.adapter, recording.run.adapter)
+    prompts = tuple(
+        ReferencePrompt(
+            (("system", "One word."), ("user", f"Item {n}: which colour?")), "", (), "", (), (), True
+        )
+        for n in (1, 2)
+    )
+    proof.save_reference(recording.run, Reference(prompts, "", "16bit", {}))
+    return recording.run.path
+
+
+@asynccontextmanager
+async def chatting(
+    run: Path, size: tuple[int, int]
+) -> AsyncIterator[tuple[FinetuiApp, Pilot[Any], ChatScreen]]:
+    app = FinetuiApp(attach=run)
+    async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: isinstance(app.screen, RunScreen) and app.screen.caught_up, "for the run")
+        await press(pilot, "t")
+        await until(pilot, lambda: isinstance(app.screen, ChatScreen), "for the talk")
+        screen = app.screen
+        assert isinstance(screen, ChatScreen)
+        screen.sampling = Sampling(max_new_tokens=12)
+        await until(pilot, lambda: screen.ready, "for the model")
+        yield app, pilot, screen
+
+
+def _pid(screen: ChatScreen) -> int:
+    assert screen.talker is not None and screen.talker.pid is not None
+    return screen.talker.pid
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["80x24", "120x36"])
+async def test_a_talk_from_question_to_correction(run: Path, size: tuple[int, int]) -> None:
+    async with chatting(run, size) as (app, pilot, screen):
+        await press(pilot, *"which?", "enter")
+        await until(
+            pilot, lambda: screen.talk.exchanges and len(screen.talk.exchanges[0].replies) == 2, "for answers"
+        )
+        text = seen(app)
+        assert "You  which?" in text and "12 tokens" in text and "Tuned" in text and "Base" in text
+        assert screen.talk.exchanges[0].replies["base"].ids != screen.talk.exchanges[0].replies["tuned"].ids
+        assert ("Tab turns" in text) == (size[0] < 100)
+        await press(pilot, "f2")
+        await until(
+            pilot, lambda: len(screen.talk.exchanges) == 2 and len(screen.talk.exchanges[1].replies) == 2
+        )
+        assert screen.talk.messages("tuned") == (("system", "One word."), ("user", "Item 1: which colour?"))
+        assert screen.talk.exchanges[1].expected == "blue 1"
+        if size[0] > 100:
+            await press(pilot, "f3")
+            await until(pilot, lambda: screen.ready, "for another answer")
+            await press(pilot, "f4")
+            assert app.focused is not None and getattr(app.focused, "text", "") == "Item 1: which colour?"
+            await press(pilot, "f9")
+            await until(pilot, lambda: list((run / "talks").glob("*.jsonl")), "for the saved talk")
+            os.kill(_pid(screen), signal.SIGKILL)
+            await until(pilot, lambda: isinstance(app.screen, ErrorCard), "for the card")
+            return
+        await press(pilot, "f8")
+        assert isinstance(app.screen, CorrectModal)
+        app.screen.query_one(TextArea).text = "blue"
+        await press(pilot, "f8")
+        file = Path("tiny-corrections.jsonl")
+        await until(pilot, lambda: file.exists() and file.stat().st_size, "for the row")
+        assert json.loads(file.read_text())["messages"][-1] == {"role": "assistant", "content": "blue"}
+        await press(pilot, "f10")
+        blind = app.screen
+        assert isinstance(blind, BlindScreen)
+        for key in ("1", "0"):
+            await until(pilot, lambda: blind.ready, "for both answers")
+            assert "tuned" not in seen(app).lower() and "base" not in seen(app).lower()
+            await press(pilot, key)
+        await until(pilot, lambda: blind.kept, "for the tally")
+        assert sum(blind.tally().values()) == 2 and blind.tally()["tie"] == 1
+        [kept] = (run / "talks").glob("blind-*.jsonl")
+        assert [json.loads(line)["better"] for line in kept.read_text().splitlines()][1] == "tie"
+        pid = _pid(screen)
+        await press(pilot, "escape", "escape")
+        await until(pilot, lambda: isinstance(app.screen, RunScreen), "for the run")
+        await until(
+            pilot,
+            lambda: (
+                not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes()
+            ),
+        )
+
+
+async def test_a_hostile_answer_is_only_text() -> None:
+    app = FinetuiApp()
+    async with app.run_test(size=(120, 36)) as pilot:
+        await until(pilot, lambda: app.screen.query("#menu"))
+        answer = Answer()
+        await app.screen.mount(answer)
+        answer.grow(HOSTILE)
+        await pilot.pause()
+        answer.finish(Reply(HOSTILE, 9, 1.0, 0.1, "length"))
+        await until(pilot, lambda: answer.query(Markdown) and "fat" in seen(app))
+        text = seen(app)
+        assert "\x1b" not in text and "\u202e" not in text and "[bold]x[/]" in text and "<script>" in text
+        opened: list[str] = []
+        app.open_url = lambda url, **_: opened.append(url)  # type: ignore[method-assign, assignment]
+        for y in range(36):
+            for x in range(0, 120, 3):
+                if app.screen.get_style_at(x, y).meta.get("@click"):
+                    await pilot.click(offset=(x, y))
+        assert not opened and app.is_running
+
+
+def finetui(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "finetui.tui", *words],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_the_commands(run: Path, tmp_path: Path) -> None:
+    said = finetui("chat", run.name, "--max-new-tokens", "6", "--json", stdin="which?")
+    assert said.returncode == 0, said
+    assert json.loads(said.stdout)["tokens"] == 6
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(
+        '{"prompt": "a?", "completion": "b"}\n{"prompt": "c?", "completion": "{\\"d\\": 1}"}\n'
+    )
+    said = finetui("eval", run.name, str(prompts), "--max-new-tokens", "4", "--json")
+    assert said.returncode == 0, said
+    told = json.loads(said.stdout)
+    assert told["prompts"] == 2 and told["base"]["count"] == told["tuned"]["count"] == 2
+    assert [json.loads(line)["expected"] for line in Path(told["rows"]).read_text().splitlines()] == [
+        "b",
+        '{"d": 1}',
+    ]
+    assert finetui("eval", run.name, "nowhere.jsonl").returncode == 4
+    assert finetui("chat", "nowhere", stdin="x").returncode == 4
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF")
+    said = finetui("chat", str(tmp_path / "broken.gguf"), stdin="x")
+    assert said.returncode == 6 and "Traceback" not in said.stderr and "no GGUF" in said.stderr
+
+
+# ── The server ──
+
+
+@pytest.fixture
+def server(run: Path) -> Iterator[Server]:
+    talker = Talker(talk.find(str(run)))
+    talker.wait_ready()
+    made = Server(talker, "tiny")
+    threading.Thread(target=made.serve_forever, daemon=True).start()
+    yield made
+    made.shutdown()
+    made.server_close()
+    talker.close()
+
+
+def request(server: Server, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=120)
+    data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+    connection.request(method, path, data, {"Content-Type": "application/json", **headers})
+    reply = connection.getresponse()
+    text = reply.read().decode()
+    connection.close()
+    return reply.status, text if "event-stream" in (reply.getheader("Content-Type") or "") else json.loads(
+        text or "null"
+    )
+
+
+def test_the_server_speaks_openai_and_refuses_strangers(server: Server) -> None:
+    path = "/v1/chat/completions"
+    asked = {
+        "model": "tiny",
+        "messages": [{"role": "user", "content": "which?"}],
+        "temperature": 0,
+        "max_tokens": 8,
+    }
+    status, listed = request(server, "GET", "/v1/models")
+    assert status == 200 and [m["id"] for m in listed["data"]] == ["tiny", "tiny:base"]
+    status, whole = request(server, "POST", path, asked)
+    assert status == 200 and whole["choices"][0]["finish_reason"] == "length"
+    assert whole["usage"]["completion_tokens"] == 8
+    direct = server.talker.ask("tuned", (("user", "which?"),), Sampling(max_new_tokens=8)).wait()
+    assert whole["choices"][0]["message"]["content"] == direct.text
+    status, stream = request(server, "POST", path, asked | {"stream": True, "model": "tiny:base"})
+    chunks = [json.loads(line[6:]) for line in stream.splitlines() if line.startswith("data: {")]
+    assert status == 200 and stream.rstrip().endswith("data: [DONE]")
+    assert chunks[-1]["choices"][0]["finish_reason"] == "length"
+    for headers in ({"Host": "evil.example"}, {"Origin": "http://evil.example"}, {"Origin": "null"}):
+        assert request(server, "POST", path, asked, **headers)[0] == 403
+    assert request(server, "POST", path, asked, Origin="http://localhost:3000")[0] == 200
+    for status, body in (
+        (404, asked | {"model": "gpt-4"}), (400, b"{"), (400, asked | {"messages": []}), (400, asked | {"temperature": 9}),
+        (400, asked | {"n": 2}), (400, asked | {"messages": [{"role": "user", "content": "x" * 9000}]}),
+    ):  # fmt: skip
+        found, error = request(server, "POST", path, body)
+        assert found == status and error["error"]["message"], (body, error)
+    assert request(server, "POST", path, b"", **{"Content-Length": "99999999"})[0] == 413
+
+
+# ── Without a model ──
+
+
+def test_a_gpu_that_trains_is_left_alone() -> None:
+    target = Target("adapter", Path("x"), "x", base="demo")
+    gib = 1024**3
+    gpu = Machine(8, None, 64 * gib, 60 * gib, None, (Gpu(0, "card", 24 * gib, 4 * gib),))
+    assert talk.plan(target, gpu, (), 2 * gib).device == "gpu"
+    busy = talk.plan(target, gpu, ("kiosk",), 2 * gib)
+    assert busy.device == "cpu" and busy.choices == ("cpu", "gpu") and "2.0 GiB of the 20.0 GiB" in busy.why
+    assert talk.plan(target, gpu, (), 30 * gib).device == "cpu"
+    none = Machine(8, None, 64 * gib, 60 * gib, None)
+    assert talk.plan(target, none, ("kiosk",), gib) == talk.Plan("cpu", ("cpu",))
+
+
+def test_each_side_sees_its_own_answers_since_the_last_beginning() -> None:
+    made = Talk(
+        [
+            Exchange("a", "S", fresh=True),
+            Exchange("b", "S"),
+            Exchange("c", "T", fresh=True),
+            Exchange("d", "T"),
+        ]
+    )
+    made.exchanges[0].replies |= {"base": Reply("A0"), "tuned": Reply("A1")}
+    made.exchanges[2].replies |= {"base": Reply("C0"), "tuned": Reply("")}
+    assert made.messages("base", 1) == (("system", "S"), ("user", "a"), ("assistant", "A0"), ("user", "b"))
+    assert made.messages("tuned") == (("system", "T"), ("user", "d"))
+    assert made.messages("base")[2] == ("assistant", "C0")
+
+
+def test_a_row_is_appended_whole_or_not_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"torn": 1}')
+    assert talk_files.append(file, (("user", "q"), ("assistant", "a\nb"))) == 2
+    assert [json.loads(line) for line in file.read_text().splitlines()][1]["messages"][1]["content"] == "a\nb"
+    for wrong in (tmp_path / "rows.json", tmp_path, tmp_path / "no" / "rows.jsonl"):
+        with pytest.raises(FinetuiError):
+            talk_files.append(wrong, (("user", "q"),))
+
+
+def test_marks() -> None:
+    assert talk_score.mark(" a  b ", "a b").exact
+    assert not talk_score.mark("a", "b").exact and talk_score.mark("It is A.", "a").contains
+    structured = talk_score.mark('{"b": 2, "a": 1}', '{"a": 1, "b": 3}')
+    assert structured.json_valid and structured.json_keys and not structured.exact
+    assert talk_score.mark("{", '{"a": 1}').json_valid is False
+    assert talk_score.mark("x", "y").json_valid is None
