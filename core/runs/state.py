@@ -80,6 +80,8 @@ class RunStatus:
     trained: bool = False
     """A training job of this run completed, whatever came later."""
     warnings: int = 0
+    paused: bool = False
+    """The loop waits between two steps, with everything kept in memory."""
     elsewhere: bool = False
     """The worker is on another machine, so its life can only be judged by its events."""
     host: str = ""
@@ -185,6 +187,7 @@ def derive(reducer: Reducer, run: RunFolder) -> RunStatus:
         checkpoint_step=reducer.checkpoint.step if reducer.checkpoint else None,
         trained=reducer.trained,
         warnings=reducer.warnings,
+        paused=reducer.paused and live and not awaited,
         elsewhere=elsewhere,
         host=host,
         pid=pid,

@@ -99,6 +99,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    logs.forgive()
     code = main(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()

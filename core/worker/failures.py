@@ -21,7 +21,7 @@ _NETWORK = (
 
 
 _WRITE_FAILED = re.compile(
-    r"No space left on device|os error (27|28|122)\b|inline_container\.cc.*(unexpected pos|failed writing)",
+    r"No space left on device|os error (5|27|28|30|122)\b|inline_container\.cc.*(unexpected pos|failed writing)",
     re.S,
 )
 """What safetensors (in Rust) and torch.save (in C++) say where the disk takes no more."""
@@ -61,6 +61,15 @@ def card(error: BaseException, log: Path, recipe: Recipe | None = None) -> Finet
 def is_of_this_machine(error: BaseException) -> bool:
     """Whether memory or disk ran out: a card about this machine then says more than one about the hub or the model."""
     return any(_memory(one, type(one).__name__, str(one), None) is not None for one in _chain(error))
+
+
+def is_unwritable(error: BaseException) -> bool:
+    """Whether the disk did not take what was written: no space, a limit, an I/O error, read-only."""
+    return any(
+        (isinstance(one, OSError) and not isinstance(one, (ConnectionError, TimeoutError)))
+        or _WRITE_FAILED.search(str(one))
+        for one in _chain(error)
+    )
 
 
 def is_known(error: BaseException) -> bool:

@@ -99,7 +99,9 @@ class Job:
         if result.outcome == "stop-now":
             raise Stopped(saved=False)
         self.writer.progress("save", 0, 1, "adapter")
-        adapter.save(loaded.model, loaded.tokenizer, recipe, self.run)
+        reporter.saving.insist(
+            lambda: adapter.save(loaded.model, loaded.tokenizer, recipe, self.run), self.control, result.step
+        )
         self.writer.progress("save", 1, 1, "adapter")
         if recipe.export.prove:
             self._keep_answers(recipe, loaded, prepared)
