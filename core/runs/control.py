@@ -9,12 +9,23 @@ from typing import Literal, get_args
 
 from .. import atomic, paths
 from ..errors import FinetuiError
-from . import manifest, state
+from . import manifest, queue, state
 from .store import RunFolder
 
 Request = Literal["stop", "stop-now", "pause", "continue", "save", "sample", "evaluate"]
 
 REQUESTS: tuple[Request, ...] = get_args(Request)
+
+WORDS: dict[Request, str] = {
+    "stop": "Stopping: the worker saves after this step, then ends.",
+    "stop-now": "Stopping: the worker ends after this step, without saving.",
+    "pause": "Pausing after this step; everything stays in memory.",
+    "continue": "Going on.",
+    "save": "A checkpoint is saved after this step.",
+    "evaluate": "An evaluation follows this step.",
+    "sample": "Samples follow this step.",
+}
+"""What follows from each request, in words."""
 
 _TAKEN_BACK: dict[Request, Request] = {"pause": "continue", "continue": "pause"}
 
@@ -64,6 +75,8 @@ def kill(run: RunFolder) -> None:
     """
     import psutil
 
+    with contextlib.suppress(OSError):
+        queue.leave(run)  # or another one would take its place
     now = state.status(run)
     if not now.live or now.pid is None or now.create_time is None:
         raise _not_running(run, now)

@@ -51,6 +51,7 @@ def worker_environment() -> dict[str, str]:
         PYTHONUNBUFFERED="1",
         PYTHONFAULTHANDLER="1",
         PYTHONUTF8="1",
+        CUDA_DEVICE_ORDER="PCI_BUS_ID",  # GPUs are numbered as the driver lists them
     )
     environment.setdefault(
         "GOMP_SPINCOUNT", "20000"
@@ -166,8 +167,9 @@ def resolved(recipe: Recipe, *bases: Path) -> Recipe:
     return recipe.model_copy(update={"model": model, "dataset": dataset})
 
 
-def new(recipe: Recipe, *bases: Path, warm: Warm | None = None) -> RunFolder:
-    """Makes a run of `recipe` and starts its training. Relative paths are looked for under `bases`, then here.
+def new(recipe: Recipe, *bases: Path, warm: Warm | None = None, queued: bool = False) -> RunFolder:
+    """Makes a run of `recipe` and starts its training, or puts it at the end of the queue. Relative paths are looked for
+    under `bases`, then here.
 
     Raises FinetuiError: disk-full, run-folder, worker-start, and those of `model_adapter.check_adapter`.
     """
@@ -179,7 +181,12 @@ def new(recipe: Recipe, *bases: Path, warm: Warm | None = None) -> RunFolder:
     run = create(recipe.name)
     try:
         recipe_file.save(recipe, run.recipe)
-        start(run, "train", warm=warm)
+        if queued:
+            from . import turns
+
+            turns.join(run)
+        else:
+            start(run, "train", warm=warm)
     except BaseException as error:
         if not run.events.exists() and not run.manifest.exists():
             shutil.rmtree(run.path, ignore_errors=True)
@@ -201,12 +208,7 @@ def start(run: RunFolder, job: Job, formats: Sequence[str] = (), warm: Warm | No
     """
     now = state.status(run)
     if now.live and now.pid is not None:
-        raise FinetuiError(
-            f"{run.id} already has a worker.",
-            f"It is at its {now.job or 'first'} job" + (f" on {now.host}." if now.elsewhere else "."),
-            f"finetui attach {run.id} follows it.",
-            code="run-busy",
-        )
+        raise busy(run, now)
     if job not in ("export", "verify"):
         check_disk(run.path)
     control.clear(run)
@@ -235,12 +237,34 @@ def start(run: RunFolder, job: Job, formats: Sequence[str] = (), warm: Warm | No
         if warm is not None:
             warm.give(run, job, formats)
     except OSError as error:
-        raise FinetuiError(
-            "The worker cannot be started.",
-            f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "") + ".",
-            "finetui doctor looks for the cause.",
-            code="worker-start",
-        ) from error
+        raise not_started(error) from error
+
+
+def busy(run: RunFolder, now: state.RunStatus) -> FinetuiError:
+    """The card for a run that has a worker already."""
+    if now.state == "queued":
+        return FinetuiError(
+            f"{run.id} waits in the queue already.",
+            f"Its place is {now.queue_place}.",
+            "finetui queue shows and changes the order.",
+            code="run-busy",
+        )
+    return FinetuiError(
+        f"{run.id} already has a worker.",
+        f"It is at its {now.job or 'first'} job" + (f" on {now.host}." if now.elsewhere else "."),
+        f"finetui attach {run.id} follows it.",
+        code="run-busy",
+    )
+
+
+def not_started(error: OSError) -> FinetuiError:
+    """The card for a worker that the system did not start."""
+    return FinetuiError(
+        "The worker cannot be started.",
+        f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "") + ".",
+        "finetui doctor looks for the cause.",
+        code="worker-start",
+    )
 
 
 def check_resumable(run: RunFolder) -> None:
