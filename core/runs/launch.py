@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from .. import paths
 from ..errors import FinetuiError
-from . import control, manifest, state
+from . import control, manifest, sources, state
 from .store import RunFolder, create
 
 if TYPE_CHECKING:
@@ -201,8 +201,11 @@ def new(recipe: Recipe, *bases: Path, warm: Warm | None = None, queued: bool = F
     return run
 
 
-def start(run: RunFolder, job: Job, formats: Sequence[str] = (), warm: Warm | None = None) -> None:
-    """Starts a worker on `run`: the warm one if it lives, else a cold one. Returns at once.
+def start(
+    run: RunFolder, job: Job, formats: Sequence[str] = (), warm: Warm | None = None, *, anyway: bool = False
+) -> None:
+    """Starts a worker on `run`: the warm one if it lives, else a cold one. Returns at once. `anyway`: the person agreed to
+    resume although something has changed since.
 
     Raises FinetuiError: run-busy where a worker is at work on it, disk-full, worker-start.
     """
@@ -220,24 +223,53 @@ def start(run: RunFolder, job: Job, formats: Sequence[str] = (), warm: Warm | No
         else:
             warm = None
             pid, how = spawn([job, str(run.path.absolute()), *formats], run.log, run.path).pid, "cold"
-        manifest.write(
-            run,
-            manifest.Manifest(
-                job=job,
-                pid=pid,
-                create_time=create_time(pid),
-                host=manifest.this_host(),
-                launched_ts=launched,
-                how=how,
-                formats=tuple(formats),
-                versions=manifest.versions(),
-                starts=(before.starts if before else 0) + 1,
-            ),
-        )
+        sign(run, job, pid, launched, how, before, formats=formats, anyway=anyway)
         if warm is not None:
             warm.give(run, job, formats)
     except OSError as error:
         raise not_started(error) from error
+
+
+def sign(
+    run: RunFolder,
+    job: str,
+    pid: int,
+    launched_ts: float,
+    how: str,
+    before: manifest.Manifest | None,
+    *,
+    formats: Sequence[str] = (),
+    anyway: bool = False,
+) -> None:
+    """Writes the manifest of a worker that was started on `run` after the one of `before`. Raises OSError."""
+    versions = manifest.versions()
+    trains = job in ("train", "resume")
+    manifest.write(
+        run,
+        manifest.Manifest(
+            job=job,
+            pid=pid,
+            create_time=create_time(pid),
+            host=manifest.this_host(),
+            launched_ts=launched_ts,
+            how=how,
+            formats=tuple(formats),
+            versions=versions,
+            starts=(before.starts if before else 0) + 1,
+            trained_with=versions if trains or before is None else before.trained_with,
+            sources=before.sources if before and before.sources and not anyway else _prints(run),
+            anyway=anyway,
+        ),
+    )
+
+
+def _prints(run: RunFolder) -> dict[str, str]:
+    from .. import recipe_file
+
+    try:
+        return sources.prints(recipe_file.load(run.recipe))
+    except FinetuiError:
+        return {}
 
 
 def busy(run: RunFolder, now: state.RunStatus) -> FinetuiError:
@@ -267,8 +299,22 @@ def not_started(error: OSError) -> FinetuiError:
     )
 
 
-def check_resumable(run: RunFolder) -> None:
-    """Raises FinetuiError (nothing-to-resume) where the run is trained to its end or has no checkpoint."""
+def changed_since(run: RunFolder) -> list[str]:
+    """What a resume of `run` would meet that is not as it was when it trained: files, and versions of libraries."""
+    told = manifest.read(run)
+    if told is None:
+        return []
+    found = sources.changes(told.sources, _prints(run)) if told.sources else []
+    now = manifest.versions()
+    for name, version in told.trained_with.items():
+        if name != "finetui" and now.get(name) != version:
+            found.append(f"{name} was {version} and is {now.get(name, 'not installed')}")
+    return found
+
+
+def check_resumable(run: RunFolder, *, anyway: bool = False) -> None:
+    """Raises FinetuiError: nothing-to-resume where the run is trained to its end or has no checkpoint, changed-since where
+    its data, its model or the libraries are not what they were (unless `anyway`)."""
     now = state.status(run)
     if now.trained:
         raise FinetuiError(
@@ -286,4 +332,12 @@ def check_resumable(run: RunFolder) -> None:
             "It ended before its first checkpoint was saved.",
             f"finetui train {run.recipe} starts it again from the beginning.",
             code="nothing-to-resume",
+        )
+    changed = [] if anyway or now.live else changed_since(run)
+    if changed:
+        raise FinetuiError(
+            f"Not everything is as it was when {run.id} trained.",
+            "; ".join(changed[:5]) + (f"; and {len(changed) - 5} more." if len(changed) > 5 else "."),
+            f"Put it back, or go on all the same: finetui resume {run.id} --anyway",
+            code="changed-since",
         )

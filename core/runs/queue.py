@@ -36,6 +36,8 @@ class Place:
     asked_ts: float = field(default_factory=time.time)
     tries: int = 0
     """How often its waiting process had to be started."""
+    anyway: bool = False
+    """It may be resumed although something has changed since."""
 
     @property
     def run(self) -> RunFolder:
@@ -59,6 +61,7 @@ def places() -> tuple[Place, ...]:
                 devices=tuple(str(device) for device in one["devices"]),
                 asked_ts=float(one["asked_ts"]),
                 tries=int(one.get("tries", 0)),
+                anyway=one.get("anyway") is True,
             )
             for one in told["places"]
         )

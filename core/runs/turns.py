@@ -21,7 +21,13 @@ HOW = "queued"
 """What the manifest says of how such a worker was started."""
 
 
-def join(run: RunFolder, job: Literal["train", "resume"] = "train", devices: tuple[str, ...] = ()) -> int:
+def join(
+    run: RunFolder,
+    job: Literal["train", "resume"] = "train",
+    devices: tuple[str, ...] = (),
+    *,
+    anyway: bool = False,
+) -> int:
     """Puts the run at the end of the queue and starts its waiting process. Returns its place; 1 is the next.
 
     Raises FinetuiError: run-busy where it is at work or waits already, run-folder, worker-start.
@@ -32,7 +38,7 @@ def join(run: RunFolder, job: Literal["train", "resume"] = "train", devices: tup
     control.clear(run)
     try:
         with queue.changing() as places:
-            place = Place(str(run.path.absolute()), job, devices or queue.devices(), tries=1)
+            place = Place(str(run.path.absolute()), job, devices or queue.devices(), tries=1, anyway=anyway)
             _start(place)
             places.append(place)
             return len(places)
@@ -46,24 +52,7 @@ def _start(place: Place) -> None:
     before = manifest.read(run)
     launched = time.time()
     pid = launch.spawn(["queued", place.job, str(run.path)], run.log, run.path).pid
-    sign(run, place.job, pid, launched, (before.starts if before else 0) + 1)
-
-
-def sign(run: RunFolder, job: str, pid: int, launched_ts: float, starts: int) -> None:
-    """Writes into the manifest that `pid` waits for the run. Raises OSError."""
-    manifest.write(
-        run,
-        manifest.Manifest(
-            job=job,
-            pid=pid,
-            create_time=launch.create_time(pid),
-            host=manifest.this_host(),
-            launched_ts=launched_ts,
-            how=HOW,
-            versions=manifest.versions(),
-            starts=starts,
-        ),
-    )
+    launch.sign(run, place.job, pid, launched, HOW, before, anyway=place.anyway)
 
 
 def tend() -> None:

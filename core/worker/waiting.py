@@ -7,7 +7,7 @@ import os
 import time
 
 from ..errors import FinetuiError
-from ..runs import manifest, queue, turns
+from ..runs import launch, manifest, queue, turns
 from ..runs.store import RunFolder
 from .control import Control, Stopped
 
@@ -48,4 +48,4 @@ def _sign(run: RunFolder, job: str) -> None:
     with contextlib.suppress(OSError), queue.changing():
         told = manifest.read(run)
         if told is None or told.pid != os.getpid():
-            turns.sign(run, job, os.getpid(), time.time(), told.starts if told else 1)
+            launch.sign(run, job, os.getpid(), time.time(), turns.HOW, told)
