@@ -6,7 +6,22 @@ from typing import Annotated
 
 import typer
 
-from . import care, diagnosis, estimate, exits, inspect, listing, models, output, recipes, training, verifying
+from . import (
+    again,
+    asking,
+    care,
+    diagnosis,
+    estimate,
+    exits,
+    inspect,
+    listing,
+    models,
+    output,
+    queueing,
+    recipes,
+    training,
+    verifying,
+)
 
 app = typer.Typer(
     name="finetui",
@@ -22,6 +37,13 @@ app.command("runs")(listing.runs)
 app.command("attach")(training.attach)
 app.command("stop")(training.stop)
 app.command("resume")(training.resume)
+app.command("pause")(asking.pause)
+app.command("continue")(asking.go_on)
+app.command("save")(asking.save)
+app.command("evaluate")(asking.evaluate)
+app.command("sample")(asking.sample)
+app.command("longer")(again.longer)
+app.command("duplicate")(again.duplicate)
 app.command("export")(training.export)
 app.command("verify")(verifying.verify)
 app.command("inspect")(inspect.inspect)
@@ -31,6 +53,7 @@ app.command("delete")(care.delete)
 app.command("models")(models.models)
 app.command("estimate")(estimate.estimate)
 app.command("doctor")(diagnosis.doctor)
+app.add_typer(queueing.app, name="queue")
 app.add_typer(recipes.app, name="recipe")
 
 
