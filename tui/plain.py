@@ -105,6 +105,10 @@ class Plain:
                 when = "before training" if event.step == 0 else f"step {event.step:,}"
                 shown = max(20, self.width - LABEL - len(when) - 10)
                 self._say("sample", f"{when} · {one_line(event.answer, shown) or '(an empty answer)'}")
+        elif isinstance(event, events.Paused):
+            self._say("paused", f"after step {event.step:,}; everything stays in memory")
+        elif isinstance(event, events.Continued):
+            self._say("continued", f"after a pause of {duration_words(event.seconds)}")
         elif isinstance(event, events.Checkpoint):
             self._say("save", f"checkpoint at step {event.step:,}")
         elif isinstance(event, events.Warned):

@@ -5,20 +5,34 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from typing import Literal
+from typing import Literal, get_args
 
 from .. import atomic, paths
 from ..errors import FinetuiError
-from . import manifest, state
+from . import manifest, queue, state
 from .store import RunFolder
 
-Request = Literal["stop", "stop-now", "save", "sample", "evaluate"]
+Request = Literal["stop", "stop-now", "pause", "continue", "save", "sample", "evaluate"]
 
-REQUESTS: tuple[Request, ...] = ("stop", "stop-now", "save", "sample", "evaluate")
+REQUESTS: tuple[Request, ...] = get_args(Request)
+
+WORDS: dict[Request, str] = {
+    "stop": "Stopping: the worker saves after this step, then ends.",
+    "stop-now": "Stopping: the worker ends after this step, without saving.",
+    "pause": "Pausing after this step; everything stays in memory.",
+    "continue": "Going on.",
+    "save": "A checkpoint is saved after this step.",
+    "evaluate": "An evaluation follows this step.",
+    "sample": "Samples follow this step.",
+}
+"""What follows from each request, in words."""
+
+_TAKEN_BACK: dict[Request, Request] = {"pause": "continue", "continue": "pause"}
 
 
 def request(run: RunFolder, name: Request) -> None:
-    """Asks the run's worker for `name`. Asking twice is asking once; anybody may ask.
+    """Asks the run's worker for `name`. Asking twice is asking once; anybody may ask. `pause` and `continue` take each
+    other back.
 
     Raises FinetuiError: run-not-running where no worker lives (a reused pid is none), run-folder where the request
     cannot be written.
@@ -30,6 +44,8 @@ def request(run: RunFolder, name: Request) -> None:
         raise _not_running(run, now)
     try:
         paths.private_dir(run.control)
+        if name in _TAKEN_BACK:
+            (run.control / _TAKEN_BACK[name]).unlink(missing_ok=True)
         atomic.write_text(run.control / name, "")
     except OSError as error:
         raise FinetuiError(
@@ -59,6 +75,8 @@ def kill(run: RunFolder) -> None:
     """
     import psutil
 
+    with contextlib.suppress(OSError):
+        queue.leave(run)  # or another one would take its place
     now = state.status(run)
     if not now.live or now.pid is None or now.create_time is None:
         raise _not_running(run, now)

@@ -225,6 +225,23 @@ class Warned(Event):
 
 
 @dataclass(frozen=True)
+class Paused(Event):
+    """The loop waits after `step`, with everything kept in memory, until it is told to go on."""
+
+    kind: ClassVar[str] = "paused"
+    step: int
+
+
+@dataclass(frozen=True)
+class Continued(Event):
+    """The loop goes on after `step`, having waited for so many seconds."""
+
+    kind: ClassVar[str] = "continued"
+    step: int
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class ScoreSide(Event):
     """One side of a score: counts out of `Scored.rows`."""
 
@@ -320,6 +337,8 @@ KINDS: dict[str, type[Event]] = {
         Sample,
         Checkpoint,
         Warned,
+        Paused,
+        Continued,
         Scored,
         Exported,
         Proved,

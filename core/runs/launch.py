@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from .. import paths
 from ..errors import FinetuiError
-from . import control, manifest, state
+from . import control, manifest, sources, state
 from .store import RunFolder, create
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def worker_environment() -> dict[str, str]:
         PYTHONUNBUFFERED="1",
         PYTHONFAULTHANDLER="1",
         PYTHONUTF8="1",
+        CUDA_DEVICE_ORDER="PCI_BUS_ID",  # GPUs are numbered as the driver lists them
     )
     environment.setdefault(
         "GOMP_SPINCOUNT", "20000"
@@ -166,8 +167,9 @@ def resolved(recipe: Recipe, *bases: Path) -> Recipe:
     return recipe.model_copy(update={"model": model, "dataset": dataset})
 
 
-def new(recipe: Recipe, *bases: Path, warm: Warm | None = None) -> RunFolder:
-    """Makes a run of `recipe` and starts its training. Relative paths are looked for under `bases`, then here.
+def new(recipe: Recipe, *bases: Path, warm: Warm | None = None, queued: bool = False) -> RunFolder:
+    """Makes a run of `recipe` and starts its training, or puts it at the end of the queue. Relative paths are looked for
+    under `bases`, then here.
 
     Raises FinetuiError: disk-full, run-folder, worker-start, and those of `model_adapter.check_adapter`.
     """
@@ -179,7 +181,12 @@ def new(recipe: Recipe, *bases: Path, warm: Warm | None = None) -> RunFolder:
     run = create(recipe.name)
     try:
         recipe_file.save(recipe, run.recipe)
-        start(run, "train", warm=warm)
+        if queued:
+            from . import turns
+
+            turns.join(run)
+        else:
+            start(run, "train", warm=warm)
     except BaseException as error:
         if not run.events.exists() and not run.manifest.exists():
             shutil.rmtree(run.path, ignore_errors=True)
@@ -194,19 +201,17 @@ def new(recipe: Recipe, *bases: Path, warm: Warm | None = None) -> RunFolder:
     return run
 
 
-def start(run: RunFolder, job: Job, formats: Sequence[str] = (), warm: Warm | None = None) -> None:
-    """Starts a worker on `run`: the warm one if it lives, else a cold one. Returns at once.
+def start(
+    run: RunFolder, job: Job, formats: Sequence[str] = (), warm: Warm | None = None, *, anyway: bool = False
+) -> None:
+    """Starts a worker on `run`: the warm one if it lives, else a cold one. Returns at once. `anyway`: the person agreed to
+    resume although something has changed since.
 
     Raises FinetuiError: run-busy where a worker is at work on it, disk-full, worker-start.
     """
     now = state.status(run)
     if now.live and now.pid is not None:
-        raise FinetuiError(
-            f"{run.id} already has a worker.",
-            f"It is at its {now.job or 'first'} job" + (f" on {now.host}." if now.elsewhere else "."),
-            f"finetui attach {run.id} follows it.",
-            code="run-busy",
-        )
+        raise busy(run, now)
     if job not in ("export", "verify"):
         check_disk(run.path)
     control.clear(run)
@@ -218,33 +223,98 @@ def start(run: RunFolder, job: Job, formats: Sequence[str] = (), warm: Warm | No
         else:
             warm = None
             pid, how = spawn([job, str(run.path.absolute()), *formats], run.log, run.path).pid, "cold"
-        manifest.write(
-            run,
-            manifest.Manifest(
-                job=job,
-                pid=pid,
-                create_time=create_time(pid),
-                host=manifest.this_host(),
-                launched_ts=launched,
-                how=how,
-                formats=tuple(formats),
-                versions=manifest.versions(),
-                starts=(before.starts if before else 0) + 1,
-            ),
-        )
+        sign(run, job, pid, launched, how, before, formats=formats, anyway=anyway)
         if warm is not None:
             warm.give(run, job, formats)
     except OSError as error:
-        raise FinetuiError(
-            "The worker cannot be started.",
-            f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "") + ".",
-            "finetui doctor looks for the cause.",
-            code="worker-start",
-        ) from error
+        raise not_started(error) from error
 
 
-def check_resumable(run: RunFolder) -> None:
-    """Raises FinetuiError (nothing-to-resume) where the run is trained to its end or has no checkpoint."""
+def sign(
+    run: RunFolder,
+    job: str,
+    pid: int,
+    launched_ts: float,
+    how: str,
+    before: manifest.Manifest | None,
+    *,
+    formats: Sequence[str] = (),
+    anyway: bool = False,
+) -> None:
+    """Writes the manifest of a worker that was started on `run` after the one of `before`. Raises OSError."""
+    versions = manifest.versions()
+    trains = job in ("train", "resume")
+    manifest.write(
+        run,
+        manifest.Manifest(
+            job=job,
+            pid=pid,
+            create_time=create_time(pid),
+            host=manifest.this_host(),
+            launched_ts=launched_ts,
+            how=how,
+            formats=tuple(formats),
+            versions=versions,
+            starts=(before.starts if before else 0) + 1,
+            trained_with=versions if trains or before is None else before.trained_with,
+            sources=before.sources if before and before.sources and not anyway else _prints(run),
+            anyway=anyway,
+        ),
+    )
+
+
+def _prints(run: RunFolder) -> dict[str, str]:
+    from .. import recipe_file
+
+    try:
+        return sources.prints(recipe_file.load(run.recipe))
+    except FinetuiError:
+        return {}
+
+
+def busy(run: RunFolder, now: state.RunStatus) -> FinetuiError:
+    """The card for a run that has a worker already."""
+    if now.state == "queued":
+        return FinetuiError(
+            f"{run.id} waits in the queue already.",
+            f"Its place is {now.queue_place}.",
+            "finetui queue shows and changes the order.",
+            code="run-busy",
+        )
+    return FinetuiError(
+        f"{run.id} already has a worker.",
+        f"It is at its {now.job or 'first'} job" + (f" on {now.host}." if now.elsewhere else "."),
+        f"finetui attach {run.id} follows it.",
+        code="run-busy",
+    )
+
+
+def not_started(error: OSError) -> FinetuiError:
+    """The card for a worker that the system did not start."""
+    return FinetuiError(
+        "The worker cannot be started.",
+        f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "") + ".",
+        "finetui doctor looks for the cause.",
+        code="worker-start",
+    )
+
+
+def changed_since(run: RunFolder) -> list[str]:
+    """What a resume of `run` would meet that is not as it was when it trained: files, and versions of libraries."""
+    told = manifest.read(run)
+    if told is None:
+        return []
+    found = sources.changes(told.sources, _prints(run)) if told.sources else []
+    now = manifest.versions()
+    for name, version in told.trained_with.items():
+        if name != "finetui" and now.get(name) != version:
+            found.append(f"{name} was {version} and is {now.get(name, 'not installed')}")
+    return found
+
+
+def check_resumable(run: RunFolder, *, anyway: bool = False) -> None:
+    """Raises FinetuiError: nothing-to-resume where the run is trained to its end or has no checkpoint, changed-since where
+    its data, its model or the libraries are not what they were (unless `anyway`)."""
     now = state.status(run)
     if now.trained:
         raise FinetuiError(
@@ -262,4 +332,12 @@ def check_resumable(run: RunFolder) -> None:
             "It ended before its first checkpoint was saved.",
             f"finetui train {run.recipe} starts it again from the beginning.",
             code="nothing-to-resume",
+        )
+    changed = [] if anyway or now.live else changed_since(run)
+    if changed:
+        raise FinetuiError(
+            f"Not everything is as it was when {run.id} trained.",
+            "; ".join(changed[:5]) + (f"; and {len(changed) - 5} more." if len(changed) > 5 else "."),
+            f"Put it back, or go on all the same: finetui resume {run.id} --anyway",
+            code="changed-since",
         )

@@ -47,6 +47,12 @@ class Manifest:
     versions: dict[str, str] = field(default_factory=dict)
     starts: int = 1
     """How many workers this run has had, this one included."""
+    trained_with: dict[str, str] = field(default_factory=dict)
+    """The versions of the newest worker that trained."""
+    sources: dict[str, str] = field(default_factory=dict)
+    """Path → print of the files behind the run, from its first start on (`sources.prints`)."""
+    anyway: bool = False
+    """The person agreed to go on although something has changed since."""
 
 
 def this_host() -> str:
@@ -86,8 +92,15 @@ def read(run: RunFolder) -> Manifest | None:
             formats=tuple(str(f) for f in data.get("formats", ())),
             python=str(data.get("python", "")),
             platform=str(data.get("platform", "")),
-            versions={str(k): str(v) for k, v in dict(data.get("versions", {})).items()},
+            versions=_texts(data.get("versions", {})),
             starts=int(data.get("starts", 1)),
+            trained_with=_texts(data.get("trained_with", {})),
+            sources=_texts(data.get("sources", {})),
+            anyway=data.get("anyway") is True,
         )
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
+
+
+def _texts(told: object) -> dict[str, str]:
+    return {str(key): str(value) for key, value in told.items()} if isinstance(told, dict) else {}

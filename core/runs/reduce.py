@@ -43,6 +43,7 @@ class Reducer:
     proofs: dict[str, events.Proved] = field(default_factory=dict)
     trained: bool = False
     warnings: int = 0
+    paused: bool = False
     complete: bool = True
     """False where records were left out, so that sums and minima are not known."""
     _newest: dict[type[events.Event], tuple[int, float]] = field(default_factory=dict)
@@ -84,6 +85,8 @@ class Reducer:
             self.proofs[event.format] = event
         elif isinstance(event, events.Warned):
             self.warnings += 1
+        elif isinstance(event, (events.Paused, events.Continued)):
+            self.paused = isinstance(event, events.Paused)
         elif isinstance(event, events.Checkpoint):
             self.checkpoint = event
         elif isinstance(event, events.Scored):
@@ -99,6 +102,7 @@ class Reducer:
     def _start(self, event: events.Started, ts: float) -> None:
         self.started, self.started_ts = event, ts
         self.ended = self.ended_ts = self.stage = self.device = self.probe = None
+        self.paused = False
         self._job_seconds = 0.0
         self._attempt_steps = self._attempt_evaluations = 0
         self._evaluation_seconds = 0.0
@@ -113,6 +117,7 @@ class Reducer:
             if self.best is not None and self.best.step >= event.step:
                 self.best = None  # it belongs to an attempt that was taken back
         self.step = event
+        self.paused = False
         # Whatever evaluation or sampling went before is over.
         self.stage = events.Progress("train", event.step, event.total_steps, "steps")
         self._attempt_steps += 1
@@ -131,6 +136,7 @@ class Reducer:
 
     def _end(self, event: events.Ended, ts: float) -> None:
         self.ended, self.ended_ts = event, ts
+        self.paused = False
         if event.job in ("train", "resume") and event.reason == "completed":
             self.trained = True
 
@@ -164,4 +170,5 @@ class Reducer:
         if each is None or self.step is None or self.ended is not None or self.step.total_steps <= 0:
             return None
         left = max(0, self.step.total_steps - self.step.step) * each
-        return max(0.0, left - self.idle_seconds()) if math.isfinite(left) else None
+        idle = 0.0 if self.paused else self.idle_seconds()
+        return max(0.0, left - idle) if math.isfinite(left) else None

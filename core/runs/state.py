@@ -10,11 +10,11 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
-from . import crash, events, manifest
+from . import crash, events, manifest, queue
 from .reduce import Reducer
 from .store import RunFolder
 
-State = Literal["starting", "running", "completed", "stopped", "failed", "crashed"]
+State = Literal["queued", "starting", "running", "completed", "stopped", "failed", "crashed"]
 
 FRESH_SECONDS = 120.0
 """A worker on another machine counts as running while its last word is no older than this."""
@@ -80,16 +80,20 @@ class RunStatus:
     trained: bool = False
     """A training job of this run completed, whatever came later."""
     warnings: int = 0
+    paused: bool = False
+    """The loop waits between two steps, with everything kept in memory."""
     elsewhere: bool = False
     """The worker is on another machine, so its life can only be judged by its events."""
+    queue_place: int | None = None
+    """Its place in the queue while it waits; 1 is the next."""
     host: str = ""
     pid: int | None = None
     create_time: float | None = None
 
     @property
     def live(self) -> bool:
-        """Whether a worker is at work on the run."""
-        return self.state in ("starting", "running")
+        """Whether a worker is at work on the run, or waits for its turn."""
+        return self.state in ("queued", "starting", "running")
 
     @property
     def resumable(self) -> bool:
@@ -152,14 +156,18 @@ def derive(reducer: Reducer, run: RunFolder) -> RunStatus:
             card = Card(ended.what or "The run failed.", ended.why, ended.fix, ended.code or "failed")
     else:
         state, card, elsewhere = _unfinished(reducer, run, pid, create_time, host, awaited)
+    place = queue.position(run) if ended is None and awaited else None
+    if place is not None:
+        state, card, elsewhere = "queued", None, False
+        job = job or "train"
     step, stage, evaluation = reducer.step, reducer.stage, reducer.evaluation
-    live = state in ("starting", "running")
+    live = state in ("queued", "starting", "running")
     current = stage if stage is not None and not awaited else None
     return RunStatus(
         state=state,
         job=job,
         name=started.name if started else "",
-        stage=current.stage if current else ("start" if live else ""),
+        stage=current.stage if current else "queue" if place is not None else "start" if live else "",
         stage_done=current.done if current else 0.0,
         stage_total=current.total if current else 0.0,
         stage_unit=current.unit if current else "",
@@ -185,7 +193,9 @@ def derive(reducer: Reducer, run: RunFolder) -> RunStatus:
         checkpoint_step=reducer.checkpoint.step if reducer.checkpoint else None,
         trained=reducer.trained,
         warnings=reducer.warnings,
+        paused=reducer.paused and live and not awaited,
         elsewhere=elsewhere,
+        queue_place=place,
         host=host,
         pid=pid,
         create_time=create_time,

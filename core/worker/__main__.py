@@ -1,4 +1,5 @@
-"""The worker's command line: `python -m finetui.core.worker train|resume|probe RUN`, `export|verify RUN FORMAT…`, `warm FOLDER`.
+"""The worker's command line: `python -m finetui.core.worker train|resume|probe RUN`, `export|verify RUN FORMAT…`, `warm FOLDER`,
+`queued train|resume RUN`.
 
 Exit code 0 for completed or stopped, 1 for failed, 2 for a wrong command line or a run that another worker holds.
 """
@@ -16,14 +17,15 @@ from pathlib import Path
 import psutil
 
 from ..errors import FinetuiError
+from ..runs import queue, turns
 from ..runs.events import Ended, Started
 from ..runs.store import RunFolder
-from . import failures, logs, warm
+from . import failures, logs, waiting, warm
 from .control import Control, Stopped
 from .events import EventWriter
 from .jobs import Job
 
-USAGE = "usage: python -m finetui.core.worker train RUN | resume RUN | probe RUN | export RUN FORMAT [FORMAT…] | verify RUN [FORMAT…] | warm FOLDER"
+USAGE = "usage: python -m finetui.core.worker train RUN | resume RUN | probe RUN | export RUN FORMAT [FORMAT…] | verify RUN [FORMAT…] | warm FOLDER | queued train|resume RUN"
 LOCK = "worker.lock"
 
 
@@ -38,20 +40,29 @@ def _lock(run: RunFolder) -> int | None:
     return descriptor
 
 
-def work(name: str, run: RunFolder, formats: Sequence[str], asked_at: float) -> int:
-    """Does one job on `run` and reports its end exactly once. Returns the exit code."""
+def work(name: str, run: RunFolder, formats: Sequence[str], asked_at: float, queued: bool = False) -> int:
+    """Does one job on `run`, when its turn has come if it is `queued`, and reports its end exactly once.
+
+    Returns the exit code.
+    """
     if _lock(run) is None:
         print(f"finetui: another worker is at work on {run.id}; this one ends.", file=sys.stderr, flush=True)
         return 2
     writer = EventWriter(run.events)
     control = Control(run.control)
-    control.clear(before=asked_at)
+    if not queued:  # what is asked of one that waits counts
+        control.clear(before=asked_at)
     control.listen()
     job = Job(run, writer, control)
     began = time.monotonic()
     failed: FinetuiError | None = None
     stopped = False
     try:
+        if queued:
+            waiting.wait(run, name, control)
+            began = time.monotonic()
+        else:
+            queue.use(queue.devices()[0])
         title = ""
         try:
             title = job.read_recipe().name
@@ -77,6 +88,7 @@ def work(name: str, run: RunFolder, formats: Sequence[str], asked_at: float) -> 
     else:
         writer.emit(Ended(name, "failed", seconds, failed.what, failed.why, failed.fix, failed.code))
     writer.close()
+    turns.tend()  # those that wait for this one's end are alive to see it
     return 1 if failed else 0
 
 
@@ -95,12 +107,15 @@ def main(arguments: Sequence[str]) -> int:
             return work(name, RunFolder(Path(folder).absolute()), (), asked_at)
         case [("export" | "verify") as name, folder, *formats]:
             return work(name, RunFolder(Path(folder).absolute()), formats, asked_at)
+        case ["queued", ("train" | "resume") as name, folder]:
+            return work(name, RunFolder(Path(folder).absolute()), (), asked_at, queued=True)
         case _:
             print(USAGE, file=sys.stderr)
             return 2
 
 
 if __name__ == "__main__":
+    logs.forgive()
     code = main(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()

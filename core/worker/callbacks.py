@@ -10,14 +10,15 @@ from typing import Any, Literal
 
 from transformers import TrainerCallback
 
-from .. import atomic
 from ..recipe import Recipe
 from ..runs import checkpoints
-from ..runs.events import Checkpoint, Evaluation, Step, Warned
+from ..runs.events import Evaluation, Step, Warned
 from . import adapter
+from .between import untouched_randomness
 from .control import Control
 from .events import EventWriter
 from .samples import Sampler
+from .saving import Saving
 
 NAN_STEPS = 3
 """So many steps running without a finite loss end the run: the weights do not come back from NaN."""
@@ -76,8 +77,12 @@ class Reporter(TrainerCallback):
         self.outcome: Outcome = "completed"
         self.counter = Counter()
         self.last_step = 0
-        self._recipe, self._folder, self._writer = recipe, folder, writer
-        self._requests, self._sampler, self._has_evaluation = control, sampler, has_evaluation
+        self.saving = Saving(folder, writer)
+        self.has_evaluation = has_evaluation
+        self.pause_due = False
+        """A pause begins before the next step."""
+        self._recipe, self._writer = recipe, writer
+        self._requests, self._sampler = control, sampler
         self._sample_due = False
         self._bad = self._zero = 0
         self._predicted = 0
@@ -93,8 +98,10 @@ class Reporter(TrainerCallback):
         last = step >= state.max_steps
         asked = self._requests.take()
         due = last or (training.evaluate_every_steps > 0 and step % training.evaluate_every_steps == 0)
-        control.should_evaluate = self._has_evaluation and (due or "evaluate" in asked)
-        self._sample_due = "sample" in asked or ((due or "evaluate" in asked) and not self._has_evaluation)
+        control.should_evaluate = self.has_evaluation and (due or "evaluate" in asked)
+        self._sample_due = "sample" in asked or ((due or "evaluate" in asked) and not self.has_evaluation)
+        if asked & {"pause", "continue"}:
+            self.pause_due = "pause" in asked
         control.should_save = (
             last
             or "save" in asked
@@ -132,7 +139,7 @@ class Reporter(TrainerCallback):
         self._watch_loss(loss, norm, control)
         if self._sample_due:
             self._sample_due = False
-            self._sampler.write(state.global_step)
+            self.sample(state.global_step)
 
     def _watch_loss(self, loss: float, norm: Any, control: Any) -> None:
         finite = math.isfinite(loss) and (norm is None or math.isfinite(float(norm)))
@@ -166,7 +173,12 @@ class Reporter(TrainerCallback):
                     state.global_step, float(found["eval_loss"]), float(found.get("eval_runtime", 0.0))
                 )
             )
-        self._sampler.write(state.global_step)
+        self.sample(state.global_step)
+
+    def sample(self, step: int) -> None:
+        """Answers the run's prompts now."""
+        with untouched_randomness():
+            self._sampler.write(step)
 
     def _judge(self, loss: float, state: Any, control: Any) -> None:
         """Notes a new best, which is kept on the disk where it is wanted, or counts one more look without."""
@@ -213,11 +225,14 @@ class Reporter(TrainerCallback):
         )
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        checkpoint = self._folder / f"checkpoint-{state.global_step}"
-        counts = {"tokens": self.counter.tokens, "trained_tokens": self.counter.trained}
-        atomic.write_text(checkpoint / checkpoints.COUNTS, json.dumps(counts))
-        checkpoints.seal(checkpoint)
-        self._writer.emit(Checkpoint(state.global_step, f"{self._folder.name}/{checkpoint.name}"))
+        step = int(state.global_step)
+        self.saving.seal(step, {"tokens": self.counter.tokens, "trained_tokens": self.counter.trained})
+        if self.outcome == "stop" and not self.saving.whole(step) and not self._requests.terminated:
+            # Nothing would keep what was learned since the last checkpoint: it waits for room, or for another word.
+            self.outcome = "completed"
+            control.should_training_stop = False
+            self.pause_due = True
+            self.saving.tell_unsaved_stop(step)
 
     def go_on_from(self, checkpoint: Path) -> None:
         """Takes up the counts where `checkpoint` left them."""

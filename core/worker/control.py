@@ -6,10 +6,13 @@ import contextlib
 import os
 import signal
 from pathlib import Path
-from typing import Literal, get_args
 
-Name = Literal["stop", "stop-now", "save", "sample", "evaluate"]
-NAMES: tuple[Name, ...] = get_args(Name)
+from ..runs.control import REQUESTS as NAMES
+from ..runs.control import Request as Name
+
+
+class Left(Exception):
+    """The loop is left between two steps; the reporter's outcome tells why."""
 
 
 class Stopped(Exception):
@@ -56,6 +59,11 @@ class Control:
                     (self._folder / name).unlink()
                 taken.add(name)
         return taken
+
+    @property
+    def terminated(self) -> bool:
+        """Whether the system asked for the end, by a signal: it will not wait."""
+        return self._terminated
 
     def check(self) -> None:
         """Raises Stopped when an end was asked for. For the stages around training, where nothing is there to save."""

@@ -21,7 +21,7 @@ _NETWORK = (
 
 
 _WRITE_FAILED = re.compile(
-    r"No space left on device|os error (27|28|122)\b|inline_container\.cc.*(unexpected pos|failed writing)",
+    r"No space left on device|os error (5|27|28|30|122)\b|inline_container\.cc.*(unexpected pos|failed writing)",
     re.S,
 )
 """What safetensors (in Rust) and torch.save (in C++) say where the disk takes no more."""
@@ -75,6 +75,15 @@ def out_of_memory(error: BaseException) -> bool:
     cards = (_memory(one, type(one).__name__, str(one), None) for one in chain)
     return any(card is not None and card.code in ("gpu-memory", "host-memory") for card in cards) or any(
         isinstance(one, RuntimeError) and str(one).startswith("could not create a") for one in chain
+    )
+
+
+def is_unwritable(error: BaseException) -> bool:
+    """Whether the disk did not take what was written: no space, a limit, an I/O error, read-only."""
+    return any(
+        (isinstance(one, OSError) and not isinstance(one, (ConnectionError, TimeoutError)))
+        or _WRITE_FAILED.search(str(one))
+        for one in _chain(error)
     )
 
 

@@ -13,8 +13,8 @@ from .. import proof as proof_step
 from .. import recipe_file
 from ..errors import FinetuiError
 from ..recipe import Recipe
-from ..runs import checkpoints
-from ..runs.events import Event, Progress, Proved, Warned
+from ..runs import checkpoints, manifest
+from ..runs.events import DatasetReady, Event, Progress, Proved, Warned, read_all
 from ..runs.store import RunFolder
 from . import adapter, environment
 from .control import Control, Stopped
@@ -60,6 +60,7 @@ class Job:
             self.writer.emit(loaded.ready)
             self.control.check()
             prepared = dataset.prepare(recipe, loaded.tokenizer, self.writer, self.control.check)
+            self._same_data(prepared.ready.fingerprint, start_from)
             self.writer.emit(prepared.ready)
             if start_from is None:
                 model.refuse_impossible(recipe, None, prepared.ready.rows, prepared.ready.evaluation_rows)
@@ -85,7 +86,7 @@ class Job:
 
     def _loop(self, recipe: Recipe, loaded: Any, prepared: Any, start_from: Any) -> bool:
         """Trains and saves the adapter. True where the person stopped it, which saves too; raises Stopped unsaved."""
-        from . import samples, training
+        from . import longer, samples, training
         from .chat import Chat
 
         chat = Chat(loaded.tokenizer, recipe.model.max_length)
@@ -97,6 +98,7 @@ class Job:
             loaded, prepared, recipe, self.run, self.writer, self.control, sampler
         )
         self._secure(trainer, recipe, loaded)
+        longer.restart(trainer, recipe, self.run)
         if start_from is None:
             self.writer.progress("baseline", 0, len(asked), "prompts")
             sampler.write(0)
@@ -105,7 +107,9 @@ class Job:
         if result.outcome == "stop-now":
             raise Stopped(saved=False)
         self.writer.progress("save", 0, 1, "adapter")
-        adapter.save(loaded.model, loaded.tokenizer, recipe, self.run)
+        reporter.saving.insist(
+            lambda: adapter.save(loaded.model, loaded.tokenizer, recipe, self.run), self.control, result.step
+        )
         self.writer.progress("save", 1, 1, "adapter")
         if recipe.export.prove:
             self._keep_answers(recipe, loaded, prepared)
@@ -153,6 +157,28 @@ class Job:
             OSError
         ) as error:  # what was learned is saved; only the proof will have nothing to compare with
             self._unproved(error)
+
+    def _same_data(self, fingerprint: str, start_from: Any) -> None:
+        """Refuses to go on over other rows than before, unless the person said that it may. Raises FinetuiError."""
+        if start_from is None:
+            return
+        told = [r.event.fingerprint for r in read_all(self.run.events) if isinstance(r.event, DatasetReady)]
+        if not told or not told[-1] or told[-1] == fingerprint:
+            return
+        what, why = (
+            "The rows have changed since this run began.",
+            "They are not the ones that its checkpoint learned from.",
+        )
+        started = manifest.read(self.run)
+        if started is not None and started.anyway:
+            self.writer.emit(Warned("data-changed", what, why, "It goes on over the new rows."))
+            return
+        raise FinetuiError(
+            what,
+            f"{why} Going on would mix the two, and its curve would not be that of one training.",
+            f"Put the old rows back, or: finetui resume {self.run.id} --anyway",
+            code="data-changed",
+        )
 
     def _checkpoint(self) -> Any:
         chosen, damaged = checkpoints.choose(self.run.checkpoints)

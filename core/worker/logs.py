@@ -2,12 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 from .. import secrets
+
+
+class _Forgiving(io.RawIOBase):
+    """A file descriptor whose refusals (no space, a limit, an I/O error) are nobody's failure."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def write(self, content: Any, /) -> int:
+        left = memoryview(content).cast("B")
+        size = len(left)
+        with contextlib.suppress(OSError):
+            while left:
+                left = left[os.write(self._descriptor, left) :]
+        return size
+
+
+def forgive() -> None:
+    """From here on a log that cannot be written fails no run: what is printed is lost instead."""
+    sys.stdout, sys.stderr = (
+        io.TextIOWrapper(
+            io.BufferedWriter(_Forgiving(descriptor)), "utf-8", "backslashreplace", line_buffering=True
+        )
+        for descriptor in (1, 2)
+    )
 
 
 def redirect(log: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ from .. import training as training_step
 from ..recipe import Recipe
 from ..runs import checkpoints
 from ..runs.store import RunFolder
-from . import adapter, failures
+from . import adapter, between, failures
 from .callbacks import Outcome, Reporter
-from .control import Control
+from .control import Control, Left
 from .dataset import Prepared
 from .events import EventWriter
 from .model import Loaded
@@ -123,6 +124,9 @@ def build(
     if recipe.training.max_steps is not None:  # counted over packed sequences where there are such
         trainer.args.max_steps = training_step.plan(recipe, len(trainer.train_dataset)).steps
     reporter.counter.watch(trainer)
+    reporter.saving.guard(trainer)
+    between.keep_randomness(trainer)
+    between.before_batches(trainer, between.Pause(trainer, reporter, writer, control).hold)
     return trainer, reporter
 
 
@@ -136,7 +140,8 @@ def train(trainer: Any, reporter: Reporter, recipe: Recipe, resume_from: Path | 
             reporter.take_best(trainer)
             return Result("completed", checkpoints.step_of(resume_from))
         reporter.go_on_from(resume_from)
-    trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    with contextlib.suppress(Left):
+        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     step = int(trainer.state.global_step)
     if reporter.outcome in ("nan", "zero"):
         kept = next(iter(checkpoints.newest_first(Path(trainer.args.output_dir))), None)

@@ -12,7 +12,18 @@ import psutil
 import pytest
 
 from finetui.core import atomic
-from finetui.core.runs.events import Checkpoint, Ended, Evaluation, Exported, Sample, Started, Step
+from finetui.core.runs.events import (
+    Checkpoint,
+    Continued,
+    Device,
+    Ended,
+    Evaluation,
+    Exported,
+    Paused,
+    Sample,
+    Started,
+    Step,
+)
 from finetui.core.worker.events import EventWriter
 
 from . import harness
@@ -88,11 +99,31 @@ def test_a_second_worker_is_refused_and_requests_are_served(tiny_model: Path, ti
         (run.control / name).touch()
         harness.until(lambda kind=kind, before=before: len(harness.events(run, kind)) > before, first)
     harness.until(lambda: not list(run.control.iterdir()), first)
-    steps = [step.step for step in harness.events(run, Step)]
-    assert steps == list(range(1, len(steps) + 1))
+
+    (run.control / "pause").touch()
+    harness.until(lambda: harness.events(run, Paused), first)
+    (paused,) = harness.events(run, Paused)
+    assert max(harness.losses(run)) == paused.step
+    for name, kind in (("save", Checkpoint), ("sample", Sample), ("evaluate", Evaluation)):
+        (run.control / name).touch()  # served while it waits
+        harness.until(lambda kind=kind: harness.events(run, kind)[-1].step == paused.step, first)
+    readings = len(harness.events(run, Device))
+    harness.until(lambda: len(harness.events(run, Device)) > readings + 1, first)
+    assert max(harness.losses(run)) == paused.step and not harness.events(run, Continued)
+    (run.control / "continue").touch()
+    harness.until(lambda: max(harness.losses(run)) > paused.step, first)
+    (continued,) = harness.events(run, Continued)
+    assert continued.step == paused.step and continued.seconds > 1
+
+    (run.control / "pause").touch()
+    harness.until(lambda: len(harness.events(run, Paused)) == 2, first)
     first.send_signal(signal.SIGTERM)
     assert harness.finish(first, run) == 0
+    steps = [step.step for step in harness.events(run, Step)]
+    assert steps == list(range(1, len(steps) + 1))
     assert harness.ended(run).reason == "stopped"
+    assert harness.events(run, Checkpoint)[-1].step == harness.events(run, Paused)[-1].step == steps[-1]
+    assert (run.adapter / "adapter_model.safetensors").is_file()
 
 
 def test_a_stop_during_the_import_ends_before_training(tiny_model: Path, tiny_rows: Path) -> None:

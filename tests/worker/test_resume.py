@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from pathlib import Path
 
 import pytest
 
 from finetui.core.recipe import Recipe
-from finetui.core.runs.events import Checkpoint, Device, Ended, Step
+from finetui.core.runs import checkpoints
+from finetui.core.runs.events import Checkpoint, Device, Ended, Step, read_all
 from finetui.core.runs.store import RunFolder
 
 from . import harness
@@ -20,7 +22,13 @@ STEPS = 40
 @pytest.fixture(scope="module")
 def made_of(tiny_model: Path, tiny_rows: Path) -> Recipe:
     return harness.recipe(
-        tiny_model, tiny_rows, max_steps=STEPS, save_every_steps=4, gradient_accumulation_steps=2, dropout=0.1
+        tiny_model,
+        tiny_rows,
+        max_steps=STEPS,
+        save_every_steps=4,
+        evaluate_every_steps=1,  # so that whatever step a run ends at is one that evaluates
+        gradient_accumulation_steps=2,
+        dropout=0.1,
     )
 
 
@@ -74,6 +82,29 @@ def test_a_killed_run_falls_back_to_the_last_whole_checkpoint(
 
     assert harness.finish(harness.start("resume", run), run) == 0
     assert "checkpoint-damaged" in harness.codes(run)
+    assert_same_losses(run, never_stopped)
+
+
+def test_a_disk_that_takes_nothing_costs_a_checkpoint_and_not_the_run(
+    made_of: Recipe, never_stopped: RunFolder
+) -> None:
+    """Events, log and checkpoints all meet a real limit on the size of files (EFBIG) while the worker trains."""
+    run = harness.make_run(made_of)
+    worker = harness.start("train", run)
+    harness.until(lambda: harness.events(run, Checkpoint), worker)
+    resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    for request in ("save", "stop"):
+        (run.control / request).touch()
+        harness.until(lambda request=request: not (run.control / request).exists(), worker)
+    before = [p for p in run.checkpoints.iterdir() if (p / checkpoints.SEAL).exists()]
+    resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    harness.until(lambda: "stop-unsaved" in harness.codes(run), worker)  # it waits, and loses nothing
+    assert before and all(checkpoints.damage(path) is None for path in before)
+    assert "checkpoint-skipped" in harness.codes(run)
+    (run.control / "continue").touch()
+    assert harness.finish(worker, run) == 0
+    assert harness.ended(run).reason == "completed"
+    assert [r.seq for r in read_all(run.events)] == list(range(1, len(read_all(run.events)) + 1))
     assert_same_losses(run, never_stopped)
 
 

@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from . import (
+    again,
+    asking,
     care,
     chatting,
     comparing,
@@ -19,6 +21,7 @@ from . import (
     models,
     output,
     presets,
+    queueing,
     recipes,
     training,
     verifying,
@@ -39,6 +42,13 @@ app.command("compare")(comparing.compare)
 app.command("attach")(training.attach)
 app.command("stop")(training.stop)
 app.command("resume")(training.resume)
+app.command("pause")(asking.pause)
+app.command("continue")(asking.go_on)
+app.command("save")(asking.save)
+app.command("evaluate")(asking.evaluate)
+app.command("sample")(asking.sample)
+app.command("longer")(again.longer)
+app.command("duplicate")(again.duplicate)
 app.command("export")(training.export)
 app.command("verify")(verifying.verify)
 app.command("chat")(chatting.chat)
@@ -54,6 +64,7 @@ app.command("estimate")(estimate.estimate)
 app.command("fit")(fit.fit)
 app.command("probe")(fit.probe)
 app.command("doctor")(diagnosis.doctor)
+app.add_typer(queueing.app, name="queue")
 app.add_typer(recipes.app, name="recipe")
 
 

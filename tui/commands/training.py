@@ -19,6 +19,7 @@ RunArgument = Annotated[
     str, typer.Argument(metavar="RUN", help="A run's id, the start of one, its name, its folder, or: last")
 ]
 PlainOption = Annotated[bool, typer.Option("--plain", help="Plain lines in place of the full screen.")]
+QueueOption = Annotated[bool, typer.Option("--queue", help="Let it wait until the GPU (or the CPU) is free.")]
 DetachOption = Annotated[bool, typer.Option("--detach", help="Start it and return at once.")]
 
 CTRL_C = "Ctrl+C asks the run to save and stop; a second one leaves it to itself."
@@ -50,6 +51,7 @@ def demo(plain: PlainOption = False, settings: SetOption = None) -> None:
 def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file; - is standard input.")],
     detach: DetachOption = False,
+    queued: QueueOption = False,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -64,20 +66,28 @@ def train(
     read_recipe, folder = read(recipe)
     ready = launch.resolved(changed(read_recipe, settings), folder)
     _check_sources(ready)
-    run = launch.new(ready)
-    if detach:
-        _detached(run, as_json)
-    else:
-        _follow_new(run, as_json)
+    began(launch.new(ready, queued=queued), detach or queued, as_json)
 
 
-def resume(run: RunArgument, detach: DetachOption = False, as_json: JsonOption = False) -> None:
+def resume(
+    run: RunArgument,
+    detach: DetachOption = False,
+    queued: QueueOption = False,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Even where data, model or libraries have changed since.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Go on with a stopped or crashed run from its newest checkpoint."""
-    from ...core.runs import launch, store
+    from ...core.runs import launch, store, turns
 
     folder = store.find(run)
-    launch.check_resumable(folder)
-    _start(folder, "resume", (), detach, as_json)
+    launch.check_resumable(folder, anyway=anyway)
+    if queued:
+        turns.join(folder, "resume", anyway=anyway)
+        _detached(folder, as_json)
+        return
+    _start(folder, "resume", (), detach, as_json, anyway)
 
 
 def export(
@@ -110,19 +120,46 @@ def export(
     _start(folder, "export", wanted, detach, as_json)
 
 
-def attach(run: RunArgument, plain: PlainOption = False, as_json: JsonOption = False) -> None:
-    """Follow a run on the dashboard or in plain lines.
+def attach(
+    run: Annotated[
+        str | None,
+        typer.Argument(metavar="[RUN]", help="As elsewhere; the newest that is at work otherwise."),
+    ] = None,
+    plain: PlainOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Follow a run on the dashboard or in plain lines; without a name, the newest that is at work.
 
     The dashboard opens in a terminal; elsewhere, or with --plain, lines are written. Ctrl+C leaves the run running.
     """
     from ...core.runs import store
 
-    folder = store.find(run)
+    folder = store.find(run) if run is not None else _newest_at_work()
     if output.interactive() and not plain and not as_json:
         raise typer.Exit(open_wizard(attach=folder))
     from . import following
 
     raise typer.Exit(following.follow(folder, as_json=as_json))
+
+
+def _newest_at_work() -> RunFolder:
+    from ...core.runs import state, store
+
+    waiting: RunFolder | None = None
+    for folder in store.all_runs():
+        seen = state.status(folder)
+        if seen.live and seen.state != "queued":
+            return folder
+        if seen.live:
+            waiting = waiting or folder
+    if waiting is not None:
+        return waiting
+    raise FinetuiError(
+        "No run is at work.",
+        "There is none to attach to.",
+        "finetui attach last shows the newest one; finetui runs lists all.",
+        code="run-not-found",
+    )
 
 
 def stop(
@@ -208,19 +245,29 @@ def _check_sources(recipe: Recipe) -> None:
             raise
 
 
-def _start(run: RunFolder, job: str, formats: tuple[str, ...], detach: bool, as_json: bool) -> None:
+def _start(
+    run: RunFolder, job: str, formats: tuple[str, ...], detach: bool, as_json: bool, anyway: bool = False
+) -> None:
     from ...core.runs import launch
     from ...core.runs.follow import Follower
     from . import following
 
     follower, raw = Follower(run), following.RawEvents.from_now(run)
     follower.poll()
-    launch.start(run, "resume" if job == "resume" else "export", formats)
+    launch.start(run, "resume" if job == "resume" else "export", formats, anyway=anyway)
     if detach:
         _detached(run, as_json)
         return
     _announce(run, as_json)
     raise typer.Exit(following.follow(run, as_json=as_json, ask_to_stop=True, follower=follower, raw=raw))
+
+
+def began(run: RunFolder, detach: bool, as_json: bool) -> None:
+    """Follows a run that was just started, or says how to come back to it."""
+    if detach:
+        _detached(run, as_json)
+    else:
+        _follow_new(run, as_json)
 
 
 def _follow_new(run: RunFolder, as_json: bool = False) -> None:
@@ -242,5 +289,8 @@ def _detached(run: RunFolder, as_json: bool) -> None:
     if as_json:
         output.data({"run": run.id, "path": str(run.path)})
         return
-    output.line(f"Started {run.id}.")
+    from ...core.runs import queue
+
+    place = queue.position(run)
+    output.line(f"Started {run.id}." if place is None else f"{run.id} waits in the queue, at place {place}.")
     output.line(f"finetui attach {run.id} follows it; finetui stop {run.id} saves and stops it.")

@@ -100,6 +100,22 @@ class RunScreen(ChartKeys, FollowingScreen):
             tooltip="Check on the held-out rows after this step",
         ),
         Binding(
+            "p",
+            "pause",
+            "Pause or go on",
+            show=False,
+            id="run.pause",
+            tooltip="Wait after this step with everything kept in memory, or go on",
+        ),
+        Binding(
+            "w",
+            "ask('sample')",
+            "Sample now",
+            show=False,
+            id="run.sample",
+            tooltip="Let the model answer the prompts after this step",
+        ),
+        Binding(
             "S",
             "ask('save')",
             "Save now",
@@ -264,7 +280,7 @@ class RunScreen(ChartKeys, FollowingScreen):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Leaves out what the run's state does not allow."""
         status = self.status
-        if action in ("stop", "ask"):
+        if action in ("stop", "ask", "pause"):
             return self.live
         if action == "resume":
             return status is not None and status.resumable
@@ -291,6 +307,9 @@ class RunScreen(ChartKeys, FollowingScreen):
 
     def action_ask(self, name: Request) -> None:
         self._do("ask", lambda: ask(self.run, name), ASKED[name])
+
+    def action_pause(self) -> None:
+        self.action_ask("continue" if self.status is not None and self.status.paused else "pause")
 
     def action_stop(self) -> None:
         def answered(answer: str | None) -> None:

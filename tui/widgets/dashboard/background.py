@@ -11,7 +11,7 @@ from ....core.errors import FinetuiError
 from ....core.export import FORMATS
 from ....core.model_facts import ModelFacts
 from ....core.recipe import Recipe
-from ....core.runs.control import Request
+from ....core.runs.control import WORDS, Request
 from ....core.runs.events import Exported
 from ....core.runs.store import RunFolder
 from .result import Use, commands_text
@@ -47,13 +47,7 @@ def look_up(run: RunFolder) -> Known:
     return Known(recipe, facts, estimate.total_bytes if estimate else None, gpu)
 
 
-ASKED: dict[Request, str] = {
-    "stop": "Stopping: the worker saves after this step, then ends.",
-    "stop-now": "Stopping: the worker ends after this step, without saving.",
-    "save": "A checkpoint is saved after this step.",
-    "evaluate": "An evaluation follows this step.",
-    "sample": "Samples follow this step.",
-}
+ASKED = WORDS
 """What follows from each request, in words."""
 
 

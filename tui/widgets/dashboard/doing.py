@@ -27,8 +27,10 @@ STAGE_WORDS = {
 
 def state_word(status: RunStatus) -> str:
     """One word for the header, such as `training`."""
-    if not status.live:
+    if not status.live or status.state == "queued":
         return status.state
+    if status.paused:
+        return "paused"
     if status.stage == "sample" and not status.step:
         return "starting"
     return STAGE_WORDS.get(
