@@ -359,7 +359,7 @@ def read(path: Path) -> Preset:
             if problem:
                 wrong.append(f"{place} {problem}")
             else:
-                values[place] = getattr(SECTIONS[section].model_validate({key: draft[place]}), key)
+                values[place] = getattr(SECTIONS[section].model_validate({key: draft[place]}), str(key))
     if wrong:
         raise broken("; ".join(wrong[:3]) + ("" if len(wrong) <= 3 else f"; and {len(wrong) - 3} more") + ".")
     return Preset(name, one_line(str(why), 300), values, own=True)

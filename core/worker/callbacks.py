@@ -188,7 +188,7 @@ class Reporter(TrainerCallback):
             if training.keep_best:
                 control.should_save = True
                 # The trainer never clears away the checkpoint that stands here.
-                state.best_model_checkpoint = str(self._folder / f"checkpoint-{state.global_step}")
+                state.best_model_checkpoint = str(self.saving.path(state.global_step))
                 state.best_metric, state.best_global_step = loss, state.global_step
         else:
             self._without_better += 1
@@ -212,10 +212,9 @@ class Reporter(TrainerCallback):
         if not self._recipe.training.keep_best or self._best is None or self.outcome != "completed":
             return
         loss, step = self._best
-        checkpoint = self._folder / f"checkpoint-{step}"
-        if step == trainer.state.global_step or not checkpoint.is_dir():
+        if step == trainer.state.global_step or not self.saving.whole(step):
             return
-        adapter.load(trainer.model, checkpoint)
+        adapter.load(trainer.model, self.saving.path(step))
         self._writer.emit(
             Warned(
                 "best-kept",

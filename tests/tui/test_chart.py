@@ -260,8 +260,10 @@ async def _shown(pilot) -> str:
 
 
 async def _until(pilot, text: str) -> str:
+    found = ""
     for _ in range(600):
-        if text in (found := await _shown(pilot)):
+        found = await _shown(pilot)
+        if text in found:
             return found
         await asyncio.sleep(0.05)
     raise AssertionError(f"{text!r} never came\n{found}")

@@ -90,7 +90,7 @@ async def test_by_keys_from_home_to_a_finished_run_and_one_more_export(place: Pa
         )
         await until(pilot, lambda: screen.caught_up and "completed" in seen(app), "for the result")
         assert screen.status is not None and screen.status.step == plan.steps
-        assert len(screen.story.curves.steps) == plan.steps and screen.story.asked
+        assert screen.story.curves.steps == plan.steps and screen.story.asked
         assert (screen.run.adapter / "adapter_model.safetensors").is_file()
         await until(pilot, lambda: "completed" in seen(app) and "copies" in seen(app), "for the command")
 

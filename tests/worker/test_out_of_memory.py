@@ -247,7 +247,7 @@ def test_the_command_probes_in_a_process_of_its_own(
     assert found["gap"] == pytest.approx(found["measured_bytes"] / found["predicted_bytes"] - 1)
     assert list(cache.glob("probe-*")) == []
 
-    probing = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    probing = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     harness.until(lambda: [r for f in cache.glob("probe-*/events.jsonl") for r in read_all(f)], probing)
     ((events,)) = cache.glob("probe-*/events.jsonl")
     started = read_all(events)[0].event

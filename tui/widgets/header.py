@@ -85,7 +85,8 @@ class Header(Widget):
 
     def show_status(self, word: str | None, mood: Mood = "calm") -> None:
         """How the run is, in a word with a glyph and colour by `mood`; None to show none."""
-        before, self._status = self._status, None if word is None else (literal(word), mood)
+        before = self._status
+        self._status = None if word is None else (literal(word), mood)
         if before != self._status:
             self.refresh()
 

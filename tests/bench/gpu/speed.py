@@ -123,11 +123,16 @@ def measure(name: str, recipe: Recipe) -> Outcome:
         "precision": recipe.model.precision,
     }
     try:
-        found = json.loads(done.stdout.splitlines()[-1])
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
-        found = dict.fromkeys(
-            ("tokens_per_second", "evaluation_loss", "predicted_bytes", "measured_bytes", "probe_seconds"), 0
-        ) | {"error": done.stderr[-400:]}
+        missing = (
+            "tokens_per_second",
+            "evaluation_loss",
+            "predicted_bytes",
+            "measured_bytes",
+            "probe_seconds",
+        )
+        found = {**dict.fromkeys(missing, 0), "error": done.stderr[-400:]}
     return Outcome(**common, **found)
 
 
