@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import care, diagnosis, estimate, exits, inspect, listing, models, output, recipes, training, verifying
+from . import care, diagnosis, estimate, exits, inspect, listing, models, output, recipes, scripting, training, verifying
 
 app = typer.Typer(
     name="finetui",
@@ -30,6 +30,7 @@ app.command("clean")(care.clean)
 app.command("delete")(care.delete)
 app.command("models")(models.models)
 app.command("estimate")(estimate.estimate)
+app.command("script")(scripting.script)
 app.command("doctor")(diagnosis.doctor)
 app.add_typer(recipes.app, name="recipe")
 
