@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from .recipe import Recipe
 from .script_look import Look, Part, Traits
 from .script_text import Cell, literal
-from .text import count_words as counted
 
 _JSONL = '''
 def read_{name}(path):
@@ -557,7 +556,7 @@ class _Data:
             if part.reasons:
                 total = sum(count for _, count in part.reasons)
                 reasons = ", ".join(f"{reason} ({count:,})" for reason, count in part.reasons)
-                words.append(f"{counted(total, 'row')} cannot be used and {'is' if total == 1 else 'are'} left out: {reasons}.")
+                words.append(f"{total:,} {'row' if total == 1 else 'rows'} cannot be used and {'is' if total == 1 else 'are'} left out: {reasons}.")
         if odd:
             words.append(f"Not read here as it was in the run, for the sake of brevity: {', '.join(odd)}.")
         return " ".join(words)
