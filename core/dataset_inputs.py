@@ -66,6 +66,11 @@ class Input:
         self.bytes = sum(source.bytes for source in self._sources)
 
     @property
+    def sources(self) -> tuple[Source, ...] | None:
+        """Its files; None for a hub dataset."""
+        return tuple(self._sources) if self._rows is None else None
+
+    @property
     def done_bytes(self) -> int:
         return self._before + int(self._reading.share * self._reading.total_bytes)
 

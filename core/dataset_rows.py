@@ -34,7 +34,7 @@ _LAYOUTS = 256
 
 
 @dataclass(frozen=True, slots=True)
-class _Layout:
+class Layout:
     """Which of a row's columns plays which part. None: there is none."""
 
     lists: tuple[str, ...] = ()
@@ -68,18 +68,12 @@ class RowReader:
         self._section = section
         self._mapping: dict[str, str] = {r: names.normal(c) for r, c in detection.mapping.items()}
         self._named: dict[str, str] = {r: names.normal(c) for r, c in (section.columns or {}).items()}
-        self._layouts: dict[tuple[Any, ...], _Layout] = {}
+        self._layouts: dict[tuple[Any, ...], Layout] = {}
         self._prompt = writable(section.system_prompt or "")
 
     def read(self, row: Mapping[str, Any]) -> Row:
         """What `row` says, system prompts put right. Raises ValueError with the reason why it cannot be used."""
-        keys = tuple(row)
-        layout = self._layouts.get(keys)
-        if layout is None:
-            layout = self._layout(row)
-            if len(self._layouts) >= _LAYOUTS:
-                self._layouts.clear()
-            self._layouts[keys] = layout
+        layout = self.layout(row)
         if self._named:
             row = _with_paths(row, layout)
         format = self._format
@@ -103,7 +97,18 @@ class RowReader:
         _check(result.said)
         return result
 
-    def _layout(self, row: Mapping[str, Any]) -> _Layout:
+    def layout(self, row: Mapping[str, Any]) -> Layout:
+        """Which of the columns of `row` plays which part."""
+        keys = tuple(row)
+        layout = self._layouts.get(keys)
+        if layout is None:
+            layout = self._layout(row)
+            if len(self._layouts) >= _LAYOUTS:
+                self._layouts.clear()
+            self._layouts[keys] = layout
+        return layout
+
+    def _layout(self, row: Mapping[str, Any]) -> Layout:
         by_name: dict[str, str] = {}
         for name in row:
             if isinstance(name, str):
@@ -136,7 +141,7 @@ class RowReader:
                 user = by_name[found[0]] if "user" not in self._named else user
                 assistant = by_name[found[1]] if "assistant" not in self._named else assistant
         context = column("context", names.CONTEXT if self._format == "alpaca" else ())
-        return _Layout(
+        return Layout(
             lists=tuple(lists),
             user=user,
             context=context if context != user else None,
@@ -154,7 +159,7 @@ class RowReader:
         name = self._named.get(role)
         return ValueError(f"no column {one_line(name, 40)}" if name else otherwise)
 
-    def _text(self, row: Mapping[str, Any], layout: _Layout) -> Row:
+    def _text(self, row: Mapping[str, Any], layout: Layout) -> Row:
         if layout.text is None:
             raise self._missing("text", "no text column")
         text = text_of(row[layout.text], "text")
@@ -164,7 +169,7 @@ class RowReader:
             raise ValueError("longer than 10 MB")
         return Row([Said("text", text)])
 
-    def _listed(self, row: Mapping[str, Any], layout: _Layout) -> list[Said]:
+    def _listed(self, row: Mapping[str, Any], layout: Layout) -> list[Said]:
         for name in layout.lists:
             messages = as_messages(row[name])
             if messages is not None:
@@ -179,7 +184,7 @@ class RowReader:
             raise ValueError(f"{one_line(names.normal(layout.lists[0]), 40)} is not a list of messages")
         return [said(message) for message in messages]
 
-    def _alpaca(self, row: Mapping[str, Any], layout: _Layout) -> list[Said]:
+    def _alpaca(self, row: Mapping[str, Any], layout: Layout) -> list[Said]:
         if layout.user is None:
             raise self._missing("user", "no instruction column")
         if layout.assistant is None:
@@ -195,7 +200,7 @@ class RowReader:
         answer = text_of(row[layout.assistant], "output")
         return [*turns, Said("user", question), Said("assistant", answer, self._reasoning(row, layout))]
 
-    def _question(self, row: Mapping[str, Any], layout: _Layout, noun: str, context_noun: str) -> str:
+    def _question(self, row: Mapping[str, Any], layout: Layout, noun: str, context_noun: str) -> str:
         assert layout.user is not None
         question = text_of(row[layout.user], noun)
         if layout.context is None:
@@ -203,11 +208,11 @@ class RowReader:
         context = text_of(row[layout.context], context_noun)
         return "\n\n".join(part for part in (question, context) if part.strip())
 
-    def _reasoning(self, row: Mapping[str, Any], layout: _Layout) -> str:
+    def _reasoning(self, row: Mapping[str, Any], layout: Layout) -> str:
         value = row[layout.reasoning] if layout.reasoning is not None else None
         return writable(value).strip() if isinstance(value, str) else ""
 
-    def _pair(self, row: Mapping[str, Any], layout: _Layout) -> list[Said]:
+    def _pair(self, row: Mapping[str, Any], layout: Layout) -> list[Said]:
         if layout.user is None:
             raise self._missing("user", "no prompt and completion columns")
         if layout.assistant is None:
@@ -225,7 +230,7 @@ class RowReader:
         turns.append(Said("assistant", answer, self._reasoning(row, layout)))
         return turns
 
-    def _preference(self, row: Mapping[str, Any], layout: _Layout) -> Row:
+    def _preference(self, row: Mapping[str, Any], layout: Layout) -> Row:
         if layout.chosen is None:
             raise self._missing("chosen", "no chosen column")
         if layout.rejected is None:
@@ -244,7 +249,7 @@ class RowReader:
             raise ValueError("the chosen side does not end with an answer")
         return Row(chosen, "", tuple(rejected[same:]))
 
-    def _preference_prompt(self, row: Mapping[str, Any], layout: _Layout) -> list[Said]:
+    def _preference_prompt(self, row: Mapping[str, Any], layout: Layout) -> list[Said]:
         for name in layout.lists:
             messages = as_messages(row[name])
             if messages is not None:
@@ -257,7 +262,7 @@ class RowReader:
         question = self._question(row, layout, "prompt", "context")
         return transcript(question) or [Said("user", question)]
 
-    def _put_system(self, result: Row, row: Mapping[str, Any], layout: _Layout) -> None:
+    def _put_system(self, result: Row, row: Mapping[str, Any], layout: Layout) -> None:
         turns, mode = result.said, self._section.system_mode
         own = ""
         if mode == "keep" or mode == "add":
@@ -288,7 +293,7 @@ def _column(by_name: Mapping[str, str], wanted: str) -> str | None:
     return wanted if wanted.split(".")[0] in by_name and "." in wanted else None
 
 
-def _with_paths(row: Mapping[str, Any], layout: _Layout) -> Mapping[str, Any]:
+def _with_paths(row: Mapping[str, Any], layout: Layout) -> Mapping[str, Any]:
     """The row, with a cell for each path that the layout names."""
     found: dict[str, Any] = {}
     columns = (*layout.lists, layout.user, layout.context, layout.assistant, layout.system)

@@ -23,6 +23,7 @@ from . import (
     presets,
     queueing,
     recipes,
+    scripting,
     training,
     verifying,
 )
@@ -63,6 +64,7 @@ app.command("presets")(presets.presets)
 app.command("estimate")(estimate.estimate)
 app.command("fit")(fit.fit)
 app.command("probe")(fit.probe)
+app.command("script")(scripting.script)
 app.command("doctor")(diagnosis.doctor)
 app.add_typer(queueing.app, name="queue")
 app.add_typer(recipes.app, name="recipe")

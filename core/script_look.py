@@ -1,0 +1,412 @@
+"""What a script must know of a dataset to read it as the worker does: files, columns, shapes of rows, rows to leave out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from . import dataset as dataset_step
+from .dataset_csv import delimiter_of, header_of
+from .dataset_formats import Format
+from .dataset_inputs import FileRead, Input, evaluation_inputs, source_kind, training_inputs
+from .dataset_marks import learned
+from .dataset_messages import ROLES, as_messages, parsed
+from .dataset_names import normal
+from .dataset_rows import Layout
+from .dataset_source import FileKind, Source
+from .errors import FinetuiError
+from .recipe import DEMO, DatasetSection
+from .text import one_line
+
+MOST_ROWS = 200_000
+"""Rows of a file that are looked at for what must be left out; those past it are taken to be clean."""
+
+MOST_LEFT_OUT = 500
+"""Line numbers that a script lists one by one."""
+
+_REASONING = ("reasoning_content", "reasoning", "thinking")
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What the rows of one file look like, so that a script holds only the code that they need."""
+
+    format: Format = "messages"
+    layout: Layout = Layout(lists=("messages",))
+    role_key: str = "role"
+    content_key: str = "content"
+    roles: tuple[tuple[str, str], ...] = ()
+    """Names of roles as the rows write them, and what they stand for; empty where they are the usual ones."""
+    systems: bool = False
+    """Some row has a system prompt of its own among its turns."""
+    reasoning_key: str = ""
+    calls: bool = False
+    names: bool = False
+    weights: bool = False
+    as_text: bool = False
+    """The turns stand in the cell as JSON text."""
+    bare: bool = False
+    """A line is the list of turns itself."""
+    turns_in_cells: bool = False
+    """Question or answer (of a preference pair, too) is a list of turns."""
+    loose: bool = False
+    """Some cells are no text: numbers, or nothing."""
+    paths: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """For a column that is a path (`translation.de`), the names on the way."""
+    odd: tuple[str, ...] = ()
+    """In words, what rows hold that a short script does not read as the worker does."""
+
+    @property
+    def tools(self) -> bool:
+        return self.layout.tools is not None
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file, or a hub dataset, that rows come from."""
+
+    path: str
+    """Absolute; a hub dataset's id."""
+    kind: FileKind | None
+    """None for a hub dataset."""
+    traits: Traits
+    source: int = 0
+    """Its place among the mixed sources."""
+    weight: float = 1.0
+    encoding: str = "utf-8"
+    packing: str = ""
+    delimiter: str = ","
+    header: tuple[str, ...] = ()
+    """Names for the columns of a table that has none of its own."""
+    config: str | None = None
+    split: str = "train"
+    demo: bool = False
+    left_out: tuple[int, ...] = ()
+    """Numbers of rows (lines of a text file) that cannot be used."""
+    reasons: tuple[tuple[str, int], ...] = ()
+    whole: bool = False
+    """Every row was looked at, so `left_out` is all there is."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """A dataset as it was found, or as it is taken to be where it could not be looked at (`problem` says why)."""
+
+    training: tuple[Part, ...]
+    evaluation: tuple[Part, ...] = ()
+    problem: str = ""
+
+
+def look(section: DatasetSection) -> Look:
+    """Reads what `section` names, local files whole (up to `MOST_ROWS` rows each). Blocking, seconds for large files;
+    a hub dataset is asked for its first rows. Never fails: what cannot be looked at is taken to be of the usual form."""
+    try:
+        training = [part for entry in training_inputs(section, _unread) for part in _parts(entry, section)]
+        evaluation = [
+            part for entry in evaluation_inputs(section, _unread) for part in _parts(entry, section)
+        ]
+        if not training:
+            raise FinetuiError("It holds no rows.")
+    except (FinetuiError, OSError, ValueError) as error:
+        return replace(unseen(section), problem=one_line(str(getattr(error, "what", error)), 200))
+    return Look(_of_split(training, section), _of_split(evaluation, section, held_out=True))
+
+
+def unseen(section: DatasetSection) -> Look:
+    """What `section` says by itself, with the usual columns for what it leaves open."""
+    training = [_guessed(section.source, section, 0, 1.0)]
+    for source, weight in (section.mix or {}).items():
+        training.append(_guessed(source, section, len(training), weight))
+    evaluation: tuple[Part, ...] = ()
+    if section.evaluation_source:
+        evaluation = (_guessed(section.evaluation_source, section, 0, 1.0, held_out=True),)
+    elif section.evaluation_split:
+        evaluation = (replace(training[0], split=section.evaluation_split),)
+    return Look(tuple(training), evaluation)
+
+
+def _unread(_source: str, _config: str | None, _split: str) -> Iterable[Mapping[str, Any]]:
+    return ()
+
+
+def _of_split(parts: list[Part], section: DatasetSection, held_out: bool = False) -> tuple[Part, ...]:
+    split = section.split
+    if held_out and section.evaluation_split:
+        split = section.evaluation_split
+    return tuple(replace(part, split=split) for part in parts)
+
+
+def _parts(entry: Input, section: DatasetSection) -> list[Part]:
+    if entry.sources is None:
+        return [_of_hub(str(entry.names[0]), section, entry)]
+    found: list[Part] = []
+    for source, read in zip(entry.sources, entry.read(section), strict=True):
+        part = _read(source, read, section)
+        found.append(
+            replace(part, source=entry.index, weight=entry.weight, demo=source.path.parent == _demo_folder())
+        )
+    return found
+
+
+def _demo_folder() -> Path:
+    from . import demo
+
+    return demo.train_path().parent
+
+
+def _of_hub(name: str, section: DatasetSection, entry: Input) -> Part:
+    config = section.config if entry.index == 0 else None
+    alone = {"source": name, "config": config, "mix": None, "evaluation_source": None, "row_limit": None}
+    facts = dataset_step.inspect(section.model_copy(update={**alone, "evaluation_split": None}))
+    mapping = facts.detection.mapping
+    columns: dict[str, Any] = {
+        role: mapping[role]
+        for role in (
+            "user",
+            "context",
+            "assistant",
+            "system",
+            "tools",
+            "reasoning",
+            "text",
+            "chosen",
+            "rejected",
+        )
+        if role in mapping
+    }
+    lists = (mapping["messages"],) if "messages" in mapping else ()
+    turns = [turn for row in facts.first for turn in row]
+    shares = facts.detection.format == "sharegpt"
+    traits = Traits(
+        facts.detection.format,
+        Layout(lists=lists, **columns),
+        role_key="from" if shares else "role",
+        content_key="value" if shares else "content",
+        roles=_USUAL_ROLES if shares else (),
+        systems=any(turn.role == "system" for turn in turns),
+        reasoning_key="reasoning_content" if lists and any(turn.reasoning for turn in turns) else "",
+        calls=any(turn.calls for turn in turns),
+        names=any(turn.name for turn in turns),
+        loose=True,
+    )
+    return Part(name, None, traits, entry.index, entry.weight, config=config)
+
+
+_USUAL_ROLES = (
+    ("human", "user"),
+    ("user", "user"),
+    ("gpt", "assistant"),
+    ("assistant", "assistant"),
+    ("system", "system"),
+)
+
+
+def _guessed(source: str, section: DatasetSection, index: int, weight: float, held_out: bool = False) -> Part:
+    format: Format = "messages" if section.format == "auto" else section.format
+    columns: dict[str, Any] = {
+        "alpaca": {"user": "instruction", "context": "input", "assistant": "output"},
+        "prompt_completion": {"user": "prompt", "assistant": "completion"},
+        "text": {"text": "text"},
+        "preference": {"user": "prompt", "chosen": "chosen", "rejected": "rejected"},
+        "sharegpt": {"lists": ("conversations",)},
+        "messages": {"lists": ("messages",)},
+    }[format]
+    named: dict[str, Any] = dict(section.columns or {})
+    if "messages" in named:
+        named["lists"] = (named.pop("messages"),)
+    shares = format == "sharegpt"
+    traits = Traits(
+        format,
+        Layout(**(columns | named)),
+        role_key="from" if shares else "role",
+        content_key="value" if shares else "content",
+        roles=_USUAL_ROLES if shares else (),
+        systems=True,
+        loose=True,
+    )
+    try:
+        hub = source_kind(source) == "hub"
+    except FinetuiError:
+        hub = False
+    demo = source == DEMO
+    if demo:
+        from . import demo as demo_data
+
+        source = str(demo_data.heldout_path() if held_out else demo_data.train_path())
+    kind: FileKind | None = None if hub else "JSONL"
+    name = source.lower()
+    for ending, kinds in ((".csv", "CSV"), (".tsv", "TSV"), (".parquet", "Parquet"), (".json", "JSON")):
+        if not hub and name.endswith(ending):
+            kind = kinds  # type: ignore[assignment]
+    path = source if hub else str(Path(source).expanduser().absolute())
+    config = section.config if index == 0 and not held_out else None
+    return Part(path, kind, traits, index, weight, config=config, split=section.split, demo=demo)
+
+
+@dataclass
+class _Gathered:
+    """What was seen of the rows of one file, while it is read."""
+
+    format: Format
+    columns: dict[str, Any] = field(default_factory=dict[str, Any])
+    keys: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
+    roles: dict[str, str] = field(default_factory=dict[str, str])
+    flags: set[str] = field(default_factory=set[str])
+    reasoning: str = ""
+    odd: dict[str, None] = field(default_factory=dict[str, None])
+    present: Counter[str] = field(default_factory=Counter[str])
+    paths: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    rows: int = 0
+
+    def take(self, row: Mapping[str, Any], layout: Layout, bare: bool) -> None:
+        self.rows += 1
+        for name in Layout.__dataclass_fields__:
+            value = getattr(layout, name)
+            if isinstance(value, str):
+                self.present[name] += 1
+                if value not in row:
+                    self.paths[value] = _path(row, value)
+            if name == "lists":
+                lists = self.columns.setdefault("lists", [])
+                lists += [one for one in value[:1] if one not in lists]
+            elif value is not None:
+                if self.columns.setdefault(name, value) != value:
+                    self.odd[f"columns of several names for the {name}"] = None
+        if bare:
+            self.flags.add("bare")
+        if self.format in ("messages", "sharegpt"):
+            self._turns(row[layout.lists[0]] if layout.lists else None)
+            if layout.system is not None and row[layout.system]:
+                self.flags.add("systems")
+            return
+        cells = {
+            "preference": (layout.chosen, layout.rejected, layout.user),
+            "text": (layout.text,),
+        }.get(self.format, (layout.user, layout.context, layout.assistant))
+        for name in cells:
+            value = row.get(name) if name is not None else None
+            if isinstance(value, list):
+                self.flags.add("turns_in_cells")
+                self._turns(value)
+            elif not isinstance(value, str) and name is not None:
+                self.flags.add("loose")
+            elif isinstance(value, str) and self.format == "preference" and "Human:" in value:
+                self.odd["talks written out as Human: and Assistant:"] = None
+        if layout.history is not None and row[layout.history]:
+            self.odd["a history beside the question"] = None
+
+    def _turns(self, cell: Any) -> None:
+        value = cell
+        if isinstance(cell, str):
+            self.flags.add("as_text")
+            value = parsed(cell)
+        if not isinstance(value, list) or as_messages(value) is None:
+            self.odd["lists of turns in a form of their own"] = None
+            return
+        for message in value:
+            role_key = "role" if "role" in message else "from"
+            if role_key not in message:
+                self.odd["turns as pairs of question and answer"] = None
+                return
+            content_key = next((k for k in ("content", "value", "text", "parts") if k in message), "content")
+            self.keys[role_key, content_key] += 1
+            name = message[role_key]
+            if isinstance(name, str):
+                meant = ROLES.get(name) or ROLES.get(name.strip().lower())
+                if meant:
+                    self.roles[name] = meant
+                if meant == "system":
+                    self.flags.add("systems")
+            if isinstance(message.get(content_key), list):
+                self.odd["content in parts"] = None
+            elif not isinstance(message.get(content_key), str):
+                self.flags.add("loose")
+            if message.get("tool_calls"):
+                self.flags.add("calls")
+            if message.get("function_call") or name in ("function_call", "tool_call"):
+                self.odd["tool calls in an old form"] = None
+            if isinstance(message.get("name"), str):
+                self.flags.add("names")
+            if message.get("weight", message.get("train")) is not None:
+                self.flags.add("weights")
+            for key in _REASONING:
+                if isinstance(message.get(key), str) and message[key]:
+                    if self.reasoning not in ("", key):
+                        self.odd["reasoning under several names"] = None
+                    self.reasoning = self.reasoning or key
+
+    def traits(self) -> Traits:
+        if len(self.keys) > 1:
+            self.odd["turns whose parts go by several names"] = None
+        role_key, content_key = self.keys.most_common(1)[0][0] if self.keys else ("role", "content")
+        plain = all(name == role for name, role in self.roles.items())
+        columns = dict(self.columns)
+        if any(count < self.rows for count in self.present.values()):
+            self.flags.add("loose")
+        lists = tuple(columns.pop("lists", ()))
+        if len(lists) > 1:
+            self.odd["turns in columns of several names"] = None
+        return Traits(
+            self.format,
+            Layout(lists=lists, **columns),
+            role_key,
+            content_key,
+            () if plain and role_key == "role" else tuple(sorted(self.roles.items())),
+            reasoning_key=self.reasoning,
+            paths=tuple(self.paths.items()),
+            odd=tuple(self.odd),
+            **dict.fromkeys(self.flags, True),
+        )
+
+
+def _path(row: Mapping[str, Any], path: str) -> tuple[str, ...]:
+    """The row's own names for the parts of `path`, which is in lower case."""
+    found: list[str] = []
+    value: Any = row
+    for part in path.split("."):
+        value = parsed(value)
+        names = value if isinstance(value, Mapping) else {}
+        own = next((name for name in names if isinstance(name, str) and normal(name) == part), part)
+        found.append(own)
+        value = names.get(own)
+    return tuple(found)
+
+
+def _read(source: Source, read: FileRead, section: DatasetSection) -> Part:
+    format: Format = read.detection.format if read.detection else "messages"
+    gathered = _Gathered(format)
+    reasons: Counter[str] = Counter()
+    left_out: list[int] = []
+    count = 0
+    bare = source.kind == "JSONL" and source.head.lstrip().startswith("[")
+    for located in read.rows:
+        count += 1
+        if count > MOST_ROWS:
+            break
+        reason = located.problem
+        if not reason:
+            try:
+                learned(read.reader.read(located.row).said, section)
+            except ValueError as error:
+                reason = one_line(str(error), 100)
+        if reason:
+            reasons[reason] += 1
+            left_out.append(located.number)
+            continue
+        gathered.take(located.row, read.reader.layout(located.row), bare)
+    table = source.kind in ("CSV", "TSV")
+    return Part(
+        str(source.path.absolute()),
+        source.kind,
+        gathered.traits(),
+        encoding=source.encoding or "utf-8",
+        packing=source.packing,
+        delimiter=delimiter_of(source) if table else ",",
+        header=tuple(header_of(source) or ()) if table else (),
+        left_out=tuple(left_out[:MOST_LEFT_OUT]),
+        reasons=tuple(reasons.most_common(5)),
+        whole=count <= MOST_ROWS and len(left_out) <= MOST_LEFT_OUT,
+    )
