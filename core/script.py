@@ -454,9 +454,21 @@ class _Writer:
         words = (
             f"Each update learns from {recipe.effective_batch_size} "
             f"{'row' if recipe.effective_batch_size == 1 else 'rows'}. To go on after a break: "
-            "trainer.train(resume_from_checkpoint=True)." + words_of_optimizer
+            "trainer.train(resume_from_checkpoint=True)."
+            + words_of_optimizer
+            + self._words_on_chance(evaluates)
         )
         return Cell("Training", words, "\n".join(lines))
+
+    def _words_on_chance(self, evaluates: bool) -> str:
+        training = self.recipe.training
+        drawn = self.recipe.lora.dropout or training.neftune_noise_alpha is not None
+        if not (drawn and evaluates and training.evaluate_every_steps):
+            return ""
+        return (
+            " Evaluations draw random numbers too, so after the first one dropout and noise fall otherwise than in a run "
+            "that does not evaluate: the losses differ in the third digit."
+        )
 
     def _saving(self) -> Cell:
         if self._full:

@@ -217,7 +217,7 @@ class _Data:
             code.append(_USABLE.format(plain=plain, calls=calls_too).strip("\n"))
         collected = self._collected(calls)
         split = self._split(shared, own, tests)
-        scattered = "scatter(" in "\n".join([*collected, *split])
+        scattered = "scatter" in "\n".join([*collected, *split])
         if scattered:
             code.append(_SCATTER.strip("\n"))
         cells = [

@@ -60,7 +60,7 @@ def pairs(folder: Path) -> Path:
 @pytest.mark.parametrize("case", ["plain", "talks", "pairs", "full", "more"])
 def test_the_losses_are_the_workers(case: str, tiny_model: Path, tiny_rows: Path, tmp_path: Path) -> None:
     changes: dict[str, object] = {
-        "plain": {"dropout": 0.1, "evaluate_every_steps": 3, "gradient_accumulation_steps": 2},
+        "plain": {"dropout": 0.1, "gradient_accumulation_steps": 2},
         "talks": {
             "system_prompt": 'It\'s "so".',
             "deduplicate": True,
@@ -73,8 +73,16 @@ def test_the_losses_are_the_workers(case: str, tiny_model: Path, tiny_rows: Path
             "train_on": "everything",
             "rslora": True,
             "schedule": "cosine",
+            "evaluate_every_steps": 3,
         },
-        "full": {"method": "full", "precision": "32bit", "max_grad_norm": 0.5, "warmup_steps": 2},
+        "full": {
+            "method": "full",
+            "precision": "32bit",
+            "formats": ("merged",),
+            "prove": False,
+            "max_grad_norm": 0.5,
+            "warmup_steps": 2,
+        },
         "more": {
             "dora": True,
             "neftune_noise_alpha": 5.0,
