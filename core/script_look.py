@@ -214,7 +214,7 @@ def _guessed(source: str, section: DatasetSection, index: int, weight: float, he
         "sharegpt": {"lists": ("conversations",)},
         "messages": {"lists": ("messages",)},
     }[format]
-    named: dict[str, Any] = dict(section.columns or {})
+    named: Mapping[str, Any] = dict(section.columns or {})
     if "messages" in named:
         named["lists"] = (named.pop("messages"),)
     shares = format == "sharegpt"
