@@ -214,7 +214,7 @@ def _guessed(source: str, section: DatasetSection, index: int, weight: float, he
         "sharegpt": {"lists": ("conversations",)},
         "messages": {"lists": ("messages",)},
     }[format]
-    named: Mapping[str, Any] = dict(section.columns or {})
+    named: dict[str, Any] = {str(role): column for role, column in (section.columns or {}).items()}
     if "messages" in named:
         named["lists"] = (named.pop("messages"),)
     shares = format == "sharegpt"
