@@ -56,6 +56,7 @@ class PresetsModal(ModalScreen[Taken | None]):
         """What the chosen preset is compared with."""
         self.every = False
         self._broken: tuple[str, ...] = ()
+        self._told_of = ""
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="modal-box"):
@@ -151,7 +152,8 @@ class PresetsModal(ModalScreen[Taken | None]):
         self.query_one("#preset-keys", Static).update(
             Content.assemble((f"{keys} {glyphs().middot} Esc", "$text-muted"))
         )
-        self._say("; ".join(self._broken), "$text-error")
+        if self._told_of != chosen.name:
+            self._say("; ".join(self._broken), "$text-error")
 
     @staticmethod
     def _row(title: str, theirs: str, yours: str, cells: tuple[int, int], style: str) -> Content:
@@ -163,6 +165,8 @@ class PresetsModal(ModalScreen[Taken | None]):
         )
 
     def _say(self, words: str, style: str = "$text-error") -> None:
+        """Stays as long as the same preset is chosen."""
+        self._told_of = self.chosen.name if self.chosen else ""
         self.query_one("#preset-said", Static).update(Content.assemble((literal(words), style)))
 
     @on(OptionList.OptionSelected)
