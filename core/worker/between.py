@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..runs.events import Continued, Paused
+from . import randomness
 from .control import Control, Left
 from .events import EventWriter
 
@@ -18,33 +17,12 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.2
 
 
-@contextlib.contextmanager
-def untouched_randomness() -> Iterator[None]:
-    """Whatever happens inside, the random numbers outside go on as if it had not.
-
-    So an evaluation or a sample that was asked for, or left out at a stop, changes nothing of what is learned.
-    """
-    import numpy
-    import torch
-
-    python, numbers, cpu = random.getstate(), numpy.random.get_state(), torch.random.get_rng_state()
-    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        numpy.random.set_state(numbers)
-        torch.random.set_rng_state(cpu)
-        if gpus is not None:
-            torch.cuda.set_rng_state_all(gpus)
-
-
 def keep_randomness(trainer: Any) -> None:
     """Lets evaluations of `trainer` leave the random numbers as they were."""
     evaluate = trainer.evaluate
 
     def evaluated(*args: Any, **kwargs: Any) -> Any:
-        with untouched_randomness():
+        with randomness.untouched():
             return evaluate(*args, **kwargs)
 
     trainer.evaluate = evaluated

@@ -13,8 +13,7 @@ from transformers import TrainerCallback
 from ..recipe import Recipe
 from ..runs import checkpoints
 from ..runs.events import Evaluation, Step, Warned
-from . import adapter
-from .between import untouched_randomness
+from . import adapter, randomness
 from .control import Control
 from .events import EventWriter
 from .samples import Sampler
@@ -177,7 +176,7 @@ class Reporter(TrainerCallback):
 
     def sample(self, step: int) -> None:
         """Answers the run's prompts now."""
-        with untouched_randomness():
+        with randomness.untouched():
             self._sampler.write(step)
 
     def _judge(self, loss: float, state: Any, control: Any) -> None:

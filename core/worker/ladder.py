@@ -18,7 +18,7 @@ from .. import recipe_file
 from ..recipe import Recipe
 from ..runs.events import Warned
 from ..runs.store import RunFolder
-from . import failures, parts, probe
+from . import failures, parts, randomness
 from .events import EventWriter
 
 
@@ -96,7 +96,7 @@ class Ladder(TrainerCallback):
 
     def _step(self, step: Callable[..., Any], model: Any, inputs: Any, items: Any) -> Any:
         if self._index == 0 or self._index >= len(self._batches):
-            self._random, self._given = probe.random_numbers(), 0.0
+            self._random, self._given = randomness.states(), 0.0
             if self._index >= len(self._batches):  # not a batch of the loop: the probe's
                 self._batches, self._index = [inputs], 0
         self._index += 1
@@ -112,7 +112,7 @@ class Ladder(TrainerCallback):
             self._descend(_forgotten(failed), model)
             failed = None
             model.zero_grad()
-            probe.set_random_numbers(self._random)
+            randomness.restore(self._random)
             try:
                 again = [self._through(step, model, one, items) for one in self._batches[: self._index]]
                 loss = sum(again[1:], start=again[0]) - self._given

@@ -7,7 +7,6 @@ optimizer, collator and precision. Then everything is set back, so the run's los
 from __future__ import annotations
 
 import contextlib
-import random
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from ..recipe import Recipe
 from ..runs.events import Probed
 from ..system import Gpu, Machine, usable_cores
 from ..text import bytes_words
-from . import failures
+from . import failures, randomness
 from .control import Control
 from .events import EventWriter
 
@@ -278,7 +277,7 @@ class _Kept:
 
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
-        self._random = random_numbers()
+        self._random = randomness.states()
         self._weights = [
             (parameter, parameter.detach().to("cpu", copy=True))
             for parameter in trainer.model.parameters()
@@ -321,29 +320,7 @@ class _Kept:
                     optimizer.state[parameter][name] = value
         if self._scale is not None:
             trainer.accelerator.scaler.load_state_dict(self._scale)
-        set_random_numbers(self._random)
-
-
-def random_numbers() -> Any:
-    """The state of every source of random numbers that a step may draw from."""
-    import numpy
-    import torch
-
-    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
-    return random.getstate(), numpy.random.get_state(), torch.random.get_rng_state(), gpus
-
-
-def set_random_numbers(states: Any) -> None:
-    """Sets them back to what `random_numbers` gave."""
-    import numpy
-    import torch
-
-    python, numbers, cpu, gpus = states
-    random.setstate(python)
-    numpy.random.set_state(numbers)
-    torch.random.set_rng_state(cpu)
-    if gpus is not None:
-        torch.cuda.set_rng_state_all(gpus)
+        randomness.restore(self._random)
 
 
 def _foresee(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -144,7 +145,6 @@ def init(
     settings: SetOption = None,
 ) -> None:
     """Write a recipe with every field, its value and what it means."""
-    from ...core import atomic
     from ...core.recipe import Recipe
 
     recipe = Recipe()
@@ -159,22 +159,7 @@ def init(
         sys.stdout.write(text)
         return
     path = given_path(file)
-    if os.path.exists(path) and not force:
-        raise FinetuiError(
-            f"{path} is there already.",
-            "It was not touched.",
-            "Name another file, or replace it with --force.",
-            code="file-exists",
-        )
-    try:
-        atomic.write_text(path.absolute(), text, mode=0o644)
-    except OSError as error:
-        raise FinetuiError(
-            f"{path} cannot be written.",
-            f"{error.strerror or error}.",
-            "Check the folder, or name another file.",
-            code="file-missing" if isinstance(error, FileNotFoundError) else "file",
-        ) from error
+    write_new([(path.absolute(), text.encode())], force)
     output.line(f"Wrote {path}. Edit it, then: finetui train {path}")
 
 
@@ -257,3 +242,30 @@ def list_fields(
         words = f"{spec.help} ({spec.allowed}{', ' + spec.unit if spec.unit else ''})"
         for row in textwrap.wrap(words, output.width() - 4):
             output.line(f"    {row}")
+
+
+def write_new(files: Sequence[tuple[Path, bytes]], force: bool) -> None:
+    """Writes each whole; one that stands there already with other contents only with `force`, and then none is written.
+
+    Raises FinetuiError (file-exists, file-missing, file).
+    """
+    from ...core import atomic
+
+    for path, content in files:
+        if os.path.exists(path) and not force and (path == files[0][0] or path.read_bytes() != content):
+            raise FinetuiError(
+                f"{path} is there already.",
+                "Nothing was written.",
+                "Name another file, or replace it with --force.",
+                code="file-exists",
+            )
+    for path, content in files:
+        try:
+            atomic.write_bytes(path, content, mode=0o644)
+        except OSError as error:
+            raise FinetuiError(
+                f"{path} cannot be written.",
+                f"{error.strerror or error}.",
+                "Check the folder, or name another file.",
+                code="file-missing" if isinstance(error, FileNotFoundError) else "file",
+            ) from error

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Annotated
 
 import typer
 
 from . import output
-from .recipes import SetOption, changed, given_path, read
+from .recipes import SetOption, changed, given_path, read, write_new
 
 
 def script(
@@ -26,8 +25,7 @@ def script(
 
     The demo's rows are written beside it; a notebook holds them.
     """
-    from ...core import atomic, script, script_look
-    from ...core.errors import FinetuiError
+    from ...core import script, script_look
     from ...core.runs import launch
 
     asked, folder = read(recipe)
@@ -44,22 +42,5 @@ def script(
     written = [(path, text.encode())]
     if not notebook:
         written += [(path.with_name(name), content) for name, content in made.files]
-    for target, content in written:
-        if os.path.exists(target) and not force and (target == path or target.read_bytes() != content):
-            raise FinetuiError(
-                f"{target} is there already.",
-                "Nothing was written.",
-                "Name another file, or replace it with --force.",
-                code="file-exists",
-            )
-    try:
-        for target, content in written:
-            atomic.write_bytes(target, content, mode=0o644)
-    except OSError as error:
-        raise FinetuiError(
-            f"{path} cannot be written.",
-            f"{error.strerror or error}.",
-            "Check the folder, or name another file.",
-            code="file-missing" if isinstance(error, FileNotFoundError) else "file",
-        ) from error
+    write_new(written, force)
     output.line(f"Wrote {', '.join(str(target) for target, _ in written)}.")
