@@ -119,7 +119,8 @@ class RunsScreen(Screen[None]):
         width = self.size.width
         key = (tuple(self.shown), width, self.order, self.found is None, glyphs().unicode)
         middot = f" {glyphs().middot} "
-        told = [f"{len(self.shown):,} of {len(every):,} runs" if words else f"{len(every):,} runs"]
+        runs = f"{len(every):,} run{'' if len(every) == 1 else 's'}"
+        told = [f"{len(self.shown):,} of {runs}" if words else runs]
         told.append(f"by {WAYS[self.order]}" + (", the other way round" if self.reverse else ""))
         if self.marked:
             told.append(f"{len(self.marked)} marked")
