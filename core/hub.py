@@ -207,7 +207,7 @@ def card(error: BaseException, repository: str, noun: Noun) -> FinetuiError:
     import httpx
     from huggingface_hub import errors
 
-    chain = list(_chain(error))
+    chain = list(causes(error))
     for found in chain:
         if isinstance(found, FinetuiError):
             return found
@@ -273,7 +273,7 @@ def retry_after_seconds(value: object) -> float | None:
     return min(float(text), 3600.0) if text.isascii() and text.isdecimal() else None
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def causes(error: BaseException) -> Iterator[BaseException]:
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:

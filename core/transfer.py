@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from . import atomic
 from .errors import FinetuiError
 from .runs import launch, manifest, state
 from .text import clean
@@ -58,6 +59,20 @@ def spawn(module: str, arguments: Sequence[str], log: Path, folder: Path) -> int
         os.close(descriptor)
     threading.Thread(target=process.wait, name=f"reap-{process.pid}", daemon=True).start()
     return process.pid
+
+
+def sign(file: Path, pid: int, create_time: float, repo: str) -> None:
+    """Writes the first report of a process that was just started, for whoever looks before it has said anything itself.
+
+    What it has said stands. Raises OSError.
+    """
+    first = file.with_suffix(".first")
+    atomic.write_text(
+        first, json.dumps({"pid": pid, "create_time": create_time, "repo": repo, "state": "checking"})
+    )
+    with contextlib.suppress(FileExistsError):
+        os.link(first, file)
+    first.unlink()
 
 
 def alive(pid: int, create_time: float) -> bool:

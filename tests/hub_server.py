@@ -17,6 +17,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from .hub_writing import Uploads, Writing
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -60,6 +62,8 @@ class Hub:
     status: int | None = None
     """Answered to every search, as a hub in trouble does."""
     retry_after: str = ""
+    uploads: Uploads = field(default_factory=Uploads)
+    """What was written to it, and how it takes that."""
 
     def add(self, kind: str, id: str, files: dict[str, bytes], **more: Any) -> Repository:
         repository = Repository(kind, id, files, **more)
@@ -94,13 +98,13 @@ def _oid(content: bytes) -> str:
 
 def _lfs(name: str, content: bytes) -> dict[str, Any]:
     """What the hub says of a file that it stores by its SHA-256."""
-    if not name.endswith(".safetensors"):
+    if not name.endswith((".safetensors", ".gguf")):
         return {}
     sha256 = hashlib.sha256(content).hexdigest()
     return {"lfs": {"sha256": sha256, "oid": sha256, "size": len(content), "pointerSize": 130}}
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Writing, BaseHTTPRequestHandler):
     hub: Hub
     protocol_version = "HTTP/1.1"
 
@@ -114,14 +118,21 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(body=False)
 
     def do_POST(self) -> None:
-        self._posted = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self._posted = self._read_body()
         self._answer(body=True)
+
+    def do_PUT(self) -> None:
+        self.hub.requests.append((self.command, self.path.strip("/"), self.headers.get("Authorization")))
+        self._body = True
+        self._take_object(self.path.strip("/"))
 
     def _answer(self, body: bool) -> None:
         self._body = body
         url = urlsplit(self.path)
         path = unquote(url.path).strip("/")
         self.hub.requests.append((self.command, path, self.headers.get("Authorization")))
+        if self._write(path):
+            return
         is_api = path.startswith("api/")
         path = path.removeprefix("api/")
         kind = "datasets" if path.startswith("datasets/") else "models"
@@ -162,7 +173,13 @@ class _Handler(BaseHTTPRequestHandler):
                     "gated": "manual" if repository.gated else False,
                     "tags": [],
                     "siblings": [
-                        {"rfilename": n, "size": len(c), "blobId": _oid(c), **_lfs(n, c)}
+                        {
+                            "rfilename": n,
+                            "size": len(c),
+                            "blobId": _oid(c),
+                            **_lfs(n, c),
+                            **self.hub.uploads.pointers.get((repository.id, n), {}),
+                        }
                         for n, c in repository.files.items()
                     ],
                     **repository.info,

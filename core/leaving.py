@@ -1,0 +1,190 @@
+"""What leaves a run with its exports: which files, under which names, and none that hold rows or paths of this machine.
+
+A hub repository and a copied folder are laid out alike: merged model and GGUFs at the root, the adapter too where no
+merged model is beside it (their file names are the same), else under `adapter/`. The proof stays here: its table quotes
+held-out rows. Its verdict goes along in the card.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from . import proof
+from .errors import FinetuiError
+from .export import FORMATS, FormatInfo
+from .recipe import DEMO, Recipe
+from .runs.store import RunFolder
+from .script import DEMO_MODEL
+
+CARD = "README.md"
+"""The model card's name, on the hub and in a folder."""
+
+_FILES: Final = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "*config.json",
+    "tokenizer*.json",
+    "*token*.json",
+    "vocab*.json",
+    "chat_template.json",
+    "*.jinja",
+    "*.model",
+    "merges.txt",
+    "vocab.txt",
+    "system_prompt.txt",
+    "ask.py",
+    "*.gguf",
+    "Modelfile",
+)
+"""What a consumer needs. Anything else in an export's folder is ours and stays."""
+
+_NAMING: Final = ("adapter_config.json", "config.json", "tokenizer_config.json")
+_PATHS: Final = ("base_model_name_or_path", "_name_or_path", "name_or_path")
+_CHUNK = 4 * 1024**2
+
+
+@dataclass(frozen=True)
+class Finished:
+    """An export that stands whole in the run's folder."""
+
+    info: FormatInfo
+    folder: Path
+    files: tuple[Path, ...]
+    """What of it leaves."""
+    proof: proof.Proof | None
+
+    @property
+    def format(self) -> str:
+        return self.info.format
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.stat().st_size for file in self.files)
+
+    @property
+    def gguf(self) -> Path | None:
+        """The GGUF, where it is one."""
+        return next((file for file in self.files if file.suffix == ".gguf"), None)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One file that leaves: its name where it goes, and where its bytes come from."""
+
+    name: str
+    source: Path
+    content: bytes | None = None
+    """In place of the file's own bytes."""
+
+    @property
+    def bytes(self) -> int:
+        return len(self.content) if self.content is not None else self.source.stat().st_size
+
+    def read(self) -> bytes:
+        return self.content if self.content is not None else self.source.read_bytes()
+
+
+def finished(run: RunFolder) -> tuple[Finished, ...]:
+    """The exports of `run` that are there now, in the order of the formats. The run's own adapter counts as one."""
+    found: list[Finished] = []
+    for format, info in FORMATS.items():
+        folder = run.exports / format
+        if format == "adapter" and not folder.is_dir():
+            folder = run.adapter
+        files = _files(folder)
+        if any(file.suffix in (".safetensors", ".gguf") for file in files):
+            found.append(Finished(info, folder, files, proof.load(folder)))
+    return tuple(found)
+
+
+def chosen(run: RunFolder, formats: Sequence[str], first: str | None = None) -> tuple[Finished, ...]:
+    """The finished exports of `formats`; without any, that of `first`, or all. Raises FinetuiError (export-missing)."""
+    there = {done.format: done for done in finished(run)}
+    if not formats:
+        formats = [first] if first in there else list(there)
+    missing = [format for format in formats if format not in there]
+    if missing or not formats:
+        names = ", ".join(missing) or "Nothing"
+        raise FinetuiError(
+            f"{names} of {run.id} {'is' if len(missing) < 2 else 'are'} not exported yet.",
+            f"There are: {', '.join(there)}." if there else "The run has no finished export.",
+            f"finetui export {run.id} --format {missing[0] if missing else 'gguf_q8_0'}",
+            code="export-missing",
+        )
+    return tuple(done for format, done in there.items() if format in formats)
+
+
+def base_name(recipe: Recipe) -> str:
+    """What others call the base model: its hub id, or the name of its folder, never a path of this machine."""
+    source = recipe.model.source
+    if source == DEMO:
+        return DEMO_MODEL
+    path = Path(source).expanduser()
+    return path.resolve().name if path.is_absolute() or path.exists() else source
+
+
+def items(recipe: Recipe, exports: Sequence[Finished], card: str) -> tuple[Item, ...]:
+    """The files of `exports` under the names that they leave with, the card among them."""
+    formats = {done.format for done in exports}
+    ggufs = [done for done in exports if done.gguf is not None]
+    found = [Item(CARD, Path(CARD), card.encode("utf-8", "replace"))]
+    for done in exports:
+        apart = done.format == "adapter" and "merged" in formats
+        for file in done.files:
+            name = file.relative_to(done.folder).as_posix()
+            if file.name == "Modelfile" and len(ggufs) > 1:
+                name = modelfile_name(done, several=True)
+            if apart:
+                name = str(PurePosixPath("adapter") / name)
+            found.append(Item(name, file, _without_paths(file, base_name(recipe))))
+    return tuple(found)
+
+
+def modelfile_name(done: Finished, *, several: bool) -> str:
+    """What the Modelfile of a GGUF is called beside others."""
+    return f"Modelfile-{done.info.quantization}" if several else "Modelfile"
+
+
+def digest(file: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal. Raises OSError."""
+    found = hashlib.sha256()
+    with file.open("rb") as stream:
+        while part := stream.read(_CHUNK):
+            found.update(part)
+    return found.hexdigest()
+
+
+def _files(folder: Path) -> tuple[Path, ...]:
+    """The plain files of an export that leave; links lead elsewhere and are left out."""
+    try:
+        return tuple(
+            file
+            for file in sorted(folder.iterdir())
+            if file.is_file() and not file.is_symlink() and any(fnmatch.fnmatch(file.name, p) for p in _FILES)
+        )
+    except OSError:
+        return ()
+
+
+def _without_paths(file: Path, base: str) -> bytes | None:
+    """The file with paths of this machine replaced by the base's name; None where it has none."""
+    if file.name not in _NAMING:
+        return None
+    try:
+        told = json.loads(file.read_bytes())
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(told, dict):
+        return None
+    changed = {
+        key: base
+        for key in _PATHS
+        if isinstance(told.get(key), str) and (told[key].startswith(("/", "~", ".")) or "\\" in told[key])
+    }
+    return json.dumps({**told, **changed}, indent=2, ensure_ascii=False).encode() if changed else None
