@@ -9,6 +9,7 @@ from pathlib import Path
 _SHAPES = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{8,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_[A-Za-z0-9_]{20,})"
 )
+_SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
 HIDDEN = "‹token hidden›"
 
 
@@ -28,6 +29,11 @@ def token_file() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     folder = os.environ.get("HF_HOME") or str(Path(base) / "huggingface")
     return Path(os.environ.get("HF_TOKEN_PATH") or str(Path(folder) / "token")).expanduser()
+
+
+def environment() -> dict[str, str]:
+    """This process's environment without anything that is named like a secret, for other people's programs."""
+    return {name: value for name, value in os.environ.items() if not _SECRET_NAME.search(name)}
 
 
 def redact(text: str) -> str:

@@ -74,7 +74,7 @@ def clean(
         output.line(f"{bytes_words(total)} in all." if plans else "Nothing to clean.")
     freed = 0
     if plans and not dry_run:
-        _ask(f"Remove {bytes_words(total)} of checkpoints?", yes)
+        ask(f"Remove {bytes_words(total)} of checkpoints?", yes)
         freed = sum(map(care.clean, plans))
         if not as_json:
             output.line(f"Freed {bytes_words(freed)}.")
@@ -117,7 +117,7 @@ def delete(runs: RunsArgument, yes: YesOption = False, as_json: JsonOption = Fal
             output.line(
                 f"{folder.id}: {bytes_words(size.total)}" + (f" ({', '.join(parts)})" if parts else "")
             )
-    _ask(
+    ask(
         f"Delete {len(folders)} {'run' if len(folders) == 1 else 'runs'}, {bytes_words(total)}, for good?",
         yes,
     )
@@ -128,14 +128,12 @@ def delete(runs: RunsArgument, yes: YesOption = False, as_json: JsonOption = Fal
         output.line(f"Deleted. Freed {bytes_words(freed)}.")
 
 
-def _ask(question: str, yes: bool) -> None:
+def ask(question: str, yes: bool, why: str = "This cannot be undone") -> None:
     """Goes on where the person says so. Raises FinetuiError (usage) where nobody can be asked."""
     if yes:
         return
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise usage(
-            "This cannot be undone, and nobody is here to be asked.", "There is no terminal.", "Add --yes."
-        )
+        raise usage(f"{why}, and nobody is here to be asked.", "There is no terminal.", "Add --yes.")
     if not typer.confirm(question, default=False):
         output.line("Left as it is.")
         raise typer.Exit(0)

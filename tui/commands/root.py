@@ -17,6 +17,7 @@ from . import (
     exits,
     fit,
     inspect,
+    leaving,
     listing,
     models,
     output,
@@ -52,6 +53,9 @@ app.command("longer")(again.longer)
 app.command("duplicate")(again.duplicate)
 app.command("export")(training.export)
 app.command("verify")(verifying.verify)
+app.command("upload")(leaving.upload)
+app.command("ollama")(leaving.ollama)
+app.command("copy")(leaving.copy)
 app.command("chat")(chatting.chat)
 app.command("eval")(chatting.evaluate)
 app.command("serve")(chatting.serve)

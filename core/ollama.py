@@ -1,0 +1,301 @@
+"""A GGUF of a run handed to Ollama: `ollama create` where Ollama is here, else the commands to do it elsewhere.
+
+Ollama is somebody else's program: it is asked over its own command line, and over its API on loopback for what it has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from . import leaving, recipe_file, secrets
+from .asking import tied
+from .errors import FinetuiError
+from .runs.store import RunFolder
+from .text import one_line
+
+OLDEST: Final = (0, 3, 0)
+"""The first version of which all of our Modelfile is known to work: its template goes through `.Messages`."""
+
+PREFERRED: Final = ("gguf_q4_k_m", "gguf_q8_0", "gguf_q5_k_m", "gguf_q6_k", "gguf_f16", "gguf_q3_k_m")
+
+_PORT: Final = 11434
+_LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+_SECONDS: Final = 10.0
+_VERSION = re.compile(r"\bversion is v?(\d+)\.(\d+)\.(\d+)")
+_PART = r"[a-z0-9][a-z0-9._-]{0,79}"
+_NAME = re.compile(rf"{_PART}(/{_PART})?(:[A-Za-z0-9][A-Za-z0-9._-]{{0,79}})?")
+
+Tell = Callable[[str], None]
+"""Called with each line that Ollama prints; may raise to stop."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be handed over, and as what."""
+
+    run: RunFolder
+    format: str
+    folder: Path
+    name: str
+    program: Path | None
+    """Ollama; None where it is not on the PATH."""
+    version: str = ""
+    replaces: bool = False
+    """Ollama has a model of this name, which becomes this one."""
+    verdict: str = ""
+    """The proof's; empty where none was made."""
+
+    @property
+    def commands(self) -> tuple[str, str]:
+        """To make the model, and to talk to it."""
+        modelfile = shlex.quote(str(self.folder / "Modelfile"))
+        return f"ollama create {self.name} -f {modelfile}", f"ollama run {self.name}"
+
+    def lines(self) -> list[str]:
+        """The plan for a person, a line each."""
+        found = [
+            f"Model     {self.name}"
+            + (" (Ollama has one of this name, which becomes this one)" if self.replaces else ""),
+            f"From      {self.folder}",
+            f"Ollama    {self.program} {self.version}"
+            if self.program
+            else "Ollama    not on this machine's PATH",
+        ]
+        if self.verdict in ("broken", "differs"):
+            found.append(f"The proof says of it: {self.verdict}.")
+        return found
+
+    def as_json(self) -> dict[str, Any]:
+        """The plan for a program."""
+        return {
+            "run": self.run.id,
+            "format": self.format,
+            "name": self.name,
+            "ollama": str(self.program) if self.program else None,
+            "version": self.version or None,
+            "replaces": self.replaces,
+            "commands": list(self.commands),
+        }
+
+
+def plan(run: RunFolder, format: str = "", name: str = "") -> Plan:
+    """What `ollama create` of the run's GGUF would do: of `format`, else of the one that most people want. Blocking.
+
+    Raises FinetuiError: export-missing, ollama-format (it is no GGUF), ollama-name, and where Ollama is here ollama-old,
+    ollama-down, ollama-elsewhere, ollama-failed.
+    """
+    recipe = recipe_file.load(run.recipe)
+    there = {done.format: done for done in leaving.finished(run) if done.gguf is not None}
+    if format and not format.startswith("gguf_"):
+        raise FinetuiError(
+            f"Ollama takes a GGUF, not {format}.",
+            "The other formats are for Transformers, PEFT and vLLM.",
+            f"Name one with --format, such as {next(iter(there), 'gguf_q8_0')}.",
+            code="ollama-format",
+        )
+    wanted = format or next((f for f in (*PREFERRED, *there) if f in there), "gguf_q8_0")
+    (done,) = leaving.chosen(run, [wanted])
+    if not (done.folder / "Modelfile").is_file():
+        raise FinetuiError(
+            f"{done.info.title} of {run.id} has no Modelfile.",
+            "It tells Ollama the template, the stops and the system prompt; without it the model would talk gibberish.",
+            f"Export it again: finetui export {run.id} --format {wanted}",
+            code="export-missing",
+        )
+    called = check_name(name or recipe.name.lower())
+    verdict = done.proof.verdict if done.proof is not None else ""
+    program = shutil.which("ollama")
+    if program is None:
+        return Plan(run, wanted, done.folder, called, None, verdict=verdict)
+    version = _version(Path(program))
+    names = _models()
+    full = called if ":" in called else f"{called}:latest"
+    return Plan(run, wanted, done.folder, called, Path(program), version, full in names, verdict)
+
+
+def check_name(name: str) -> str:
+    """`name` where Ollama takes it. Raises FinetuiError (ollama-name)."""
+    if not _NAME.fullmatch(name) or ".." in name:
+        raise FinetuiError(
+            f"{one_line(name, 100)!r} cannot be a model's name in Ollama.",
+            "A name has small letters, digits, . _ and -, and begins with a letter or a digit; a tag may follow a colon.",
+            "Name another one with --name, such as --name my-model.",
+            code="ollama-name",
+        )
+    return name
+
+
+def create(made: Plan, tell: Tell = lambda _line: None, check: Callable[[], None] = lambda: None) -> None:
+    """Lets Ollama make the model. Blocking.
+
+    `check` is called a few times a second and may raise to stop; Ollama's process has ended then. Raises FinetuiError:
+    no-space, ollama-down, ollama-failed.
+    """
+    assert made.program is not None
+    argv = [str(made.program), "create", made.name, "-f", "Modelfile"]
+    try:
+        process = subprocess.Popen(
+            tied(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=made.folder,
+            env=secrets.environment(),
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise _failed(str(error.strerror or error)) from error
+    last = ""
+    try:
+        for line in _lines(process, check):
+            last = line
+            tell(line)
+    finally:
+        _end(process)
+    if process.returncode != 0:
+        raise _failed(last or f"it ended with {process.returncode}")
+
+
+def _lines(process: subprocess.Popen[bytes], check: Callable[[], None]) -> Any:
+    """What it prints, line by line as it comes; a carriage return ends a line too."""
+    import select
+
+    assert process.stdout is not None
+    descriptor, rest = process.stdout.fileno(), b""
+    while True:
+        check()
+        if not select.select([descriptor], [], [], 0.2)[0]:
+            continue
+        part = os.read(descriptor, 65536)
+        *lines, rest = re.split(rb"[\r\n]+", (rest + part)[-100_000:])
+        for raw in [*lines, *([] if part else [rest])]:
+            said = one_line(secrets.redact(raw.decode("utf-8", "replace")), 300)
+            if said:
+                yield said
+        if not part:
+            process.wait()
+            return
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+def _version(program: Path) -> str:
+    """The version of the program, checked. Raises FinetuiError (ollama-old, ollama-failed)."""
+    try:
+        ran = subprocess.run(
+            [str(program), "--version"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=secrets.environment(),
+            timeout=_SECONDS * 3,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise _failed(one_line(str(error), 200)) from error
+    said = ran.stdout.decode("utf-8", "replace")
+    found = _VERSION.findall(said)
+    if not found:
+        raise _failed(one_line(said, 200) or "it does not tell its version")
+    oldest = min(
+        tuple(int(number) for number in numbers) for numbers in found
+    )  # of the program and its server
+    words = ".".join(map(str, oldest))
+    if oldest < OLDEST and oldest != (0, 0, 0):  # 0.0.0 is what a build of one's own says
+        raise FinetuiError(
+            f"Ollama {words} is too old.",
+            f"The model's template needs {'.'.join(map(str, OLDEST))} or newer; an older one would speak to it in the wrong way.",
+            "Update Ollama (ollama.com/download), then try again.",
+            code="ollama-old",
+        )
+    return words
+
+
+def _models() -> frozenset[str]:
+    """The models that the running Ollama has. Raises FinetuiError: ollama-down, ollama-elsewhere, ollama-failed."""
+    host, port = _address()
+    connection = http.client.HTTPConnection(host, port, timeout=_SECONDS)
+    try:
+        connection.request("GET", "/api/tags")
+        answer = connection.getresponse()
+        told = json.loads(answer.read(16 * 1024**2)) if answer.status == 200 else None
+    except OSError as error:
+        raise FinetuiError(
+            "Ollama is not running.",
+            f"Nothing answers at {host}:{port} ({error.strerror or error}).",
+            "Start it (ollama serve, or its desktop application), then try again.",
+            code="ollama-down",
+        ) from error
+    except (http.client.HTTPException, ValueError, RecursionError) as error:
+        raise _failed(f"what answers at {host}:{port} is not Ollama") from error
+    finally:
+        connection.close()
+    models = told.get("models") if isinstance(told, dict) else None
+    if not isinstance(models, list):
+        raise _failed(f"it answered with status {answer.status}")
+    return frozenset(str(one.get("name", "")) for one in models if isinstance(one, dict))
+
+
+def _address() -> tuple[str, int]:
+    """Where Ollama listens, by OLLAMA_HOST. Raises FinetuiError (ollama-elsewhere) for another machine."""
+    named = os.environ.get("OLLAMA_HOST", "").strip().strip("\"'")
+    try:
+        parts = urlsplit(named if "//" in named else f"//{named}")
+        host = parts.hostname or "127.0.0.1"
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, _PORT)
+    except ValueError:
+        host, port = named, _PORT
+    if host in ("0.0.0.0", "::"):
+        host = "127.0.0.1"
+    if host not in _LOOPBACK:
+        raise FinetuiError(
+            "Ollama is set to another machine.",
+            f"OLLAMA_HOST names {one_line(host, 100)}; the model would be sent there.",
+            "Unset OLLAMA_HOST, or copy the folder there (finetui copy) and run the commands on it.",
+            code="ollama-elsewhere",
+        )
+    return host, port
+
+
+def _failed(said: str) -> FinetuiError:
+    said = said.removeprefix("Error: ")
+    if "no space left" in said.lower():
+        return FinetuiError(
+            "The disk is full.",
+            f"Ollama says: {said}",
+            "Free some space where Ollama keeps its models (OLLAMA_MODELS), then try again.",
+            code="no-space",
+        )
+    if "could not connect" in said.lower() or "connection refused" in said.lower():
+        return FinetuiError(
+            "Ollama is not running.",
+            f"Ollama says: {said}",
+            "Start it (ollama serve, or its desktop application), then try again.",
+            code="ollama-down",
+        )
+    return FinetuiError(
+        "Ollama could not make the model.",
+        f"Ollama says: {said}",
+        "Update Ollama and try again; llama-cli runs the same file without it.",
+        code="ollama-failed",
+    )
