@@ -201,6 +201,8 @@ def _sweep(target: Path) -> None:
 
 def _place(run: RunFolder, target: Path) -> Path:
     """`target` as an absolute path that a copy may take."""
+    if "\0" in str(target):
+        raise _no_place(target, "A path holds no NUL.", "Name another folder.")
     try:
         path = target.expanduser()
         place = path.parent.resolve() / path.name if path.name not in ("", ".", "..") else path.resolve()

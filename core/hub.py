@@ -35,7 +35,7 @@ _TRUE = ("1", "true", "yes", "on")
 
 def is_id(source: str) -> bool:
     """Whether `source` is written as a hub id: `owner/name`, or a single name."""
-    return bool(_ID.match(source)) and ".." not in source and "--" not in source and len(source) <= 96
+    return bool(_ID.fullmatch(source)) and ".." not in source and "--" not in source and len(source) <= 96
 
 
 def is_offline() -> bool:

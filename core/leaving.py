@@ -21,6 +21,7 @@ from .export import FORMATS, FormatInfo
 from .recipe import DEMO, Recipe
 from .runs.store import RunFolder
 from .script import DEMO_MODEL
+from .text import one_line
 
 CARD = "README.md"
 """The model card's name, on the hub and in a folder."""
@@ -126,7 +127,7 @@ def base_name(recipe: Recipe) -> str:
     if source == DEMO:
         return DEMO_MODEL
     path = Path(source).expanduser()
-    return path.resolve().name if path.is_absolute() or path.exists() else source
+    return one_line(path.resolve().name if path.is_absolute() or path.exists() else source)
 
 
 def items(recipe: Recipe, exports: Sequence[Finished], card: str) -> tuple[Item, ...]:

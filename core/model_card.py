@@ -21,7 +21,7 @@ from .model import DEMO_FACTS
 from .recipe import DEMO, Recipe
 from .runs import events, state
 from .runs.store import RunFolder
-from .text import bytes_words, one_line
+from .text import bytes_words, clean, one_line
 
 _HEAD_BYTES = 16 * 1024
 _HUB_SECONDS = 10.0
@@ -191,9 +191,9 @@ def _opening(recipe: Recipe, exports: Sequence[Finished]) -> str:
 
 
 def _usage_section(recipe: Recipe, exports: Sequence[Finished], place: str) -> str:
-    parts = [f"{title}:\n\n```sh\n{command}\n```" for title, command in usage(recipe, exports, place)]
+    parts = [f"{title}:\n\n{_fenced('sh', command)}" for title, command in usage(recipe, exports, place)]
     if place:
-        parts += [f"From Python:\n\n```python\n{code}\n```" for code in _python(recipe, exports, place)]
+        parts += [f"From Python:\n\n{_fenced('python', code)}" for code in _python(recipe, exports, place)]
     if recipe.dataset.system_prompt:
         where = (
             "the commands for a GGUF give it along; for the others it stands in system_prompt.txt"
@@ -261,8 +261,8 @@ def _proof(exports: Sequence[Finished]) -> str:
     for done in exports:
         verdict = "not compared with the trained model" if done.proof is None else f"**{done.proof.verdict}**"
         # What a consumer says of a broken one may name paths of this machine.
-        told = done.proof is not None and done.proof.verdict != "broken"
-        lines.append(f"- {done.info.title}: {verdict}." + (f" {_plain(done.proof.sentence)}" if told else ""))
+        told = done.proof.sentence if done.proof is not None and done.proof.verdict != "broken" else ""
+        lines.append(f"- {done.info.title}: {verdict}. {_plain(told)}".rstrip())
     return (
         "Each export is opened by what will use it, and compared with the model that was trained.\n\n"
         + "\n".join(lines)
@@ -292,6 +292,12 @@ def _data_name(recipe: Recipe) -> str:
 def _is_hub_dataset(recipe: Recipe) -> bool:
     source = recipe.dataset.source
     return source != DEMO and "/" in source and hub.is_id(source) and not Path(source).expanduser().exists()
+
+
+def _fenced(language: str, code: str) -> str:
+    """A block of code that no line of it can end early."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", code)), default=0))
+    return f"{fence}{language}\n{clean(code)}\n{fence}"
 
 
 def _plain(text: str) -> str:
