@@ -47,7 +47,7 @@ class Download:
                     if other.poll().live:
                         return other
                 else:
-                    other._file.unlink(missing_ok=True)
+                    transfer.forget(other._file)
             me = os.getpid()
             arguments = [str(folder), repo, revision or "-", "code" if remote_code else "-"]
             arguments += [str(me), repr(launch.create_time(me))]
@@ -83,7 +83,7 @@ class Download:
 
     def cancel(self) -> None:
         """Ends it. What was fetched stays, and the next start goes on from there."""
-        transfer.end(self.pid, self.create_time)
+        transfer.end(self._file, self.pid, self.create_time)
 
     @classmethod
     def _known(cls, folder: Path) -> list[Download]:

@@ -19,6 +19,8 @@ from .errors import FinetuiError
 from .runs import launch, manifest, state
 from .text import clean
 
+_ASKED = ".ended"
+
 State = Literal["checking", "running", "done", "cancelled", "failed"]
 
 
@@ -80,11 +82,22 @@ def alive(pid: int, create_time: float) -> bool:
     return bool(state.worker_alive(pid, create_time, manifest.this_host()))
 
 
-def end(pid: int, create_time: float) -> None:
-    """Asks the process to end; nothing where it has ended already."""
+def end(file: Path, pid: int, create_time: float) -> None:
+    """Asks the process that reports in `file` to end; nothing where it has ended already.
+
+    That it was asked is kept beside: one that is just beginning ends without a word.
+    """
     if alive(pid, create_time):
+        with contextlib.suppress(OSError):
+            file.with_suffix(_ASKED).touch(0o600)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGTERM)
+
+
+def forget(file: Path) -> None:
+    """Removes what a process that has ended said of itself. Raises OSError."""
+    file.unlink(missing_ok=True)
+    file.with_suffix(_ASKED).unlink(missing_ok=True)
 
 
 def poll(file: Path, pid: int, create_time: float, vanished: FinetuiError) -> TransferState:
@@ -93,7 +106,10 @@ def poll(file: Path, pid: int, create_time: float, vanished: FinetuiError) -> Tr
     told = _read(file)
     found = TransferState() if told is None else _state(told)
     if found.live and not lives:
-        return replace(found, state="failed", bytes_per_second=0.0, eta_seconds=None, error=vanished)
+        ended = replace(found, bytes_per_second=0.0, eta_seconds=None)
+        if file.with_suffix(_ASKED).exists():
+            return replace(ended, state="cancelled")
+        return replace(ended, state="failed", error=vanished)
     return found
 
 

@@ -70,7 +70,7 @@ class Plan:
         found += [f"          {item.name}  {bytes_words(item.bytes)}" for item in self.items]
         if self.others:
             found.append(
-                f"It holds {len(self.others)} other files; those of the same names are replaced, the rest stays."
+                f"It holds files already, {len(self.others)} of them not from this run: the same names are replaced, the rest stays."
             )
         for format, verdict in self.verdicts:
             if verdict in ("broken", "differs"):
@@ -210,7 +210,7 @@ class Upload:
                 if other.repo == plan.repo and other.poll().live:
                     return other
             for file in folder.glob("*.json"):
-                file.unlink(missing_ok=True)
+                transfer.forget(file)
             before = _sent_before(plan.run, plan.repo)
             body = {
                 "v": 1,
@@ -230,7 +230,7 @@ class Upload:
             atomic.write_text(folder / PLAN, json.dumps(body))
             pid = transfer.spawn(MODULE, [str(folder)], folder / LOG, folder)
             started = cls(plan.run, plan.repo, pid, launch.create_time(pid), folder)
-            transfer.sign(folder / f"{pid}.json", pid, started.create_time, plan.repo)
+            transfer.sign(started._file, pid, started.create_time, plan.repo)
         except OSError as error:
             raise transfer.not_started("The upload cannot be started.", error) from error
         return started
@@ -248,6 +248,10 @@ class Upload:
                         )
         return tuple(found)
 
+    @property
+    def _file(self) -> Path:
+        return self.folder / f"{self.pid}.json"
+
     def poll(self) -> TransferState:
         """Where it stands: one small file is read."""
         vanished = FinetuiError(
@@ -256,11 +260,11 @@ class Upload:
             "Start it again: what has arrived is not sent twice.",
             code="upload-ended",
         )
-        return transfer.poll(self.folder / f"{self.pid}.json", self.pid, self.create_time, vanished)
+        return transfer.poll(self._file, self.pid, self.create_time, vanished)
 
     def cancel(self) -> None:
         """Ends it. What has arrived stays on the hub's side, and the next start goes on from there."""
-        transfer.end(self.pid, self.create_time)
+        transfer.end(self._file, self.pid, self.create_time)
 
 
 def _folder(run: RunFolder, repo: str) -> Path:

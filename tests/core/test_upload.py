@@ -88,7 +88,7 @@ def test_repositories_that_are_there(hub: Hub) -> None:
     assert "README.md" in refused(run, "upload-exists", "me/full").why
     plan = upload.plan(run, (), "me/full", replace=True)
     assert plan.exists and plan.others == ("README.md", "model.safetensors")
-    assert "It holds 2 other files" in "\n".join(plan.lines())
+    assert "2 of them not from this run" in "\n".join(plan.lines())
     hub.add("models", "me/open", {".gitattributes": b""})
     refused(run, "upload-public", "me/open")
     assert not upload.plan(run, (), "me/open", public=True).private

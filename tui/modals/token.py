@@ -32,9 +32,10 @@ class TokenModal(ModalScreen[bool]):
         Binding("up", "app.focus_previous", "Previous", show=False, id="token.previous"),
     ]
 
-    def __init__(self, repository: str = "") -> None:
+    def __init__(self, repository: str = "", *, writes: bool = False) -> None:
+        """`writes`: the token is for an upload, and one that only reads would not do."""
         super().__init__()
-        self._repository = repository
+        self._repository, self._right = repository, "write" if writes else "read"
         self._keep = False
 
     def compose(self) -> ComposeResult:
@@ -45,7 +46,8 @@ class TokenModal(ModalScreen[bool]):
             why = "Its owner asks you to accept terms first, signed in, on its page:"
             page = literal(hub.address(self._repository, "model"), 160)
         else:
-            title, why = "Hub token", "A token shows the hub who asks. Make one, with the right to read, at:"
+            title = "Hub token"
+            why = f"A token shows the hub who asks. Make one, with the right to {self._right}, at:"
             page = literal(f"{hub.endpoint()}/settings/tokens", 160)
         have = "  A token is in use already; a new one replaces it here." if hub_token() else ""
         with Vertical(classes="modal-box"):

@@ -51,6 +51,13 @@ class RunExportScreen(FollowingScreen):
             tooltip="The command shown, to the clipboard and to a file",
         ),
         Binding("t", "talk", "Try it", id="export.talk", tooltip="Talk to base and tuned side by side"),
+        Binding(
+            "w",
+            "where",
+            "Where to?",
+            id="export.where",
+            tooltip="To the hub, to Ollama, or to a folder elsewhere",
+        ),
         Binding("left", "turn(-1)", "Previous command", show=False, id="export.previous"),
         Binding("right", "turn(1)", "Next command", show=False, id="export.next"),
         Binding("escape", "back", "Back", id="export.back", tooltip="Back to the run; an export goes on"),
@@ -81,7 +88,7 @@ class RunExportScreen(FollowingScreen):
             with VerticalScroll(id="export-results", can_focus=False):
                 yield Block(id="export-text")
             yield Block(id="export-alert")
-        yield Footer(first=("export.start", "export.tick", "export.talk", "export.back"))
+        yield Footer(first=("export.start", "export.where", "export.talk", "export.back", "export.tick"))
 
     def on_mount(self) -> None:
         self._look_at_disk()
@@ -256,7 +263,7 @@ class RunExportScreen(FollowingScreen):
         """Nothing new can be started while a worker is at work."""
         if action in ("start", "tick"):
             return not self.live
-        if action == "copy":
+        if action in ("copy", "where"):
             return bool(self.story.exports)
         return super().check_action(action, parameters)
 
@@ -296,6 +303,11 @@ class RunExportScreen(FollowingScreen):
 
     def action_talk(self) -> None:
         self.finetui.open_chat(self.run.path)
+
+    def action_where(self) -> None:
+        from ..modals.outlets import OutletsModal
+
+        self.app.push_screen(OutletsModal(self.run))
 
     def action_back(self) -> None:
         self.dismiss(None)

@@ -1,0 +1,168 @@
+"""Where to? From the export screen to the hub, to Ollama and to a folder."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+
+from finetui.core.runs.store import RunFolder
+from finetui.core.upload import Upload
+from finetui.tui.app import FinetuiApp
+from finetui.tui.modals.outlets import OutletsModal
+from finetui.tui.modals.token import TokenModal
+from finetui.tui.screens.run import RunScreen
+from finetui.tui.screens.run_export import RunExportScreen
+
+from ..hub_server import Hub, running
+from ..outgoing import finished_run
+from .driving import SIZES, press, seen, type_over, until
+
+both_sizes = pytest.mark.parametrize("size", SIZES, ids=["80x24", "120x36"])
+
+
+@pytest.fixture(autouse=True)
+def _own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FINETUI_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FINETUI_NO_WARM", "1")
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")  # no Ollama of this machine's owner
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with running() as found:
+        values = {"HF_ENDPOINT": found.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
+        for name, value in {**values, "HF_TOKEN": "hf_canaryCanaryCanary"}.items():
+            monkeypatch.setenv(name, value)
+        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE"):
+            monkeypatch.delenv(name, raising=False)
+        yield found
+
+
+@asynccontextmanager
+async def asked(
+    run: RunFolder, size: tuple[int, int] = (80, 24)
+) -> AsyncIterator[tuple[FinetuiApp, Pilot[Any], OutletsModal]]:
+    """The modal over the export screen, reached with its key."""
+    app = FinetuiApp(attach=run.path)
+    async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: isinstance(app.screen, RunScreen) and app.screen.caught_up, "for the run")
+        await press(pilot, "e")
+        screen = app.screen
+        assert isinstance(screen, RunExportScreen)
+        await until(pilot, lambda: screen.caught_up and screen.story.exports, "for the exports")
+        assert "Where to?" in seen(app).splitlines()[-1]
+        await press(pilot, "w")
+        await until(pilot, lambda: isinstance(app.screen, OutletsModal), "for the modal")
+        modal = app.screen
+        assert isinstance(modal, OutletsModal)
+        await until(pilot, lambda: "Look what would be done" in seen(app), "for its button")
+        yield app, pilot, modal
+
+
+@both_sizes
+async def test_a_private_upload(hub: Hub, size: tuple[int, int]) -> None:
+    run = finished_run(("adapter",))
+    async with asked(run, size) as (app, pilot, modal):
+        await press(pilot, "f5")
+        await until(pilot, lambda: modal.planned is not None, "for the plan")
+        await until(pilot, lambda: "/me/demo" in seen(app) and "private" in seen(app), "for its words")
+        assert not hub.repositories and "Upload privately" in seen(app)
+        await press(pilot, "f5")
+        await until(pilot, lambda: "Uploaded and compared" in seen(app), "for the end")
+        (repository,) = hub.repositories
+        assert repository.private and "adapter_model.safetensors" in repository.files
+        await press(pilot, "f5")
+        assert app.clipboard == f"{hub.url}/me/demo"
+
+
+async def test_an_upload_goes_on_without_the_window_and_is_found_again(hub: Hub) -> None:
+    run = finished_run(("adapter",), 400_000)
+    hub.uploads.bytes_per_second = 200_000
+    async with asked(run) as (app, pilot, modal):
+        await press(pilot, "f5")
+        await until(pilot, lambda: modal.planned is not None, "for the plan")
+        await press(pilot, "f5")
+        await until(pilot, lambda: "Uploading" in seen(app) and "Stop" in seen(app), "for the progress")
+        await press(pilot, "escape")
+        assert isinstance(app.screen, RunExportScreen)
+        (one,) = Upload.of_run(run)
+        assert one.poll().live
+        await press(pilot, "w")
+        await until(pilot, lambda: "Uploading" in seen(app), "for the upload again")
+        await press(pilot, "f5")
+        await until(pilot, lambda: one.poll().state == "cancelled", "for its end")
+        await until(pilot, lambda: "Stopped. The same upload goes on" in seen(app), "for the words")
+
+
+async def test_a_full_repository_and_a_missing_token_are_cards_with_a_way_on(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.add("models", "me/demo", {"notes.txt": b"mine"}, private=True)
+    run = finished_run(("adapter",))
+    async with asked(run, (120, 36)) as (app, pilot, modal):
+        await press(pilot, "f5")
+        await until(pilot, lambda: "holds other files already" in seen(app), "for the card")
+        await press(pilot, "f5")
+        await until(pilot, lambda: "Replace: Upload privately" in seen(app), "for the plan")
+        monkeypatch.delenv("HF_TOKEN")
+        await press(pilot, "shift+tab", "shift+tab", "space")  # public, which makes a new plan needful
+        modal.query_one("#outlets-go").focus()
+        await press(pilot, "f5")
+        await until(
+            pilot, lambda: "no hub token" in seen(app) and "Give a token" in seen(app), "for the card"
+        )
+        await press(pilot, "f5")
+        await until(
+            pilot,
+            lambda: isinstance(app.screen, TokenModal) and "right to write" in seen(app),
+            "for the token",
+        )
+
+
+async def test_a_copy_to_a_folder(tmp_path: Path, hub: Hub) -> None:
+    run = finished_run(("adapter", "gguf_q8_0"))
+    async with asked(run) as (app, pilot, modal):
+        modal.query_one("#outlets-place").focus()
+        await press(pilot, "right", "right")
+        assert modal.place.key == "folder"
+        modal.query_one("#outlets-name").focus()
+        await type_over(pilot, str(tmp_path / "[bold]out"))
+        await press(pilot, "enter")
+        await until(pilot, lambda: modal.planned is not None, "for the plan")
+        assert not (tmp_path / "[bold]out").exists()
+        await press(pilot, "enter")
+        await until(pilot, lambda: "Copied to" in seen(app), "for the end")
+        assert (tmp_path / "[bold]out/SHA256SUMS").is_file()
+        assert not (tmp_path / "[bold]out/demo-Q8_0.gguf").exists(), "only what was ticked"
+
+
+async def test_without_ollama_there_are_the_commands(hub: Hub) -> None:
+    async with asked(finished_run(("adapter", "gguf_q8_0")), (120, 36)) as (app, pilot, modal):
+        modal.query_one("#outlets-place").focus()
+        await press(pilot, "right")
+        await press(pilot, "f5")
+        await until(
+            pilot, lambda: "Ollama takes a GGUF" in seen(app), "for the card: only the adapter is ticked"
+        )
+        modal.query_one("#outlets-formats").focus()
+        await press(pilot, "right", "space", "f5")
+        await until(pilot, lambda: "ollama create demo" in seen(app), "for the commands")
+
+
+async def test_without_an_export_the_key_is_not_there() -> None:
+    from . import recorded
+
+    run = recorded.new().started().ready().train(1, 3).run
+    app = FinetuiApp(attach=run.path)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: isinstance(app.screen, RunScreen) and app.screen.caught_up, "for the run")
+        screen = RunExportScreen(run)
+        app.push_screen(screen)
+        await until(pilot, lambda: screen.is_current and screen.caught_up, "for the screen")
+        await press(pilot, "w")
+        assert app.screen is screen
