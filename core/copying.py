@@ -85,7 +85,9 @@ def plan(run: RunFolder, target: Path, formats: Sequence[str] = ()) -> Plan:
     exports = leaving.chosen(run, formats)
     place = _place(run, target)
     _put_back(place)
-    items = leaving.items(recipe, exports, model_card.write(run, exports, model_card.base_license(recipe)))
+    items = leaving.items(
+        recipe, exports, model_card.write(run, exports, model_card.base_license(recipe)), here=True
+    )
     commands = "".join(f"# {title}\n{command}\n\n" for title, command in model_card.usage(recipe, exports))
     note = f"# Check the copy first: sha256sum -c {SUMS}\n\n"
     made = Plan(

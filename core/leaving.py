@@ -121,17 +121,22 @@ def chosen(run: RunFolder, formats: Sequence[str], first: str | None = None) -> 
     return tuple(done for format, done in there.items() if format in formats)
 
 
-def base_name(recipe: Recipe) -> str:
-    """What others call the base model: its hub id, or the name of its folder, never a path of this machine."""
+def base_name(recipe: Recipe, *, here: bool = False) -> str:
+    """What others call the base model: its hub id, or the name of its folder, never a path of this machine.
+
+    `here`: a folder's path instead, as what goes to a folder may well be used on this machine.
+    """
     source = recipe.model.source
     if source == DEMO:
         return DEMO_MODEL
     path = Path(source).expanduser()
-    return one_line(path.resolve().name if path.is_absolute() or path.exists() else source)
+    if not path.is_absolute() and not path.exists():
+        return one_line(source)
+    return str(path.absolute()) if here else one_line(path.resolve().name)
 
 
-def items(recipe: Recipe, exports: Sequence[Finished], card: str) -> tuple[Item, ...]:
-    """The files of `exports` under the names that they leave with, the card among them."""
+def items(recipe: Recipe, exports: Sequence[Finished], card: str, *, here: bool = False) -> tuple[Item, ...]:
+    """The files of `exports` under the names that they leave with, the card among them. `here` as for `base_name`."""
     formats = {done.format for done in exports}
     ggufs = [done for done in exports if done.gguf is not None]
     found = [Item(CARD, Path(CARD), card.encode("utf-8", "replace"))]
@@ -143,7 +148,7 @@ def items(recipe: Recipe, exports: Sequence[Finished], card: str) -> tuple[Item,
                 name = modelfile_name(done, several=True)
             if apart:
                 name = str(PurePosixPath("adapter") / name)
-            found.append(Item(name, file, _without_paths(file, base_name(recipe))))
+            found.append(Item(name, file, _without_paths(file, base_name(recipe, here=here))))
     return tuple(found)
 
 

@@ -1,6 +1,6 @@
 """The model card that goes along with an export: base, data, recipe, losses, scores, proof, licence, and how to use it.
 
-It names the data and counts its rows; no row is quoted, and no path of this machine is told.
+It names the data and counts its rows; no row is quoted. On the hub no path of this machine is told.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def usage(recipe: Recipe, exports: Sequence[Finished], place: str = "") -> tuple
     found: list[tuple[str, str]] = []
     formats = {done.format for done in exports}
     several = sum(done.gguf is not None for done in exports) > 1
-    name = recipe.name.lower()
+    name, base = recipe.name.lower(), base_name(recipe, here=not place)
     system = f" -sys {shlex.quote(recipe.dataset.system_prompt)}" if recipe.dataset.system_prompt else ""
     for done in exports:
         if done.gguf is not None:
@@ -151,7 +151,7 @@ def usage(recipe: Recipe, exports: Sequence[Finished], place: str = "") -> tuple
                 found.append(("Ask the adapter", f'python {script} "Hello!"'))
             if not (place and folder):  # vLLM takes a repository's root only
                 lora = shlex.quote(f"{name}={at}")
-                serve = f"vllm serve {shlex.quote(base_name(recipe))} --enable-lora --lora-modules {lora}"
+                serve = f"vllm serve {shlex.quote(base)} --enable-lora --lora-modules {lora}"
                 found.append(("Serve the adapter with vLLM", serve))
         else:
             if not place:
