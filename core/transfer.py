@@ -41,11 +41,15 @@ class TransferState:
         return self.state in ("checking", "running")
 
 
-def spawn(module: str, arguments: Sequence[str], log: Path, folder: Path) -> int:
+def spawn(module: str, arguments: Sequence[str], log: Path, folder: Path, without: Sequence[str] = ()) -> int:
     """The pid of a new process of `module`, in a session of its own so that no key pressed here reaches it.
 
-    It stands in `folder`, and what it prints goes to `log` (0600), which begins anew. Raises OSError.
+    It stands in `folder`, and what it prints goes to `log` (0600), which begins anew. Its environment is a worker's
+    but for the variables of `without`. Raises OSError.
     """
+    environment = launch.worker_environment()
+    for name in without:
+        environment.pop(name, None)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         process = subprocess.Popen(
@@ -54,7 +58,7 @@ def spawn(module: str, arguments: Sequence[str], log: Path, folder: Path) -> int
             stdout=descriptor,
             stderr=descriptor,
             cwd=folder,
-            env=launch.worker_environment(),
+            env=environment,
             start_new_session=True,
         )
     finally:

@@ -228,7 +228,10 @@ class Upload:
                 "sent": sorted({*before, *(item.name for item in plan.items)}),
             }
             atomic.write_text(folder / PLAN, json.dumps(body))
-            pid = transfer.spawn(MODULE, [str(folder)], folder / LOG, folder)
+            # huggingface_hub tells no progress where bars are forbidden; none is drawn (see the worker).
+            pid = transfer.spawn(
+                MODULE, [str(folder)], folder / LOG, folder, ("HF_HUB_DISABLE_PROGRESS_BARS",)
+            )
             started = cls(plan.run, plan.repo, pid, launch.create_time(pid), folder)
             transfer.sign(started._file, pid, started.create_time, plan.repo)
         except OSError as error:

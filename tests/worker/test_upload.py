@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -150,6 +152,41 @@ def test_hf_xet_sends_it_and_skips_what_is_there(
     assert ended(Upload.start(upload.plan(run, (), "me/other"))).state == "done"
     again = sum(p.stat().st_size for p in (tmp_path / "store").rglob("*") if p.is_file())
     assert again - stored < 300_000, "the same bytes were not sent again"
+
+
+_RECORDED = """
+import json, sys
+from finetui.core.worker import upload
+class Sent:
+    total = 0
+    def __setattr__(self, name, value):
+        object.__setattr__(self, name, value)
+        if name == "done":
+            print(value)
+upload.send(json.load(open(sys.argv[1])), Sent())
+"""
+
+
+@pytest.mark.parametrize("xet", [True, False], ids=["xet", "lfs"])
+def test_bytes_are_told_while_a_file_is_on_its_way(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, xet: bool
+) -> None:
+    if xet:
+        monkeypatch.delenv("HF_HUB_DISABLE_XET")
+        hub.uploads.xet = tmp_path / "store"
+    monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS", raising=False)
+    run = finished_run(("gguf_q8_0",), 60_000_000 if xet else 4_000_000)
+    hub.uploads.refuse = {"create": 403}
+    plan = upload.plan(run, (), "me/demo")
+    one = Upload.start(plan)
+    refused(one, "hub-no-rights")
+    hub.uploads.refuse = {}
+    argv = [sys.executable, "-c", _RECORDED, str(one.folder / upload.PLAN)]
+    ran = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=240)
+    assert not ran.stderr, "no bar is drawn"
+    done = [int(line) for line in ran.stdout.split()]
+    assert done == sorted(done) and done[-1] == plan.bytes
+    assert [part for part in done if 0.1 * plan.bytes < part < 0.9 * plan.bytes], "not all at once"
 
 
 def test_what_arrived_damaged_is_said(hub: Hub) -> None:
