@@ -55,8 +55,8 @@ async def asked(
         screen = app.screen
         assert isinstance(screen, RunExportScreen)
         await until(pilot, lambda: screen.caught_up and screen.story.exports, "for the exports")
-        assert "Where to?" in seen(app).splitlines()[-1]
-        await press(pilot, "w")
+        await until(pilot, lambda: "Where to?" in seen(app).splitlines()[-1], "for the footer")
+        await press(pilot, "o")
         await until(pilot, lambda: isinstance(app.screen, OutletsModal), "for the modal")
         modal = app.screen
         assert isinstance(modal, OutletsModal)
@@ -92,7 +92,7 @@ async def test_an_upload_goes_on_without_the_window_and_is_found_again(hub: Hub)
         assert isinstance(app.screen, RunExportScreen)
         (one,) = Upload.of_run(run)
         assert one.poll().live
-        await press(pilot, "w")
+        await press(pilot, "o")
         await until(pilot, lambda: "Uploading" in seen(app), "for the upload again")
         await press(pilot, "f5")
         await until(pilot, lambda: one.poll().state == "cancelled", "for its end")
@@ -164,5 +164,5 @@ async def test_without_an_export_the_key_is_not_there() -> None:
         screen = RunExportScreen(run)
         app.push_screen(screen)
         await until(pilot, lambda: screen.is_current and screen.caught_up, "for the screen")
-        await press(pilot, "w")
+        await press(pilot, "o")
         assert app.screen is screen

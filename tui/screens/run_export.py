@@ -52,7 +52,7 @@ class RunExportScreen(FollowingScreen):
         ),
         Binding("t", "talk", "Try it", id="export.talk", tooltip="Talk to base and tuned side by side"),
         Binding(
-            "w",
+            "o",
             "where",
             "Where to?",
             id="export.where",
