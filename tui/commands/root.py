@@ -23,6 +23,7 @@ from . import (
     presets,
     queueing,
     recipes,
+    reporting,
     scripting,
     training,
     verifying,
@@ -50,13 +51,17 @@ app.command("evaluate")(asking.evaluate)
 app.command("sample")(asking.sample)
 app.command("longer")(again.longer)
 app.command("duplicate")(again.duplicate)
+app.command("retry")(again.retry)
 app.command("export")(training.export)
 app.command("verify")(verifying.verify)
 app.command("chat")(chatting.chat)
 app.command("eval")(chatting.evaluate)
 app.command("serve")(chatting.serve)
 app.command("inspect")(inspect.inspect)
-app.command("label")(care.label)
+app.command("rename")(care.rename)
+app.command("note")(care.note)
+app.command("tag")(care.tag)
+app.command("archive")(care.archive)
 app.command("clean")(care.clean)
 app.command("delete")(care.delete)
 app.command("models")(models.models)
@@ -65,6 +70,7 @@ app.command("estimate")(estimate.estimate)
 app.command("fit")(fit.fit)
 app.command("probe")(fit.probe)
 app.command("script")(scripting.script)
+app.command("report")(reporting.report)
 app.command("doctor")(diagnosis.doctor)
 app.add_typer(queueing.app, name="queue")
 app.add_typer(recipes.app, name="recipe")
