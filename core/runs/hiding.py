@@ -28,7 +28,10 @@ _QUOTED = re.compile(r"'[^'\n]{1,2000}'|\"[^\"\n]{1,2000}\"|“[^”\n]{1,2000}�
 _HARMLESS = re.compile(
     r"[A-Za-z_][A-Za-z_.]{0,60}|[-+]?[\d.,]+(?:e[-+]?\d+)?|‹.*›.*|<[a-z]+>|…/.*|.{0,2}", re.S
 )
-_PATH = re.compile(r"(?<![\w.:/‹…])(?:~|/[\w.@+-]+)(?:/[^\s'\"`,;:()\[\]{}<>|“”]*)+")
+_FOLDER = r"(?<![\w.:/‹…])(?:~|/[\w.@+-]+(?=/))"
+_BLANK = r"\ (?=(?:[^\s'\"/]+\ ){0,3}[^\s'\"/]+(?:/|\.\w{1,8}\b))"
+"""A blank that may belong to a path: one of the next words goes on with `/`, or ends like a file."""
+_REST = rf"(?:/(?:[^\s'\"`,;:()\[\]{{}}<>|“”]|{_BLANK})*)?"
 _OF_PROGRAMS = re.compile(r".*/(site-packages|dist-packages|python3\.\d+|finetui)/")
 _SYSTEM = ("/usr/", "/proc/", "/sys/", "/dev/", "/lib", "/etc/", "/bin/", "/sbin/")
 _SECRET_NAMES = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY|CREDENTIAL", re.I)
@@ -133,10 +136,12 @@ class Names:
             for name, value in os.environ.items()
             if _SECRET_NAMES.search(name) and len(value) >= 6 and not value.startswith("/")
         ]
-        self._literals = sorted(
-            ((text, instead) for text, instead in known if len(text) > 2), key=lambda pair: -len(pair[0])
-        )
-        words = {word for word in _people() if len(word) > 2 and word != "root"}
+        known = sorted((pair for pair in known if len(pair[0]) > 2), key=lambda pair: -len(pair[0]))
+        self._literals = [pair for pair in known if not pair[0].startswith("/")]
+        self._roots = {text.rstrip("/"): instead for text, instead in known if text.startswith("/")}
+        roots = "|".join(map(re.escape, self._roots))
+        self._path = re.compile(rf"(?:(?P<root>{roots})(?![\w-])|{_FOLDER}){_REST}")
+        words = {word for word in _people() if len(word) > 1 and word != "root"}
         self._words = re.compile(
             "|".join(
                 rf"(?<![^\W_]){re.escape(word)}(?![^\W_])" for word in sorted(words, key=len, reverse=True)
@@ -150,8 +155,19 @@ class Names:
         text = secrets.redact(text)
         for literal, instead in self._literals:
             text = text.replace(literal, instead)
-        text = self._words.sub("‹name›", _PATH.sub(_shortened, text))
+        text = self._words.sub("‹name›", self._path.sub(self._shortened, text))
         return _QUOTED.sub(_unquoted, text) if quoted else text
+
+    def _shortened(self, match: re.Match[str]) -> str:
+        """A path by what it is, and the end of its name."""
+        path, root = match[0], match["root"]
+        if program := _OF_PROGRAMS.match(path):
+            return f"…/{program[1]}/{path[program.end() :]}"
+        if root is None and path.startswith(_SYSTEM):
+            return path
+        suffix = Path(path).suffix if path != root else ""
+        known = self._roots[root] if root is not None else "‹path›"
+        return known + (suffix if re.fullmatch(r"\.\w{1,12}", suffix) else "")
 
 
 def _people() -> set[str]:
@@ -162,16 +178,6 @@ def _people() -> set[str]:
     except (OSError, KeyError):  # a container's user without a name
         pass
     return found
-
-
-def _shortened(match: re.Match[str]) -> str:
-    path = match[0]
-    if program := _OF_PROGRAMS.match(path):
-        return f"…/{program[1]}/{path[program.end() :]}"
-    if path.startswith(_SYSTEM):
-        return path
-    suffix = Path(path).suffix
-    return "‹path›" + (suffix if re.fullmatch(r"\.\w{1,12}", suffix) else "")
 
 
 def _unquoted(match: re.Match[str]) -> str:

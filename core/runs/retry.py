@@ -82,8 +82,9 @@ class Retry:
 
 
 def _yaml(value: Any) -> str:
-    held = list(value) if isinstance(value, tuple) else value
-    return " ".join(recipe_file.written({"x": held}).removeprefix("x:").split())
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_yaml, value))}]"
+    return " ".join(recipe_file.written({"x": value}).removeprefix("x:").split())
 
 
 def plan(run: RunFolder) -> Retry:
