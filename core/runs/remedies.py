@@ -48,6 +48,11 @@ def of(code: str, recipe: Recipe, run: RunFolder) -> Remedy:
     return Remedy(by_hand=code not in _SAME_AGAIN, anew=code in _ANEW)
 
 
+def mends(code: str) -> bool:
+    """Whether a change of the recipe may mend a run that ended for this reason."""
+    return code in _REMEDIES
+
+
 _SAME_AGAIN = (
     "crashed",
     "native-crash",

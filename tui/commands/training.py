@@ -263,6 +263,7 @@ def _announce(run: RunFolder, as_json: bool) -> None:
     output.line(f"{'':<11}{run.path}", stream)
     if sys.stdin.isatty():
         output.line(f"{'':<11}{CTRL_C}", stream)
+    _warn_of_log_out()
 
 
 def detached(run: RunFolder, as_json: bool) -> None:
@@ -275,3 +276,13 @@ def detached(run: RunFolder, as_json: bool) -> None:
     place = queue.position(run)
     output.line(f"Started {run.id}." if place is None else f"{run.id} waits in the queue, at place {place}.")
     output.line(f"finetui attach {run.id} follows it; finetui stop {run.id} saves and stops it.")
+    _warn_of_log_out()
+
+
+def _warn_of_log_out() -> None:
+    """Says so, beside the output, where the system ends runs as soon as their user logs out."""
+    from ...core.terminal_checks import log_out_check
+
+    check = log_out_check()
+    if check.status == "warn":
+        output.line(f"Note: {check.detail}. {check.fix}", sys.stderr)
