@@ -326,19 +326,17 @@ def report(app: FinetuiApp, run: RunFolder, changed: Changed) -> None:
 
 ACTIONS = (
     Action("resume", "r", "Resume", "go on from its newest checkpoint", resume, ("stopped", *BAD)),
-    Action(
-        "failure", "f", "Why it failed", "the failure card: what, why, and retry with the fix", failure, BAD
-    ),
+    Action("failure", "f", "Why it failed", "what happened, and retry with the fix", failure, BAD),
     Action("longer", "l", "Train longer", "so many epochs more, as a new run", longer, ("completed",)),
-    Action("duplicate", "d", "Duplicate", "its settings in the wizard, to change and start", duplicate),
+    Action("duplicate", "d", "Duplicate", "its settings in the wizard, to change", duplicate),
     Action("onward", "a", "From its adapter", "a new run that starts from what it learned", onward, OVER),
     Action("rename", "n", "Rename", "another name in lists", rename),
     Action("note", "e", "Note", "what it was for, or what came of it", note),
     Action("tag", "t", "Tags", "words to find it by", tag),
     Action("archive", "x", "Archive", "hide it from lists, or show it again", archive),
-    Action("clean", "k", "Clean", "free disk: keeps the best and the last checkpoint", clean, OVER),
+    Action("clean", "k", "Clean", "free disk; keeps best and last checkpoint", clean, OVER),
     Action("delete", "delete", "Delete", "for good; asks first", delete, OVER),
-    Action("report", "g", "Report", "a bundle for a bug report, without your data", report),
+    Action("report", "g", "Report", "for a bug report, without your data", report),
 )
 
 
@@ -350,7 +348,7 @@ def act(app: FinetuiApp, run: RunFolder, name: str, changed: Changed) -> None:
 def menu(app: FinetuiApp, run: RunFolder, title: str, state: str, changed: Changed) -> None:
     """All that can be done with the run now, to choose from."""
     items = [
-        Item(action.name, action.title, action.words, action.key)
+        Item(action.name, action.title, action.words, action.key[:3])
         for action in ACTIONS
         if action.allowed(state)
     ]

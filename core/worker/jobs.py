@@ -179,7 +179,7 @@ class Job:
             self._changed_since(
                 "base-changed",
                 "The base model has changed since this run began.",
-                f"It was {told[-1][:12]} on the hub and is {text.one_line(revision, 12) or 'a folder'} now.",
+                f"It was {told[-1][:12]} on the hub and is {text.one_line(revision[:12]) or 'a folder'} now.",
                 "model",
             )
 

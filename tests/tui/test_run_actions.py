@@ -108,7 +108,8 @@ async def test_the_dashboard_retries_with_the_same_key_and_has_all_actions_in_a_
         "train", "failed", 9.0, "The loss became NaN at step 45.", "Too high.", "A third.", "loss-nan"
     )
     old = made(of(learning_rate=3e-3), nan, checkpoint=40)
-    async with wizard((80, 24), attach=old.run.path) as (app, pilot):
+    async with wizard() as (app, pilot):
+        app.open_run(old.run.path)
         await until(pilot, lambda: "retry with the fix" in seen(app), "for the card")
         await press(pilot, "f")
         await modal(app, pilot, FailureModal)
@@ -117,7 +118,8 @@ async def test_the_dashboard_retries_with_the_same_key_and_has_all_actions_in_a_
         await until(pilot, lambda: getattr(app.screen, "step", "") == "training", "for the settings")
         assert app.wizard.draft.recipe().training.learning_rate == 1e-3
         assert app.wizard.origin == lineage.Origin(old.run.id, "retry")
-    async with wizard((80, 24), attach=old.run.path) as (app, pilot):
+    async with wizard() as (app, pilot):
+        app.open_run(old.run.path)
         await until(pilot, lambda: "retry with the fix" in seen(app), "for the card")
         await press(pilot, "m")
         await modal(app, pilot, ActionsModal)

@@ -35,7 +35,8 @@ class ActionsModal(ModalScreen[str | None]):
 
     def on_mount(self) -> None:
         for item in self._items:
-            self._bindings.bind(item.right, f"choose('{item.key}')", show=False)
+            key = "delete" if item.right == "del" else item.right
+            self._bindings.bind(key, f"choose('{item.key}')", show=False)
         self.query_one(Menu).focus()
 
     @on(OptionList.OptionSelected)
