@@ -74,7 +74,7 @@ def make(run: RunFolder) -> dict[str, str]:
             else "The rows could not be gone through here, so only the frame of what was printed is kept.",
         ),
         "status.txt": names.hide(
-            "\n".join(f"{f.name}: {getattr(status, f.name)}" for f in _plain_fields(status)), quoted=False
+            "".join(f"{f.name}: {getattr(status, f.name)}\n" for f in _plain_fields(status)), quoted=False
         ),
         "events.jsonl": "".join(json.dumps(_line(one, cleared, names, compared)) + "\n" for one in told),
         "worker.log": _log(log, cleared, names, compared),
