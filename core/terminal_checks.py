@@ -59,20 +59,42 @@ def multiplexer_check() -> Check:
 
 
 def log_out_check(
-    folders: Iterable[str] = LOGIND_CONFIGURATION, linger: str = "/var/lib/systemd/linger"
+    folders: Iterable[str] = LOGIND_CONFIGURATION,
+    linger: str = "/var/lib/systemd/linger",
+    cgroup: str = "/proc/self/cgroup",
 ) -> Check:
-    """Whether systemd ends a user's processes, runs among them, when the user logs out."""
+    """Whether systemd ends a user's processes, runs among them, when the user logs out.
+
+    It ends the session's scope; what stands under the user's own manager (`user@….service`) lives on where lingering is on
+    (logind.conf(5), KillUserProcesses). What is in neither, such as a container, is not touched.
+    """
     if not kills_user_processes(folders):
         return Check("Log out", "ok", "runs outlive a log-out")
+    try:
+        place = Path(cgroup).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        place = ""
+    own_manager = "/user@" in place
+    if not own_manager and not re.search(r"/session-[^/]*\.scope", place):
+        return Check("Log out", "ok", "runs outlive a log-out: this is no log-in session")
     user = os.environ.get("USER") or os.environ.get("LOGNAME") or ""
-    if user and "/" not in user and (Path(linger) / user).exists():
+    lingers = bool(user) and "/" not in user and (Path(linger) / user).exists()
+    if own_manager and lingers:
         return Check("Log out", "ok", "runs outlive a log-out (lingering is on)")
-    fix = "Run `loginctl enable-linger` once."
-    return Check("Log out", "warn", "systemd ends your processes, runs too, when you log out", fix)
+    steps = [] if lingers else ["run `loginctl enable-linger` once"]
+    steps += [] if own_manager else ["start finetui with: systemd-run --user --scope finetui"]
+    fix = ", and ".join(steps)
+    return Check(
+        "Log out",
+        "warn",
+        "systemd ends your processes, runs too, when you log out",
+        f"To let them go on, {fix}",
+    )
 
 
 def kills_user_processes(folders: Iterable[str] = LOGIND_CONFIGURATION) -> bool:
-    """KillUserProcesses as logind reads it: the main file, then the drop-ins by name; the last word counts."""
+    """KillUserProcesses as logind reads it: the main file, then the drop-ins by name; the last word counts. Where none has
+    a word, the default that it was built with stands in the main file as a comment."""
     files: list[Path] = []
     drop_ins: dict[str, Path] = {}
     for folder in folders:
@@ -89,6 +111,8 @@ def kills_user_processes(folders: Iterable[str] = LOGIND_CONFIGURATION) -> bool:
             text = file.read_text(encoding="utf-8", errors="replace")
         except OSError:
             continue
-        for value in re.findall(r"^\s*KillUserProcesses\s*=\s*(\S*)", text, re.MULTILINE):
+        stated = re.findall(r"^\s*KillUserProcesses\s*=\s*(\S*)", text, re.MULTILINE)
+        built_in = re.findall(r"^#\s*KillUserProcesses=(\S+)", text, re.MULTILINE) if file in files else []
+        for value in stated or built_in:
             answer = value.lower() in ("yes", "true", "on", "1", "y", "t")
     return answer

@@ -33,6 +33,11 @@ class Plan:
         return f"{self.steps:,} steps = {self.rows_seen:,} rows = {part}{' of' if self.share < 0.995 else ''} your data"
 
 
+def smaller_batch(rows: int) -> int:
+    """The largest divisor of `rows` that is at most half of it, so that the parts of a batch are equal; 1 stays 1."""
+    return next((size for size in range(rows // 2, 0, -1) if rows % size == 0), 1)
+
+
 def warmup_steps(recipe: Recipe, steps: int) -> int:
     """Steps over which the rate rises, of `steps` in all."""
     training = recipe.training

@@ -23,7 +23,7 @@ from textual.timer import Timer
 from ..core import paths
 from ..core.draft import Draft
 from ..core.errors import FinetuiError
-from ..core.recipe import STEPS, Recipe
+from ..core.recipe import Recipe
 from ..core.secrets import redact
 from .downloads import Downloads
 from .inspecting import Inspecting
@@ -35,9 +35,10 @@ from .theme import (
     choose_glyphs,
     register_themes,
 )
-from .wizard import STEP_NAMES, Wizard
+from .wizard import Wizard
 
 if TYPE_CHECKING:
+    from ..core.runs.lineage import Origin
     from ..core.runs.store import RunFolder
     from ..core.runs.warm import Warm
     from ..core.talk import Target
@@ -255,10 +256,16 @@ class FinetuiApp(App[int], inherit_bindings=False):
         while len(self.screen_stack) > 2:
             self.pop_screen()
 
-    def begin(self, recipe: Recipe | None = None, draft: Draft | None = None, step: str = "model") -> None:
-        """Starts the wizard at `step` with `recipe`, or goes on with `draft`."""
+    def begin(
+        self,
+        recipe: Recipe | None = None,
+        draft: Draft | None = None,
+        step: str = "model",
+        origin: Origin | None = None,
+    ) -> None:
+        """Starts the wizard at `step` with `recipe`, or goes on with `draft`. `origin`: the run that the recipe is of."""
         self.inspecting.close()
-        self.wizard = Wizard(draft=draft or Draft(recipe), machine=self.wizard.machine)
+        self.wizard = Wizard(draft=draft or Draft(recipe), machine=self.wizard.machine, origin=origin)
         self.saved_draft = self.wizard.draft
         self.draft_changed("")
         self.looking.inspect("model", at_once=True)
@@ -268,52 +275,26 @@ class FinetuiApp(App[int], inherit_bindings=False):
 
     def start_run(self) -> None:
         """Starts the training of the draft and opens its run."""
-        wizard = self.wizard
-        for step in STEPS:
-            wrong = wizard.problems(step)
-            if wrong:
-                self.notify(
-                    wizard.sentence(*wrong[0]), title=STEP_NAMES[step], severity="error", markup=False
-                )
-                wizard.focused[step] = wrong[0][0]
-                self.go(step)
-                return
-            trouble = wizard.trouble(step)
-            if trouble is not None:
-                self.show_error(trouble, lambda step=step: self.go(step))
-                return
-        recipe, machine, warm = wizard.draft.recipe(), wizard.machine, self._warm
-        model_seen = wizard.model_facts is not None and not wizard.model_busy
-        dataset_seen = wizard.dataset_facts is not None and not wizard.dataset_busy
+        from .starting import start_draft
 
-        def work() -> RunFolder:
-            from ..core import dataset, model, training
-            from ..core.runs import launch
+        start_draft(self)
 
-            if machine is not None:
-                known = wizard.model_facts if model_seen else None
-                for _, problem in training.problems(recipe, machine, known):
-                    raise problem
-            named, facts = recipe.model, wizard.model_facts
-            if not model_seen or facts is None:  # started before the look was over
-                facts = model.inspect(named.source, named.revision, named.remote_code)
-            if not model_seen or not dataset_seen:
-                model.check_template(facts, dataset.inspect(recipe.dataset).detection.format)
-            pinned = named.model_copy(update={"revision": named.revision or facts.revision})
-            asked = recipe.model_copy(update={"model": pinned if facts.kind == "hub" else named})
-            return launch.new(asked, Path.cwd(), warm=warm)
-
-        def done(run: RunFolder) -> None:
+    def started(self, run: RunFolder) -> None:
+        """The draft has become `run`: it is no draft any more, and what was warmed up for it may be at work."""
+        if self._warm is not None and not self._warm.alive:
             self._warm, self._warming = None, False
-            self.saved_draft = None
-            if self._save_timer is not None:
-                self._save_timer.stop()
-                self._save_timer = None
-            with contextlib.suppress(OSError):
-                paths.draft().unlink()
-            self.open_run(run.path)
+        self.saved_draft = None
+        if self._save_timer is not None:
+            self._save_timer.stop()
+            self._save_timer = None
+        with contextlib.suppress(OSError):
+            paths.draft().unlink()
+        self.open_run(run.path)
 
-        self.in_background("start", work, done)
+    @property
+    def warm(self) -> Warm | None:
+        """The worker that has its imports done, or does them."""
+        return self._warm
 
     def open_run(self, folder: Path) -> None:
         """Shows the run in `folder`."""

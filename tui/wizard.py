@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..core.model import ModelFacts
     from ..core.outcome import Outcome, Situation
     from ..core.pace import Pace
+    from ..core.runs.lineage import Origin
     from ..core.system import Machine
     from ..core.training import Plan
     from .widgets.models.rows import Browsing
@@ -61,6 +62,8 @@ class Wizard:
     """The state behind the five screens."""
 
     draft: Draft = field(default_factory=Draft)
+    origin: Origin | None = None
+    """The run that the draft began as, where it did as one."""
     model_facts: ModelFacts | None = None
     model_error: FinetuiError | None = None
     model_busy: bool = False

@@ -72,7 +72,8 @@ class Progress(Event):
 
 @dataclass(frozen=True)
 class ModelReady(Event):
-    """The model is loaded. Weights are counts; `base_bytes` is the base model's size on disk."""
+    """The model is loaded. Weights are counts; `base_bytes` is the base model's size on disk, `revision` the commit of one
+    from the hub."""
 
     kind: ClassVar[str] = "model"
     parameters: int
@@ -84,6 +85,7 @@ class ModelReady(Event):
     context_length: int = 0
     chat_template: str = ""
     load_seconds: float = 0.0
+    revision: str = ""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from .. import atomic, model_adapter, recipe_file
 from ..draft import Draft
@@ -19,7 +19,7 @@ from .store import RunFolder
 
 FILE = "origin.json"
 MAX_BYTES = 64 * 1024
-How = Literal["longer", "adapter", "copy"]
+How = Literal["longer", "adapter", "copy", "retry"]
 
 _HISTORY = (
     events.Started,
@@ -29,12 +29,12 @@ _HISTORY = (
     events.Evaluation,
     events.Sample,
 )
-"""What a longer run takes over of the events before it, so that its curve begins where the training began."""
+"""What a run that goes on from another takes over of the events before it, so that its curve begins where the training began."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a run comes from: the id of another, and for `longer` the step that it goes on after."""
+    """Where a run comes from: the id of another, and the step that it goes on after; 0 where it begins anew."""
 
     run: str
     how: How
@@ -46,7 +46,7 @@ def origin(run: RunFolder) -> Origin | None:
     try:
         with (run.path / FILE).open("rb") as file:
             told = json.loads(file.read(MAX_BYTES))
-        how: How = {"longer": "longer", "adapter": "adapter"}.get(str(told["how"]), "copy")  # type: ignore[assignment]
+        how: How = next((one for one in get_args(How) if one == told["how"]), "copy")
         return Origin(str(told["run"]), how, int(told.get("step", 0)))
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
@@ -157,16 +157,28 @@ def longer(
 
 
 def start_longer(plan: Longer, *, queued: bool = False) -> RunFolder:
-    """Makes the longer run, with the checkpoint and the curve so far, and starts it, or puts it in the queue.
+    """Makes the longer run and starts it, or puts it in the queue. Raises as `go_on_from`."""
+    of = Origin(plan.run.id, "longer", plan.step)
+    return go_on_from(plan.run, plan.checkpoint, plan.recipe, of, queued=queued)
+
+
+# ---- on from a checkpoint of another run -----------------------------------------------------------------------
+
+
+def go_on_from(
+    old: RunFolder, checkpoint: Path, recipe: Recipe, of: Origin, *, queued: bool = False
+) -> RunFolder:
+    """Makes a run of `recipe` with a checkpoint of `old` and its curve up to there, and starts it from there, or puts it
+    in the queue.
 
     Raises FinetuiError: disk-full, run-folder, worker-start.
     """
-    launch.check_disk(plan.run.path)
-    run = store.create(plan.recipe.name)
+    launch.check_disk(old.path)
+    run = store.create(recipe.name)
     try:
-        sign(run, Origin(plan.run.id, "longer", plan.step))
-        _take_over(plan, run)
-        recipe_file.save(plan.recipe, run.recipe)
+        sign(run, of)
+        _take_over(old, checkpoint, of.step, run)
+        recipe_file.save(recipe, run.recipe)
         if queued:
             turns.join(run, "resume")
         else:
@@ -176,7 +188,7 @@ def start_longer(plan: Longer, *, queued: bool = False) -> RunFolder:
             shutil.rmtree(run.path, ignore_errors=True)
         if isinstance(error, OSError):
             raise FinetuiError(
-                "The longer run cannot be written.",
+                "The new run cannot be written.",
                 f"{error.filename or run.path}: {error.strerror or error}.",
                 "Free some space, or set FINETUI_HOME to a folder that you can write to.",
                 code="run-folder",
@@ -185,7 +197,7 @@ def start_longer(plan: Longer, *, queued: bool = False) -> RunFolder:
     return run
 
 
-def _take_over(plan: Longer, run: RunFolder) -> None:
+def _take_over(old: RunFolder, checkpoint: Path, step: int, run: RunFolder) -> None:
     """The checkpoint, as links where the file system has them (its files are never changed), and the curve up to it."""
 
     def link(source: str, target: str) -> str:
@@ -195,8 +207,8 @@ def _take_over(plan: Longer, run: RunFolder) -> None:
             shutil.copy2(source, target)
         return target
 
-    shutil.copytree(plan.checkpoint, run.checkpoints / plan.checkpoint.name, copy_function=link)
-    reader = events.EventReader(plan.run.events)
+    shutil.copytree(checkpoint, run.checkpoints / checkpoint.name, copy_function=link)
+    reader = events.EventReader(old.events)
     seq, last = 0, 0.0
     with os.fdopen(os.open(run.events, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         while records := reader.read():
@@ -204,8 +216,8 @@ def _take_over(plan: Longer, run: RunFolder) -> None:
                 event = record.event
                 if isinstance(event, events.Started) and event.job not in ("train", "resume"):
                     continue
-                if isinstance(event, _HISTORY) and getattr(event, "step", 0) <= plan.step:
+                if isinstance(event, _HISTORY) and getattr(event, "step", 0) <= step:
                     seq, last = seq + 1, max(last, record.ts)
                     file.write(events.encode(events.Record(seq, record.ts, event)))
-        path = f"{run.checkpoints.name}/{plan.checkpoint.name}"
-        file.write(events.encode(events.Record(seq + 1, last, events.Checkpoint(plan.step, path))))
+        path = f"{run.checkpoints.name}/{checkpoint.name}"
+        file.write(events.encode(events.Record(seq + 1, last, events.Checkpoint(step, path))))

@@ -21,6 +21,16 @@ HOW = "queued"
 """What the manifest says of how such a worker was started."""
 
 
+def outlook() -> Literal["free", "another", "busy"]:
+    """What a run that starts now would meet: a `free` device; `another` that is free while the one it would take is in use
+    (the queue gives it that one at once); or all of them `busy`, or waited for. Blocking for some milliseconds."""
+    devices = queue.devices()
+    taken = [device for device in devices if queue.in_use(device)]
+    if queue.places() or len(taken) == len(devices):
+        return "busy"
+    return "another" if devices[0] in taken else "free"
+
+
 def join(
     run: RunFolder,
     job: Literal["train", "resume"] = "train",

@@ -134,7 +134,7 @@ def _append(row: Encoded, ids: array[int], labels: array[int], ends: array[int])
 
 
 def prepare(recipe: Recipe, tokenizer: Any, writer: EventWriter, check: Callable[[], None]) -> Prepared:
-    """Reads, splits and tokenizes the recipe's dataset. Raises FinetuiError (dataset-nothing-learned and others)."""
+    """Reads, splits and tokenizes the recipe's dataset. Raises FinetuiError (dataset-nothing-learned, dataset-answers-cut and others)."""
     loaded = load(recipe, writer, check)
     chat = Chat(tokenizer, recipe.model.max_length)
     if not chat.has_template and not any(c.turns[0].role == "text" for c in loaded.train):
@@ -217,7 +217,7 @@ def _never_ends(recipe: Recipe, train: Tokens) -> FinetuiError:
         "Raise the sequence length, or shorten the rows."
         if all_cut
         else "Let rows end with an answer, or choose a model whose chat template ends its turns.",
-        code="dataset-no-end",
+        code="dataset-answers-cut" if all_cut else "dataset-no-end",
     )
 
 
@@ -239,5 +239,5 @@ def _nothing_learned(recipe: Recipe, train: Tokens, rows: int) -> FinetuiError:
         f"Raise the sequence length: at {recipe.model.max_length} tokens every answer is cut off."
         if cut == rows
         else "Check that the rows have answers, and that this model's chat template fits them.",
-        code="dataset-nothing-learned",
+        code="dataset-answers-cut" if cut == rows else "dataset-nothing-learned",
     )

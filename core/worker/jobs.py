@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 from .. import export as export_step
 from .. import proof as proof_step
-from .. import recipe_file
+from .. import recipe_file, text
 from ..errors import FinetuiError
 from ..recipe import Recipe
 from ..runs import checkpoints, manifest
-from ..runs.events import DatasetReady, Event, Progress, Proved, Warned, read_all
+from ..runs.events import DatasetReady, Event, ModelReady, Progress, Proved, Warned, read_all
 from ..runs.store import RunFolder
 from . import adapter, environment
 from .control import Control, Stopped
@@ -57,10 +57,13 @@ class Job:
             loaded = model.load(
                 recipe, self.writer, self.control.check, go_on_from_adapter=start_from is None
             )
+            if start_from is not None:
+                self._same_base(loaded.ready.revision)
             self.writer.emit(loaded.ready)
             self.control.check()
             prepared = dataset.prepare(recipe, loaded.tokenizer, self.writer, self.control.check)
-            self._same_data(prepared.ready.fingerprint, start_from)
+            if start_from is not None:
+                self._same_data(prepared.ready.fingerprint)
             self.writer.emit(prepared.ready)
             if start_from is None:
                 model.refuse_impossible(recipe, None, prepared.ready.rows, prepared.ready.evaluation_rows)
@@ -158,26 +161,38 @@ class Job:
         ) as error:  # what was learned is saved; only the proof will have nothing to compare with
             self._unproved(error)
 
-    def _same_data(self, fingerprint: str, start_from: Any) -> None:
+    def _same_data(self, fingerprint: str) -> None:
         """Refuses to go on over other rows than before, unless the person said that it may. Raises FinetuiError."""
-        if start_from is None:
-            return
         told = [r.event.fingerprint for r in read_all(self.run.events) if isinstance(r.event, DatasetReady)]
-        if not told or not told[-1] or told[-1] == fingerprint:
-            return
-        what, why = (
-            "The rows have changed since this run began.",
-            "They are not the ones that its checkpoint learned from.",
-        )
+        if told and told[-1] and told[-1] != fingerprint:
+            self._changed_since(
+                "data-changed",
+                "The rows have changed since this run began.",
+                "They are not the ones that its checkpoint learned from.",
+                "rows",
+            )
+
+    def _same_base(self, revision: str) -> None:
+        """Refuses to go on from another base model than before, as for the rows. Raises FinetuiError."""
+        told = [r.event.revision for r in read_all(self.run.events) if isinstance(r.event, ModelReady)]
+        if told and told[-1] and told[-1] != revision:
+            self._changed_since(
+                "base-changed",
+                "The base model has changed since this run began.",
+                f"It was {told[-1][:12]} on the hub and is {text.one_line(revision[:12]) or 'a folder'} now.",
+                "model",
+            )
+
+    def _changed_since(self, code: str, what: str, why: str, name: str) -> None:
         started = manifest.read(self.run)
         if started is not None and started.anyway:
-            self.writer.emit(Warned("data-changed", what, why, "It goes on over the new rows."))
+            self.writer.emit(Warned(code, what, why, f"It goes on with the new {name}."))
             return
         raise FinetuiError(
             what,
             f"{why} Going on would mix the two, and its curve would not be that of one training.",
-            f"Put the old rows back, or: finetui resume {self.run.id} --anyway",
-            code="data-changed",
+            f"Put the old {name} back, or: finetui resume {self.run.id} --anyway",
+            code=code,
         )
 
     def _checkpoint(self) -> Any:

@@ -18,6 +18,7 @@ from .. import recipe_file
 from ..recipe import Recipe
 from ..runs.events import Warned
 from ..runs.store import RunFolder
+from ..training import smaller_batch
 from . import failures, parts, randomness
 from .events import EventWriter
 
@@ -168,7 +169,7 @@ class Ladder(TrainerCallback):
         """Goes one rung down and says so; raises `error` where there is none."""
         release()
         training, step = self.recipe.training, self._now()
-        smaller = _half(self.rows)
+        smaller = smaller_batch(self.rows)
         unit = "sequences" if training.packing else "rows"
         if smaller < self.rows:
             before, self.rows = self.rows, smaller
@@ -243,7 +244,7 @@ class Ladder(TrainerCallback):
                     raise
                 failed = error
             release()
-            smaller = _half(self.evaluation_rows)
+            smaller = smaller_batch(self.evaluation_rows)
             if smaller == self.evaluation_rows or not loss_only:
                 raise _forgotten(failed)
             self.evaluation_rows = smaller
@@ -258,11 +259,6 @@ class Ladder(TrainerCallback):
 
 def _count(number: int, unit: str) -> str:
     return f"{number} {unit.removesuffix('s') if number == 1 else unit}"
-
-
-def _half(rows: int) -> int:
-    """The largest divisor of `rows` that is at most half of it, so that parts are equal; 1 stays 1."""
-    return next((size for size in range(rows // 2, 0, -1) if rows % size == 0), 1)
 
 
 def _forgotten(error: BaseException) -> BaseException:

@@ -171,6 +171,7 @@ def load(
         context_length=int(getattr(base.config, "max_position_embeddings", 0) or 0),
         chat_template=family(str(template)) if template else "",
         load_seconds=time.monotonic() - started,
+        revision=folder.name if folder.parent.name == "snapshots" else "",
     )
     name = "SmolLM2-135M-Instruct" if recipe.model.source == DEMO else recipe.model.source
     return Loaded(model, tokenizer, folder, name, ready)

@@ -117,14 +117,31 @@ def test_logind_that_ends_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     linger = tmp_path / "linger"
     linger.mkdir()
     monkeypatch.setenv("USER", "ann")
-    check = terminal_checks.log_out_check(folders, str(linger))
-    assert check.status == "warn" and "enable-linger" in check.fix
+    session, manager, container = tmp_path / "session", tmp_path / "manager", tmp_path / "container"
+    session.write_text("0::/user.slice/user-1000.slice/session-3.scope\n")
+    manager.write_text("0::/user.slice/user-1000.slice/user@1000.service/app.slice/run-u7.scope\n")
+    container.write_text("0::/\n")
+
+    def check(where: Path) -> Check:
+        return terminal_checks.log_out_check(folders, str(linger), str(where))
+
+    assert check(session).status == "warn" and "enable-linger" in check(session).fix
+    assert check(manager).status == "warn" and "systemd-run" not in check(manager).fix
+    assert check(container).status == "ok"
     (linger / "ann").write_text("")
-    assert terminal_checks.log_out_check(folders, str(linger)).status == "ok"
+    assert check(manager).status == "ok"
+    assert check(session).status == "warn", "lingering keeps the manager, and not the session"
+    assert (
+        "systemd-run --user --scope finetui" in check(session).fix
+        and "enable-linger" not in check(session).fix
+    )
     (low / "logind.conf.d" / "50-keep.conf").write_text("[Login]\nKillUserProcesses = no\n")
     assert not terminal_checks.kills_user_processes(folders)
     (high / "logind.conf").write_text("[Login]\nKillUserProcesses=yes\n")
     assert not terminal_checks.kills_user_processes(folders), "a drop-in counts more than any main file"
+    (low / "logind.conf.d" / "50-keep.conf").unlink()
+    (high / "logind.conf").write_text("[Login]\n#KillUserProcesses=yes\n")
+    assert terminal_checks.kills_user_processes(folders), "the default that it was built with"
 
 
 @pytest.mark.parametrize(

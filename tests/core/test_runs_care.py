@@ -194,14 +194,23 @@ def test_nothing_is_removed_without_being_asked(home: Path) -> None:
 
 def test_labels_show_in_the_list_and_archived_runs_do_not(home: Path) -> None:
     one, other = make("one"), make("other")
-    assert finetui("label", one.id, "--title", "Kiosk", "--tag", "gpu").returncode == 0
-    assert finetui("label", other.id, "--archive").returncode == 0
+    for words in (
+        ("rename", one.id, "Kiosk"),
+        ("tag", one.id, "gpu", "old"),
+        ("tag", one.id, "old", "--remove"),
+    ):
+        assert finetui(*words).returncode == 0
+    assert finetui("archive", other.id).returncode == 0
     listed = finetui("runs").stdout
     assert "Kiosk #gpu" in listed and other.id not in listed
     assert other.id in finetui("runs", "--all").stdout
     tagged = json.loads(finetui("runs", "--tag", "gpu", "--json").stdout)
     assert [r["run"] for r in tagged] == [one.id] and tagged[0]["labels"]["title"] == "Kiosk"
-    assert json.loads(finetui("label", one.id, "--json").stdout)["tags"] == ["gpu"]
+    assert "too many epochs" in finetui("note", one.id, "too many epochs").stdout
+    shown = json.loads(finetui("note", one.id, "--json").stdout)
+    assert (shown["tags"], shown["note"]) == (["gpu"], "too many epochs")
+    assert finetui("archive", other.id, "--undo").returncode == 0
+    assert other.id in finetui("runs").stdout
 
 
 def test_clean_and_delete_say_what_they_freed(home: Path) -> None:

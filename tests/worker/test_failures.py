@@ -43,7 +43,7 @@ def work(made_of: Recipe, job: str = "train", run: RunFolder | None = None) -> t
 @pytest.mark.parametrize(
     ("change", "code", "says"),
     [
-        ({"max_length": 20}, "dataset-nothing-learned", "20 tokens"),
+        ({"max_length": 20}, "dataset-answers-cut", "20 tokens"),
         ({"precision": "4bit"}, "precision-4bit", "16bit"),
         ({"packing": True}, "packing-cpu", ""),
     ],

@@ -244,7 +244,7 @@ def test_what_cannot_be_trained_is_stopped_by_inspector_and_worker_alike(
     assert [f.code for f in ledger_of(recipe).stops] == [code]
     with pytest.raises(FinetuiError) as caught:
         Trainer(recipe)
-    assert caught.value.code in ("dataset-nothing-learned", "dataset-no-end", "dataset-format")
+    assert caught.value.code in ("dataset-nothing-learned", "dataset-answers-cut", "dataset-format")
 
 
 ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"

@@ -1,4 +1,4 @@
-"""`finetui longer` and `finetui duplicate`: runs made from runs."""
+"""`finetui longer`, `duplicate` and `retry`: runs made from runs."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from . import output
+from .care import YesOption, confirmed
 from .recipes import JsonOption, SetOption, changed, usage
-from .training import DetachOption, QueueOption, RunArgument, _check_sources, began
+from .training import DetachOption, QueueOption, RunArgument, began, detached, start
 
 
 def longer(
@@ -48,11 +49,51 @@ def duplicate(
     as_json: JsonOption = False,
 ) -> None:
     """Start a new run with the settings of another, changed with --set."""
-    from ...core.runs import launch, lineage, store
+    from ...core.runs import launch, lineage, preflight, store
 
     old = store.find(run)
     recipe = changed(lineage.onward(old) if from_adapter else lineage.copied(old), settings)
-    _check_sources(recipe)
-    made = launch.new(recipe, queued=queued)
+    made = launch.new(preflight.ready(recipe), queued=queued)
     lineage.sign(made, lineage.Origin(old.id, "adapter" if from_adapter else "copy"))
     began(made, detach or queued, as_json)
+
+
+def retry(
+    run: RunArgument,
+    yes: YesOption = False,
+    settings: SetOption = None,
+    queued: QueueOption = False,
+    detach: DetachOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Try a failed run again with what mends it, as a new run. The old one stays as it is.
+
+    Says why it failed and shows the change of the recipe as a diff; asks before it starts. --set changes more.
+    """
+    from ...core.runs import launch, store
+    from ...core.runs import retry as again
+
+    plan = again.plan(store.find(run))
+    if settings:
+        plan = again.with_recipe(plan, changed(plan.recipe, settings))
+    if not as_json:
+        for part in (plan.card.what, plan.card.why):
+            if part:
+                output.line(part)
+        output.line("")
+        for row in plan.diff():
+            output.line(row)
+        for part in (plan.why, plan.first, plan.words):
+            if part:
+                output.line(part)
+    if not confirmed("Start it?", yes, default=True):
+        return
+    if plan.job in ("export", "verify"):
+        start(plan.run, plan.job, again.formats(plan), detach, as_json)
+    elif plan.new:
+        began(again.start(plan, queued=queued), detach or queued, as_json)
+    elif queued:
+        detached(again.resume(plan.run, queued=True), as_json)
+    else:
+        launch.check_resumable(plan.run)
+        start(plan.run, "resume", (), detach, as_json)

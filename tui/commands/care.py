@@ -1,9 +1,9 @@
-"""`finetui label`, `clean` and `delete`: what a person does with runs that are over."""
+"""`finetui rename`, `note`, `tag`, `archive`, `clean` and `delete`: what a person does with runs that are over."""
 
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,40 +11,74 @@ from . import output
 from .recipes import JsonOption, usage
 from .training import RunArgument
 
+if TYPE_CHECKING:
+    from ...core.runs.care import Labels
+    from ...core.runs.store import RunFolder
+
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 RunsArgument = Annotated[
     list[str], typer.Argument(metavar="RUN…", help="Ids, their starts or ends, names, or last.")
 ]
 
 
-def label(
+def rename(
     run: RunArgument,
-    title: Annotated[
-        str | None, typer.Option("--title", help="What lists show in place of its name.")
-    ] = None,
-    note: Annotated[str | None, typer.Option("--note", help="What it was for, or what came of it.")] = None,
-    tag: Annotated[list[str] | None, typer.Option("--tag", help="Add a tag; may be given again.")] = None,
-    untag: Annotated[list[str] | None, typer.Option("--untag", help="Take a tag away.")] = None,
-    archive: Annotated[
-        bool | None, typer.Option("--archive/--unarchive", help="Hide it from lists, or show it again.")
-    ] = None,
+    title: Annotated[str, typer.Argument(help="What lists show. Empty shows the recipe's name again.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Title, note, tags and archive of a run. Without options, shows them."""
+    """Give a run another name in lists. Its folder and its exports keep theirs."""
     from ...core.runs import care, store
-    from ...core.text import one_line
 
     folder = store.find(run)
-    if title is None and note is None and not tag and not untag and archive is None:
-        found = care.labels(folder)
-    else:
-        found = care.label(
-            folder, title=title, note=note, add_tags=tag or (), remove_tags=untag or (), archived=archive
-        )
+    _told(folder, care.label(folder, title=title), as_json)
+
+
+def note(
+    run: RunArgument,
+    text: Annotated[str | None, typer.Argument(help="What it was for, or what came of it.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a note to a run; without a text, show what is written about it."""
+    from ...core.runs import care, store
+
+    folder = store.find(run)
+    _told(folder, care.labels(folder) if text is None else care.label(folder, note=text), as_json)
+
+
+def tag(
+    run: RunArgument,
+    tags: Annotated[list[str], typer.Argument(metavar="TAG…", help="One word each, such as gpu or v2.")],
+    remove: Annotated[bool, typer.Option("--remove", help="Take these tags away.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Add tags to a run, or take them away. finetui runs --tag lists by them."""
+    from ...core.runs import care, store
+
+    folder = store.find(run)
+    found = care.label(folder, remove_tags=tags) if remove else care.label(folder, add_tags=tags)
+    _told(folder, found, as_json)
+
+
+def archive(
+    runs: RunsArgument,
+    undo: Annotated[bool, typer.Option("--undo", help="Show them in lists again.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Hide runs from lists. Nothing of them is deleted; finetui runs --all shows them."""
+    from ...core.runs import care, store
+
+    for folder in map(store.find, runs):
+        _told(folder, care.label(folder, archived=not undo), as_json)
+
+
+def _told(run: RunFolder, found: Labels, as_json: bool) -> None:
+    """What is written about the run now."""
+    from ...core.text import one_line
+
     if as_json:
-        output.data({"run": folder.id, **found.model_dump(mode="json")})
+        output.data({"run": run.id, **found.model_dump(mode="json")})
         return
-    output.line(folder.id + (" (archived)" if found.archived else ""))
+    output.line(run.id + (" (archived)" if found.archived else ""))
     for name, value in (("title", found.title), ("tags", " ".join(found.tags)), ("note", found.note)):
         if value:
             output.line(f"  {name:<6} {one_line(value, 4000)}")
@@ -73,8 +107,7 @@ def clean(
             output.line(plan.words)
         output.line(f"{bytes_words(total)} in all." if plans else "Nothing to clean.")
     freed = 0
-    if plans and not dry_run:
-        ask(f"Remove {bytes_words(total)} of checkpoints?", yes)
+    if plans and not dry_run and confirmed(f"Remove {bytes_words(total)} of checkpoints?", yes):
         freed = sum(map(care.clean, plans))
         if not as_json:
             output.line(f"Freed {bytes_words(freed)}.")
@@ -117,10 +150,9 @@ def delete(runs: RunsArgument, yes: YesOption = False, as_json: JsonOption = Fal
             output.line(
                 f"{folder.id}: {bytes_words(size.total)}" + (f" ({', '.join(parts)})" if parts else "")
             )
-    ask(
-        f"Delete {len(folders)} {'run' if len(folders) == 1 else 'runs'}, {bytes_words(total)}, for good?",
-        yes,
-    )
+    count = f"{len(folders)} {'run' if len(folders) == 1 else 'runs'}"
+    if not confirmed(f"Delete {count}, {bytes_words(total)}, for good?", yes):
+        return
     freed = sum(map(care.delete, folders))
     if as_json:
         output.data({"deleted": [folder.id for folder in folders], "freed_bytes": freed})
@@ -128,12 +160,13 @@ def delete(runs: RunsArgument, yes: YesOption = False, as_json: JsonOption = Fal
         output.line(f"Deleted. Freed {bytes_words(freed)}.")
 
 
-def ask(question: str, yes: bool, why: str = "This cannot be undone") -> None:
-    """Goes on where the person says so. Raises FinetuiError (usage) where nobody can be asked."""
+def confirmed(question: str, yes: bool, *, default: bool = False, flag: str = "--yes") -> bool:
+    """Whether the person says so, now or by `flag`; `default` is what Enter answers. Raises FinetuiError (usage) where nobody can be asked."""
     if yes:
-        return
+        return True
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise usage(f"{why}, and nobody is here to be asked.", "There is no terminal.", "Add --yes.")
-    if not typer.confirm(question, default=False):
+        raise usage("Nobody is here to be asked.", f"There is no terminal. {question}", f"Add {flag}.")
+    if not typer.confirm(question, default=default):
         output.line("Left as it is.")
-        raise typer.Exit(0)
+        return False
+    return True

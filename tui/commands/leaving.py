@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import exits, output
-from .care import YesOption, ask
+from .care import YesOption, confirmed
 from .recipes import JsonOption
 from .training import RunArgument, formats_of
 
@@ -63,7 +63,8 @@ def upload(
     _say(plan, as_json, dry_run)
     if dry_run:
         return
-    ask("Upload this?", yes, "An upload leaves this machine")
+    if not confirmed("Upload this?", yes):
+        return
     _follow(uploading.Upload.start(plan), plan.url, as_json)
 
 
@@ -97,8 +98,9 @@ def ollama(
             for command in plan.commands:
                 output.line(f"  {command}")
         return
-    if plan.replaces:
-        ask(f"Replace {plan.name} in Ollama?", replace, "Ollama has a model of this name")
+    question = f"Ollama has a model of this name. Replace {plan.name}?"
+    if plan.replaces and not confirmed(question, replace, flag="--replace"):
+        return
     handing.create(plan, (lambda _line: None) if as_json else (lambda line: output.line(f"  {line}")))
     if as_json:
         output.data({"kind": "ended", "state": "done", "name": plan.name})
@@ -127,8 +129,9 @@ def copy(
     _say(plan, as_json, dry_run)
     if dry_run:
         return
-    if plan.replaces:
-        ask(f"Replace the copy at {plan.target}?", replace, "An earlier copy stands there")
+    question = f"An earlier copy stands there. Replace {plan.target}?"
+    if plan.replaces and not confirmed(question, replace, flag="--replace"):
+        return
     lines = _Lines(as_json)
     try:
         copying.copy(plan, lambda done, total: lines.progress(done, total, 0.0, None))

@@ -24,6 +24,7 @@ from . import (
     presets,
     queueing,
     recipes,
+    reporting,
     scripting,
     training,
     verifying,
@@ -51,6 +52,7 @@ app.command("evaluate")(asking.evaluate)
 app.command("sample")(asking.sample)
 app.command("longer")(again.longer)
 app.command("duplicate")(again.duplicate)
+app.command("retry")(again.retry)
 app.command("export")(training.export)
 app.command("verify")(verifying.verify)
 app.command("upload")(leaving.upload)
@@ -60,7 +62,10 @@ app.command("chat")(chatting.chat)
 app.command("eval")(chatting.evaluate)
 app.command("serve")(chatting.serve)
 app.command("inspect")(inspect.inspect)
-app.command("label")(care.label)
+app.command("rename")(care.rename)
+app.command("note")(care.note)
+app.command("tag")(care.tag)
+app.command("archive")(care.archive)
 app.command("clean")(care.clean)
 app.command("delete")(care.delete)
 app.command("models")(models.models)
@@ -69,6 +74,7 @@ app.command("estimate")(estimate.estimate)
 app.command("fit")(fit.fit)
 app.command("probe")(fit.probe)
 app.command("script")(scripting.script)
+app.command("report")(reporting.report)
 app.command("doctor")(diagnosis.doctor)
 app.add_typer(queueing.app, name="queue")
 app.add_typer(recipes.app, name="recipe")

@@ -12,7 +12,9 @@ from . import output
 from .recipes import JsonOption, SetOption, changed, read, usage
 
 if TYPE_CHECKING:
-    from ...core.recipe import Recipe
+    from collections.abc import Sequence
+
+    from ...core.runs.launch import Job
     from ...core.runs.store import RunFolder
 
 RunArgument = Annotated[
@@ -61,11 +63,10 @@ def train(
 
     Ctrl+C asks the run to save and stop; a second one leaves it to itself. Closing the terminal leaves it to itself too.
     """
-    from ...core.runs import launch
+    from ...core.runs import launch, preflight
 
     read_recipe, folder = read(recipe)
-    ready = launch.resolved(changed(read_recipe, settings), folder)
-    _check_sources(ready)
+    ready = preflight.ready(launch.resolved(changed(read_recipe, settings), folder))
     began(launch.new(ready, queued=queued), detach or queued, as_json)
 
 
@@ -79,15 +80,14 @@ def resume(
     as_json: JsonOption = False,
 ) -> None:
     """Go on with a stopped or crashed run from its newest checkpoint."""
-    from ...core.runs import launch, store, turns
+    from ...core.runs import launch, retry, store
 
     folder = store.find(run)
-    launch.check_resumable(folder, anyway=anyway)
     if queued:
-        turns.join(folder, "resume", anyway=anyway)
-        _detached(folder, as_json)
+        detached(retry.resume(folder, queued=True, anyway=anyway), as_json)
         return
-    _start(folder, "resume", (), detach, as_json, anyway)
+    launch.check_resumable(folder, anyway=anyway)
+    start(folder, "resume", (), detach, as_json, anyway)
 
 
 def export(
@@ -117,7 +117,7 @@ def export(
             f"finetui resume {folder.id} goes on with it, if it has a checkpoint.",
             code="nothing-to-export",
         )
-    _start(folder, "export", wanted, detach, as_json)
+    start(folder, "export", wanted, detach, as_json)
 
 
 def attach(
@@ -224,39 +224,19 @@ def formats_of(given: list[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(wanted))
 
 
-def _check_sources(recipe: Recipe) -> None:
-    """Refuses what cannot be trained on before a worker starts and downloads: missing files, folders that are no model, …"""
-    from ...core import dataset, model, model_adapter, system, training
-
-    machine = system.snapshot()
-    for _, error in training.problems(recipe, machine):
-        raise error
-    chosen = recipe.model
-    facts = model.inspect(chosen.source, chosen.revision, chosen.remote_code)
-    model_adapter.check_adapter(recipe)
-    try:
-        rows = dataset.inspect(recipe.dataset)
-        model.check_template(facts, rows.detection.format)
-        counted = rows.train_rows if rows.train_rows is not None else rows.rows
-        for _, error in training.problems(recipe, machine, facts, counted, rows.evaluation_rows):
-            raise error
-    except FinetuiError as error:
-        if error.code != "dataset-slow":  # a slow hub is the worker's to wait for
-            raise
-
-
-def _start(
-    run: RunFolder, job: str, formats: tuple[str, ...], detach: bool, as_json: bool, anyway: bool = False
+def start(
+    run: RunFolder, job: Job, formats: Sequence[str], detach: bool, as_json: bool, anyway: bool = False
 ) -> None:
+    """Starts a job on a run that is there, and follows it unless `detach`. Raises what `launch.start` raises."""
     from ...core.runs import launch
     from ...core.runs.follow import Follower
     from . import following
 
     follower, raw = Follower(run), following.RawEvents.from_now(run)
     follower.poll()
-    launch.start(run, "resume" if job == "resume" else "export", formats, anyway=anyway)
+    launch.start(run, job, formats, anyway=anyway)
     if detach:
-        _detached(run, as_json)
+        detached(run, as_json)
         return
     _announce(run, as_json)
     raise typer.Exit(following.follow(run, as_json=as_json, ask_to_stop=True, follower=follower, raw=raw))
@@ -265,7 +245,7 @@ def _start(
 def began(run: RunFolder, detach: bool, as_json: bool) -> None:
     """Follows a run that was just started, or says how to come back to it."""
     if detach:
-        _detached(run, as_json)
+        detached(run, as_json)
     else:
         _follow_new(run, as_json)
 
@@ -283,9 +263,11 @@ def _announce(run: RunFolder, as_json: bool) -> None:
     output.line(f"{'':<11}{run.path}", stream)
     if sys.stdin.isatty():
         output.line(f"{'':<11}{CTRL_C}", stream)
+    _warn_of_log_out()
 
 
-def _detached(run: RunFolder, as_json: bool) -> None:
+def detached(run: RunFolder, as_json: bool) -> None:
+    """Says how to come back to a run that was started."""
     if as_json:
         output.data({"run": run.id, "path": str(run.path)})
         return
@@ -294,3 +276,13 @@ def _detached(run: RunFolder, as_json: bool) -> None:
     place = queue.position(run)
     output.line(f"Started {run.id}." if place is None else f"{run.id} waits in the queue, at place {place}.")
     output.line(f"finetui attach {run.id} follows it; finetui stop {run.id} saves and stops it.")
+    _warn_of_log_out()
+
+
+def _warn_of_log_out() -> None:
+    """Says so, beside the output, where the system ends runs as soon as their user logs out."""
+    from ...core.terminal_checks import log_out_check
+
+    check = log_out_check()
+    if check.status == "warn":
+        output.line(f"Note: {check.detail}. {check.fix}", sys.stderr)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import ClassVar
 
 from textual import on
@@ -14,13 +13,15 @@ from textual.content import Content
 from ...core import memory
 from ...core.recipe import Recipe
 from ...core.runs.control import Request
+from ...core.runs.lineage import Origin
 from ...core.runs.store import RunFolder
+from .. import run_actions
 from ..modals.confirm import ConfirmModal
 from ..widgets.bars import ProgressLine
 from ..widgets.dashboard import doing, panes
 from ..widgets.dashboard.advising import advice
 from ..widgets.dashboard.alert import alert
-from ..widgets.dashboard.background import ASKED, ask, resume, step_to_fix
+from ..widgets.dashboard.background import ASKED, ask, step_to_fix
 from ..widgets.dashboard.block import Block
 from ..widgets.dashboard.charts import Charts
 from ..widgets.dashboard.ending import ending
@@ -40,7 +41,7 @@ HOW_TO_READ = (
     "smoothed, the faint one is each step. Evaluation points are measured on rows that it never trains on: while they "
     "fall, it learns; when they rise while the loss falls, it memorises. The run goes on without this window."
 )
-FOOTER = ("stop", "resume", "fix", "talk", "export", "copy", "home", "tab", "chart")
+FOOTER = ("stop", "failure", "resume", "fix", "talk", "export", "copy", "home", "tab", "chart")
 
 
 class RunScreen(ChartKeys, FollowingScreen):
@@ -73,6 +74,16 @@ class RunScreen(ChartKeys, FollowingScreen):
             "Copy command",
             id="run.copy",
             tooltip="The command shown, to the clipboard and to a file",
+        ),
+        Binding(
+            "f",
+            "failure",
+            "Retry with the fix",
+            id="run.failure",
+            tooltip="Why it failed, and again with what mends it",
+        ),
+        Binding(
+            "m", "menu", "Actions", show=False, id="run.menu", tooltip="All that can be done with this run"
         ),
         Binding("a", "advice", "Do what the coach says", show=False, id="run.advice"),
         *CHART_BINDINGS,
@@ -284,7 +295,7 @@ class RunScreen(ChartKeys, FollowingScreen):
             return self.live
         if action == "resume":
             return status is not None and status.resumable
-        if action == "fix":
+        if action in ("fix", "failure"):
             return status is not None and status.state in ("failed", "crashed")
         if action == "export":
             return (
@@ -298,15 +309,9 @@ class RunScreen(ChartKeys, FollowingScreen):
             return bool(self.story.exports) and not self.live
         return super().check_action(action, parameters)
 
-    def _do(self, group: str, work: Callable[[], object], words: str) -> None:
-        def done(_: object) -> None:
-            self.feed.look()
-            self.say(words)
-
-        self.finetui.in_background(f"{group} {self.run.id}", work, done)
-
     def action_ask(self, name: Request) -> None:
-        self._do("ask", lambda: ask(self.run, name), ASKED[name])
+        group = f"ask {self.run.id}"
+        self.finetui.in_background(group, lambda: ask(self.run, name), lambda _: self._done(ASKED[name]))
 
     def action_pause(self) -> None:
         self.action_ask("continue" if self.status is not None and self.status.paused else "pause")
@@ -326,10 +331,25 @@ class RunScreen(ChartKeys, FollowingScreen):
         self.action_stop()
 
     def _open_changed(self, recipe: Recipe) -> None:
-        self._retry(recipe, "training")
+        run_actions.begin_with(self.finetui, recipe, "training", Origin(self.run.id, "copy"))
 
     def action_resume(self) -> None:
-        self._do("resume", lambda: resume(self.run), "Resuming from the newest checkpoint.")
+        run_actions.resume(self.finetui, self.run, lambda: self._done("Resuming from the newest checkpoint."))
+
+    def action_failure(self) -> None:
+        run_actions.failure(self.finetui, self.run, self._done)
+
+    def action_menu(self) -> None:
+        if self.status is not None:
+            run_actions.menu(self.finetui, self.run, self.run_name, self.status.state, self._done)
+
+    def _done(self, words: str = "") -> None:
+        """Something about the run has changed; a run that was deleted is no longer shown."""
+        if not self.run.path.exists():
+            self.app.pop_screen()
+            return
+        self.feed.look()
+        self.say(words)
 
     def action_export(self) -> None:
         from .run_export import RunExportScreen
@@ -344,23 +364,11 @@ class RunScreen(ChartKeys, FollowingScreen):
         if recipe is None or status is None:
             self.app.bell()
             return
-        step = step_to_fix(status.card.code if status.card else "")
-        self._retry(recipe, step)
-
-    def _retry(self, recipe: Recipe, step: str) -> None:
-        def answered(answer: str | None) -> None:
-            if answer == "retry":
-                self.finetui.begin(recipe, step=step)
-
-        if self.finetui.saved_draft is None:
-            answered("retry")
-            return
-        question = "The settings of this run replace your draft."
-        self.app.push_screen(
-            ConfirmModal(
-                "You have a draft", question, [("cancel", "Keep the draft"), ("retry", "Replace it")]
-            ),
-            answered,
+        run_actions.begin_with(
+            self.finetui,
+            recipe,
+            step_to_fix(status.card.code if status.card else ""),
+            Origin(self.run.id, "retry"),
         )
 
     # ── Actions on what is shown ──

@@ -15,8 +15,10 @@ from textual.screen import Screen
 from textual.widgets import DataTable, Input, Static
 
 from ...core.runs import compare, summary
+from ...core.runs.store import RunFolder
 from ...core.runs.summary import COLUMNS, Column, Summaries, Summary
 from ...core.text import bytes_words, duration_words
+from ..run_actions import ACTIONS, act, menu
 from ..theme import glyphs
 from ..widgets.dashboard.story import number
 from ..widgets.footer import Footer
@@ -56,6 +58,13 @@ class RunsScreen(Screen[None]):
         Binding("O", "turn", "The other way round", show=False, id="runs.turn"),
         Binding("slash", "filter", "Filter", key_display="/", id="runs.filter", tooltip="Words, or best<0.5"),
         Binding("z", "archived", "Archived ones too", show=False, id="runs.archived"),
+        Binding("m", "menu", "Actions", id="runs.actions", tooltip="All that can be done with this run"),
+        *(
+            Binding(
+                one.key, f"act('{one.name}')", one.title, show=False, id=f"runs.{one.name}", tooltip=one.words
+            )
+            for one in ACTIONS
+        ),
         Binding("escape", "back", "Back", id="runs.back"),
     ]
 
@@ -84,7 +93,7 @@ class RunsScreen(Screen[None]):
             yield Static(id="runs-head", markup=False)
             yield Input(placeholder="words in name, model, data, state, #tag; best<0.5", id="runs-words")
             yield DataTable(id="runs-table", cursor_type="row", zebra_stripes=False)
-        yield Footer(first=("runs.mark", "runs.compare", "runs.order", "runs.filter", "runs.back"))
+        yield Footer(first=("runs.actions", "runs.mark", "runs.compare", "runs.filter"))
 
     def on_mount(self) -> None:
         self.query_one(Header).show_place("Runs")
@@ -188,6 +197,34 @@ class RunsScreen(Screen[None]):
         one = next((one for one in self.shown if one.run == event.row_key.value), None)
         if one is not None:
             self.finetui.open_run(summary.folder_of(one))
+
+    @property
+    def chosen(self) -> Summary | None:
+        """The run under the cursor."""
+        at = self._current()
+        return next((one for one in self.shown if one.run == at), None)
+
+    @on(DataTable.RowHighlighted)
+    def _moved(self, event: DataTable.RowHighlighted) -> None:
+        event.stop()
+        self.refresh_bindings()  # other runs allow other things
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Leaves out what the run under the cursor does not allow."""
+        if action not in ("act", "menu") or not self.is_mounted:
+            return super().check_action(action, parameters)
+        chosen = self.chosen
+        if chosen is None or action == "menu":
+            return chosen is not None
+        return next(one for one in ACTIONS if one.name == parameters[0]).allowed(chosen.state)
+
+    def action_act(self, name: str) -> None:
+        if (chosen := self.chosen) is not None:
+            act(self.finetui, RunFolder(summary.folder_of(chosen)), name, self.look)
+
+    def action_menu(self) -> None:
+        if (chosen := self.chosen) is not None:
+            menu(self.finetui, RunFolder(summary.folder_of(chosen)), chosen.name, chosen.state, self.look)
 
     def action_mark(self) -> None:
         at = self._current()

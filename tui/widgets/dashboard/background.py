@@ -58,14 +58,6 @@ def ask(run: RunFolder, name: Request) -> None:
     control.request(run, name)
 
 
-def resume(run: RunFolder) -> None:
-    """Goes on with the run. Raises FinetuiError. Blocking."""
-    from ....core.runs import launch
-
-    launch.check_resumable(run)
-    launch.start(run, "resume")
-
-
 def export(run: RunFolder, formats: Sequence[str]) -> None:
     """Starts the export of `formats`. Raises FinetuiError. Blocking."""
     from ....core.runs import launch

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from textual.content import Content
 
 from ....core.runs.events import Exported
+from ....core.runs.remedies import mends
 from ....core.runs.state import RunStatus
 from ....core.runs.store import RunFolder
 from ...wizard import STEP_NAMES
@@ -44,7 +45,10 @@ def _end(story: Story, status: RunStatus, width: int) -> list[Content]:
     lines: list[Content] = []
     if status.card is not None:
         lines += result.card(status.card, width)
-        ways = [("r", "resume from the checkpoint")] if status.resumable else []
+        ways = [
+            ("f", "retry with the fix, as a new run" if mends(status.card.code) else "what to do, and retry")
+        ]
+        ways += [("r", "resume from the checkpoint")] if status.resumable else []
         ways.append(("b", f"change and retry: {STEP_NAMES[step_to_fix(status.card.code)]}"))
         for key, words in ways:
             lines.append(Content.assemble("  ", (key, "bold $accent"), (f" {words}", "$text-muted")))

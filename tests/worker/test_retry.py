@@ -1,0 +1,127 @@
+"""A failed run tried again, and a resume over a base model or rows that have changed: real workers on the tiny model."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from finetui.core import recipe_file
+from finetui.core.errors import FinetuiError
+from finetui.core.recipe import Recipe
+from finetui.core.runs import events, launch, lineage, preflight, retry, state, store
+from finetui.core.runs.events import ModelReady, Record, Step
+from finetui.core.runs.store import RunFolder
+
+from . import harness, tiny
+
+OLD, NEW = "a" * 40, "b" * 40
+STEPS, SAVED, CUT = 8, 4, 6
+
+
+@pytest.fixture(scope="module")
+def hub(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home with a hub's cache of its own: somebody/tiny, whose branch main is at OLD."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FINETUI_HOME", str(home))
+        patch.setenv("HF_HUB_CACHE", str(home / "hub"))
+        patch.setenv("UNSLOTH_FORCE_CPU", "1")
+        snapshot(home / "hub", OLD, tiny_model)
+        yield home / "hub"
+
+
+def snapshot(hub: Path, commit: str, model: Path) -> None:
+    """Lets the branch main of somebody/tiny be at `commit`."""
+    folder = hub / "models--somebody--tiny"
+    shutil.copytree(model, folder / "snapshots" / commit)
+    (folder / "refs").mkdir(exist_ok=True)
+    (folder / "refs" / "main").write_text(commit)
+
+
+@pytest.fixture(scope="module")
+def rows(hub: Path) -> Path:
+    return tiny.write_rows(hub.parent / "rows.jsonl", 40)
+
+
+@pytest.fixture(scope="module")
+def made_of(hub: Path, rows: Path) -> Recipe:
+    path = Path("somebody/tiny")
+    return harness.recipe(path, rows, max_steps=STEPS, save_every_steps=2, checkpoints_kept=4, dropout=0.0)
+
+
+@pytest.fixture(scope="module")
+def whole(made_of: Recipe) -> RunFolder:
+    """A run of the pinned recipe to its end."""
+    run = launch.new(preflight.ready(made_of))
+    completed(run)
+    return run
+
+
+def completed(run: RunFolder) -> None:
+    harness.until(lambda: not state.status(run).live)
+    assert state.status(run).state == "completed", run.log.read_text(errors="replace")[-2000:]
+
+
+def crashed(whole: RunFolder) -> RunFolder:
+    """The same run, had the system killed its worker after step 6: its newest whole checkpoint is that of step 4."""
+    run = store.create("tiny")
+    shutil.copytree(whole.path, run.path, dirs_exist_ok=True)
+    shutil.rmtree(run.adapter)
+    for folder in run.checkpoints.glob("checkpoint-*"):
+        if int(folder.name.split("-")[1]) > SAVED:
+            shutil.rmtree(folder)
+    before = [r for r in events.read_all(run.events) if isinstance(r.event, Step) and r.event.step == CUT]
+    kept: list[Record] = [
+        r
+        for r in events.read_all(run.events)
+        if r.seq <= before[0].seq and not (isinstance(r.event, events.Checkpoint) and r.event.step > SAVED)
+    ]
+    run.events.write_bytes(b"".join(map(events.encode, kept)))
+    run.log.write_text("Killed\n")  # as a shell says it of what the system ended for its memory
+    return run
+
+
+def test_a_retry_in_smaller_batches_goes_on_with_the_losses_of_a_run_that_never_failed(
+    whole: RunFolder,
+) -> None:
+    old = crashed(whole)
+    plan = retry.plan(old)
+    assert plan.card.code == "killed" and plan.job == "resume" and plan.new and plan.step == SAVED
+    assert "+ training.batch_size: 2" in plan.diff()
+    made = retry.start(plan)
+    completed(made)
+    assert [step.step for step in harness.events(made, Step)] == list(range(1, STEPS + 1))
+    assert harness.losses(made) == pytest.approx(
+        harness.losses(whole), abs=1e-3
+    )  # other parts, other rounding
+    assert lineage.origin(made) == lineage.Origin(old.id, "retry", SAVED)
+    assert state.status(old).state == "crashed" and len(harness.events(old, Step)) == CUT
+
+
+def test_the_base_is_pinned_and_a_resume_over_a_changed_one_or_changed_rows_is_refused_or_agreed_to(
+    whole: RunFolder, made_of: Recipe, hub: Path, rows: Path, tiny_model: Path
+) -> None:
+    run = crashed(whole)
+    pinned = recipe_file.load(run.recipe)
+    assert pinned.model.revision == OLD == harness.events(run, ModelReady)[-1].revision
+    snapshot(hub, NEW, tiny_model)  # its owner goes on
+    assert preflight.ready(made_of).model.revision == NEW, "what begins now has the newest"
+    assert preflight.ready(pinned).model.revision == OLD, "and what has begun keeps its own"
+
+    other = pinned.model_copy(update={"model": pinned.model.model_copy(update={"revision": NEW})})
+    recipe_file.save(other, run.recipe)
+    assert harness.finish(harness.start("resume", run), run) == 1
+    assert harness.ended(run).code == "base-changed" and NEW[:12] in harness.ended(run).why
+
+    tiny.write_rows(rows, 44)
+    with pytest.raises(FinetuiError) as changed:
+        retry.resume(run)
+    assert changed.value.code == "changed-since"
+    retry.resume(run, anyway=True)
+    completed(run)
+    assert {"base-changed", "data-changed"} <= set(harness.codes(run))
+    assert harness.events(run, ModelReady)[-1].revision == NEW
+    assert state.status(run).step == STEPS
