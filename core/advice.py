@@ -177,6 +177,22 @@ def _rslora(recipe: Recipe, here: Situation) -> tuple[bool, str]:
     return False, f"At rank {recipe.lora.rank} both scales work; it helps from 64 up."
 
 
+def _initialization(recipe: Recipe, here: Situation) -> tuple[str, str]:
+    if recipe.model.precision != "4bit":
+        return (
+            "default",
+            f"The base is held in {recipe.model.precision[:-3]} bit, so there is no 4-bit loss to repair.",
+        )
+    if here.facts is not None and here.facts.quantization:
+        return "default", "This model is stored packed; what that lost is not there to be repaired."
+    if recipe.lora.rank < 32:
+        return "default", f"At rank {recipe.lora.rank} loftq repairs a few per cent of what 4 bit lost."
+    return (
+        "loftq",
+        f"The base is packed while it is loaded, and rank {recipe.lora.rank} repairs some of what that loses.",
+    )
+
+
 def _free(here: Situation) -> float:
     return here.machine.free_bytes / GIB if here.machine is not None else 0.0
 
@@ -386,6 +402,7 @@ _RULES: dict[str, Rule] = {
     "lora.target_modules": _modules,
     "lora.dropout": _dropout,
     "lora.rslora": _rslora,
+    "lora.initialization": _initialization,
     "lora.gradient_checkpointing": _checkpointing,
     "training.epochs": _epochs,
     "training.max_steps": _limit,

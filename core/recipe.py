@@ -395,6 +395,16 @@ class LoraSection(Section):
         "ranks up to 16. Unsloth's fast kernels do not cover it, so a step takes longer.",
         advanced=True,
     )
+    initialization: Literal["default", "loftq"] = _declare(
+        "default",
+        "Initialization",
+        "where the adapter starts: at nothing, or (loftq) at what 4 bit lost of the base",
+        "default: the adapter starts at nothing, so training begins at the model as it is held.\n"
+        "loftq: only over a 4-bit base. Packing rounds each weight; the adapter starts at the best repair of its rank, and "
+        "training begins nearer to the whole model. At 4 bit the gain is small: the higher the rank, the more is repaired. "
+        "What is saved is what was learned since, of twice the rank, to be used over the model in 16 bit.",
+        advanced=True,
+    )
     modules_to_save: Annotated[tuple[SavedModule, ...], AfterValidator(_without_repeats)] = _declare(
         (),
         "Also trained",

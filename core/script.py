@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from . import script_data, script_look
+from . import script_data, script_loftq, script_look
 from .recipe import DEMO, Recipe
 from .script_data import Data
 from .script_look import Look, Part
@@ -178,6 +178,7 @@ class _Writer:
             self._imports(),
             self._model(),
             *([] if self._full else [self._adapter()]),
+            *([self._loftq()] if self._starts_repaired else []),
             *self.data.cells,
             self._tokens(),
             self._training(),
@@ -255,6 +256,10 @@ class _Writer:
     def _full(self) -> bool:
         return self.recipe.lora.method == "full"
 
+    @property
+    def _starts_repaired(self) -> bool:
+        return not self._full and self.recipe.lora.initialization == "loftq"
+
     def _model(self) -> Cell:
         model = self.recipe.model
         held = {
@@ -281,8 +286,9 @@ class _Writer:
                 hub = False
             if not hub:
                 source = str(path.absolute())
+        self._source = literal(source)
         arguments = [
-            literal(source).replace("\n", "\n    "),
+            self._source.replace("\n", "\n    "),
             "max_seq_length=MAX_LENGTH",
             f"load_in_4bit={model.precision == '4bit'}",
         ]
@@ -334,6 +340,14 @@ class _Writer:
             code += 'set_peft_model_state_dict(model, load_file(f"{ADAPTER}/adapter_model.safetensors"))'
         code += "\nmodel.print_trainable_parameters()"
         return Cell("The adapter", words, code)
+
+    def _loftq(self) -> Cell:
+        return Cell(
+            "LoftQ",
+            "The adapter starts at the best repair, of its rank, of what 4 bits lost of each weight. The start is kept: "
+            "what is saved in the end is what was learned since, to be used over the model in 16 bits.",
+            script_loftq.begin(self._source, self.recipe.lora.rank),
+        )
 
     # ── Tokens ──
 
@@ -477,6 +491,8 @@ class _Writer:
             return Cell("Save the model", "All of its weights.", code)
         folder = f'"{self.recipe.name}-adapter"'
         code = f"model.save_pretrained({folder})\ntokenizer.save_pretrained({folder})"
+        if self._starts_repaired:
+            code += "\n\n" + script_loftq.leave(folder)
         return Cell(
             "Save the adapter",
             "A few megabytes: what was learned, to be used together with its base model.",
@@ -512,6 +528,11 @@ class _Writer:
         if not formats:
             return None
         code: list[str] = []
+        if self._starts_repaired:
+            code.append(
+                "# What was learned alone, over the model that it is merged into.\n"
+                f'model, tokenizer = FastLanguageModel.from_pretrained("{self.recipe.name}-adapter", load_in_4bit=True)'
+            )
         if "merged" in formats:
             code.append(
                 f'model.save_pretrained_merged("{self.recipe.name}-merged", tokenizer, save_method="merged_16bit", safe_serialization=None)'

@@ -196,6 +196,8 @@ def _take_over(plan: Longer, run: RunFolder) -> None:
         return target
 
     shutil.copytree(plan.checkpoint, run.checkpoints / plan.checkpoint.name, copy_function=link)
+    if plan.run.start.is_file():
+        link(str(plan.run.start), str(run.start))
     reader = events.EventReader(plan.run.events)
     seq, last = 0, 0.0
     with os.fdopen(os.open(run.events, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
