@@ -185,11 +185,11 @@ def _initialization(recipe: Recipe, here: Situation) -> tuple[str, str]:
         )
     if here.facts is not None and here.facts.quantization:
         return "default", "This model is stored packed; what that lost is not there to be repaired."
-    if recipe.lora.rank < 32:
-        return "default", f"At rank {recipe.lora.rank} loftq repairs a few per cent of what 4 bit lost."
+    rank = recipe.lora.rank
+    gain = "a few per cent" if rank < 32 else "some"
     return (
-        "loftq",
-        f"The base is packed while it is loaded, and rank {recipe.lora.rank} repairs some of what that loses.",
+        "default",
+        f"At rank {rank} loftq repairs {gain} of what 4 bit lost, and the saved adapter is twice as large.",
     )
 
 
