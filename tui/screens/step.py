@@ -55,7 +55,7 @@ class StepScreen(Screen[None]):
     basic: ClassVar[tuple[str, ...]] = ()
     continue_label: ClassVar[str] = "Continue"
     enter_words: ClassVar[str] = "Enter continues"
-    footer_first: ClassVar[tuple[str, ...]] = ("step.next", "step.back", "step.advanced", "step.reset")
+    footer_first: ClassVar[tuple[str, ...]] = ("step.next", "step.back", "step.advanced", "step.code")
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+n", "next", "Next", id="step.next", tooltip="Go on to the next step"),
         Binding("enter", "next", "Next", show=False, id="step.enter"),
@@ -77,6 +77,13 @@ class StepScreen(Screen[None]):
             key_display="^_",
             id="step.undo",
             tooltip="Take back the last change, of any step",
+        ),
+        Binding(
+            "f9",
+            "code",
+            "As code",
+            id="step.code",
+            tooltip="The recipe's YAML and the plain Unsloth script: read, copy, save",
         ),
         Binding("ctrl+y", "redo", "Redo", show=False, id="step.redo", tooltip="Make the change again"),
     ]
@@ -445,6 +452,12 @@ class StepScreen(Screen[None]):
         if action == "advanced" and self.is_mounted:
             return bool(self.query(Fold))
         return super().check_action(action, parameters)
+
+    def action_code(self) -> None:
+        """Show what is on the form as YAML and as a plain script."""
+        from ..modals.code import CodeModal
+
+        self.app.push_screen(CodeModal(self.wizard))
 
     def action_undo(self) -> None:
         """Take back the last change, and say which it was."""
