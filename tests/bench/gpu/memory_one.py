@@ -33,6 +33,8 @@ class Point:
     packing: bool = False
     optimizer: str = "adamw_torch"
     targets: str = "all"
+    method: str = "lora"
+    """lora, dora or full."""
     rows: str = "full"
     """full: every row fills the length. short: rows of about 200 tokens."""
     dropout: float = 0.0
@@ -64,6 +66,9 @@ def recipe_of(point: Point, model: str, rows: str) -> Any:
     }
     if point.targets == "attention":
         lora["target_modules"] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    if point.method == "full":
+        lora["method"] = "full"
+    lora["dora"] = point.method == "dora"
     return Recipe(
         name="memory",
         model=ModelSection.model_validate(
