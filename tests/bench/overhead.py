@@ -38,7 +38,8 @@ def _recipe() -> Recipe:
         update={"max_steps": STEPS, "evaluate_every_steps": 0, "save_every_steps": 0, "sample_count": 0}
     )
     dataset = recipe.dataset.model_copy(update={"evaluation_source": None, "evaluation_share": 0.0})
-    return recipe.model_copy(update={"training": training, "dataset": dataset})
+    export = recipe.export.model_copy(update={"formats": ("adapter",), "prove": False})
+    return recipe.model_copy(update={"training": training, "dataset": dataset, "export": export})
 
 
 def _through_finetui(recipe: Path) -> tuple[list[float], list[float]]:
