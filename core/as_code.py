@@ -10,7 +10,7 @@ from . import recipe_file, script, script_look
 from .draft import Draft
 from .fields import fields
 from .recipe import Recipe
-from .script import Script
+from .script_file import Script
 from .script_text import comment, file_stem
 from .text import one_line
 

@@ -18,7 +18,7 @@ from textual.widgets import Input, Static
 from ...core import as_code
 from ...core.as_code import AsCode
 from ...core.errors import FinetuiError
-from ...core.script import Script
+from ...core.script_file import Script
 from ...core.text import clean, middle
 from ..theme import glyphs
 from ..widgets.controls import TextControl
