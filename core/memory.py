@@ -161,7 +161,9 @@ def _disk(recipe: Recipe, shape: Shape, facts: ModelFacts | None) -> tuple[Part,
     sizes = (export.estimated_bytes(name, known, recipe.lora) or 0 for name in recipe.export.formats)
     parts = [
         Part("checkpoints", kept * (learned + memory_gpu.optimizer_bytes(recipe, shape))),
-        Part("adapter" if recipe.lora.method == "lora" else "model", learned),
+        Part("adapter", learned * (2 if recipe.lora.initialization == "loftq" else 1))
+        if recipe.lora.method == "lora"
+        else Part("model", learned),
         Part("exports", sum(sizes)),
     ]
     if facts is not None and not facts.cached:

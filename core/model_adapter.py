@@ -122,6 +122,7 @@ def with_adapter(recipe: Recipe, facts: AdapterFacts, source: str | None = None)
             "alpha": facts.alpha,
             "target_modules": facts.target_modules,
             "rslora": facts.rslora,
+            "initialization": "default",
         }
     )
     return recipe.model_copy(update={"model": model, "lora": lora})

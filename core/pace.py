@@ -47,6 +47,11 @@ _TERAFLOPS_PER_CORE = 0.1  # measured: SmolLM2-135M on two cores, 0.08 to 0.15
 _CPU_LAUNCH_SECONDS_PER_LAYER = 0.006  # measured: the same model, 8 × 1 against 1 × 8
 _CPU_STEP_SECONDS = 0.05
 
+_BYTES_PER_UPDATED_WEIGHT = 28
+"""AdamW in 32 bit reads weight, gradient and two moments, and writes all but the gradient."""
+_GPU_BYTES_PER_SECOND = 1e12
+"""Of cards made for training two to three times as much; an update is a small part of a step there."""
+
 _SAMPLE_TOKENS = 96
 _SAMPLE_TOKENS_PER_SECOND_GPU = 25.0
 _CPU_BYTES_PER_SECOND_PER_CORE = 3e9
@@ -160,10 +165,20 @@ def batch_seconds(
     return seconds * (_PACKED_FACTOR if speed.gpu and recipe.training.packing and not forward_only else 1.0)
 
 
+def update_seconds(recipe: Recipe, shape: Shape, machine: Machine) -> float:
+    """One update of all trained weights: memory is read and written once through. Nothing with an adapter, seconds on a
+    CPU where every weight is trained."""
+    bandwidth = (
+        _GPU_BYTES_PER_SECOND if machine.has_gpu else _CPU_BYTES_PER_SECOND_PER_CORE * max(1, machine.cores)
+    )
+    return shape.trained_weights(recipe.lora) * _BYTES_PER_UPDATED_WEIGHT / bandwidth
+
+
 def longest_batch_seconds(recipe: Recipe, shape: Shape, machine: Machine, lengths: Lengths) -> float:
-    """The batch with the longest row, forward and backward: what a probe runs, in seconds."""
+    """The batch with the longest row, forward and backward, and an update: what a probe runs, in seconds."""
     length = recipe.model.max_length if recipe.training.packing else lengths.longest
-    return batch_seconds(recipe, shape, machine, recipe.training.batch_size * length, length)
+    work = batch_seconds(recipe, shape, machine, recipe.training.batch_size * length, length)
+    return work + update_seconds(recipe, shape, machine)
 
 
 def predict(
@@ -199,17 +214,17 @@ def predict(
     accumulated = min(accumulation, max(1, math.ceil(items / batch))) if items else accumulation
     measured = measured or Measured()
     is_measured = measured.ratio != 1.0 or measured.seconds_per_step is not None
-    step = measured.seconds_per_step or accumulated * one * measured.ratio + speed.step_seconds
+    worked = accumulated * one + update_seconds(recipe, shape, machine)
+    step = measured.seconds_per_step or worked * measured.ratio + speed.step_seconds
     rows_per_step = min(rows_per_step, float(rows)) if rows else rows_per_step
 
     times = _times_looked(recipe, steps)
     evaluation = 0.0
     if lengths.evaluation_rows:
-        batches = math.ceil(lengths.evaluation_rows / batch)
-        padded = lengths.padded(min(batch, lengths.evaluation_rows))
-        each = batch_seconds(
-            recipe, shape, machine, min(batch, lengths.evaluation_rows) * padded, padded, forward_only=True
-        )
+        at_once = min(training.evaluation_batch_size or batch, lengths.evaluation_rows)
+        batches = math.ceil(lengths.evaluation_rows / at_once)
+        padded = lengths.padded(at_once)
+        each = batch_seconds(recipe, shape, machine, at_once * padded, padded, forward_only=True)
         evaluation = times * batches * each * (measured.evaluation_ratio or measured.ratio)
     samples = (times + 1) * training.sample_count * _sample_seconds(shape, machine, lengths) * measured.ratio
     total = steps * step + evaluation + samples

@@ -142,6 +142,8 @@ def _of_method(recipe: Recipe) -> Found:
                     code="adapter-shape",
                 )
                 found.append((path, error))
+    if lora.initialization == "loftq":
+        found += [("lora.initialization", error) for error in _without_loftq(recipe)]
     if recipe.training.embedding_learning_rate is not None and not lora.modules_to_save:
         found.append(
             (
@@ -155,6 +157,25 @@ def _of_method(recipe: Recipe) -> Found:
             )
         )
     return found
+
+
+def _without_loftq(recipe: Recipe) -> list[FinetuiError]:
+    if recipe.model.precision != "4bit":
+        return [
+            FinetuiError(
+                "LoftQ has nothing to repair.",
+                f"It starts the adapter at what 4 bit lost of the base, and the base is held in {recipe.model.precision[:-3]} bit.",
+                "Set Initialization to default, or Precision to 4bit (which needs an NVIDIA GPU).",
+                code="loftq-precision",
+            )
+        ]
+    for wanted, what, why in (
+        (recipe.lora.dora, "LoftQ does not go with DoRA.", "DoRA takes the lengths of the weights from an adapter that starts at nothing."),
+        (recipe.model.adapter, "LoftQ cannot start an adapter that exists.", "Training goes on with the adapter as it is."),
+    ):  # fmt: skip
+        if wanted:
+            return [FinetuiError(what, why, "Set Initialization to default.", code="loftq-start")]
+    return []
 
 
 def no_adapter() -> FinetuiError:
@@ -244,6 +265,14 @@ def of_model(recipe: Recipe, facts: ModelFacts) -> Found:
                 )
             )
         return found
+    if facts.quantization and recipe.lora.initialization == "loftq":
+        error = FinetuiError(
+            "LoftQ needs the model's whole weights.",
+            f"{facts.title} is stored quantized ({facts.quantization}); what that lost is not there to be repaired.",
+            "Take the model in 16 bit, which is packed while loading, or set Initialization to default.",
+            code="loftq-packed",
+        )
+        found.append(("lora.initialization", error))
     missing = [name for name in recipe.lora.target_modules if facts.modules and name not in facts.modules]
     if (
         "gate_up_proj" in facts.modules and "moe" in facts.model_type

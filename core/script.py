@@ -7,94 +7,18 @@ stays out. `tests/worker/test_script.py` runs scripts and compares their losses 
 
 from __future__ import annotations
 
-import json
+import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
-from . import script_data, script_look
+from . import script_data, script_loftq, script_look, script_tokens, script_training
 from .recipe import DEMO, Recipe
 from .script_data import Data
+from .script_file import Script
 from .script_look import Look, Part
-from .script_text import Cell, comment, file_stem, literal
+from .script_text import Cell, literal
 
 DEMO_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
-
-_PACKAGES = ("unsloth", "unsloth_zoo", "trl", "transformers", "peft", "datasets")
-
-
-@dataclass(frozen=True)
-class Script:
-    """A script in cells, and the files that belong beside it."""
-
-    name: str
-    cells: tuple[Cell, ...]
-    files: tuple[tuple[str, bytes], ...] = ()
-    """Name and contents of each file that the script reads and that is nowhere else (the demo's rows)."""
-    uploads: tuple[str, ...] = ()
-    """Names of files of this machine that a notebook elsewhere needs."""
-
-    @property
-    def file_name(self) -> str:
-        return f"{file_stem(self.name)}.py"
-
-    @property
-    def text(self) -> str:
-        """The script as Python source, which ends with a newline."""
-        head = [
-            f'"""{self.name}: a language model fine-tuned with Unsloth and TRL.',
-            "",
-            f"Run it with:  python {self.file_name}",
-            *_versions_words(),
-            '"""',
-        ]
-        blocks = ["\n".join(head)]
-        for cell in self.cells:
-            title = f"# ── {cell.heading} " + "─" * max(2, 76 - len(cell.heading))
-            words = f"{comment(cell.words)}\n" if cell.words else ""
-            blocks.append(f"{title}\n{words}\n{cell.code}" if cell.heading else cell.code)
-        return _spaced("\n\n".join(blocks)) + "\n"
-
-    def notebook(self) -> str:
-        """The script as a notebook (nbformat 4.5) that opens in Colab: an install cell first, then a cell each part."""
-        versions = " ".join(f'"{name}=={version}"' for name, version in _versions())
-        cells = [
-            _markdown(
-                f"# {self.name}\n\nA language model fine-tuned with [Unsloth](https://unsloth.ai) and TRL. "
-                "In Colab, choose *Runtime → Change runtime type → T4 GPU* first."
-            ),
-            _code(f"%pip install --quiet {versions or 'unsloth trl'}"),
-        ]
-        for name, content in self.files:
-            cells += [_markdown("### The rows"), _code(f"%%writefile {name}\n{content.decode().rstrip()}")]
-        if self.uploads:
-            wanted = ", ".join(map(repr, self.uploads))
-            cells += [
-                _markdown("### Your files\n\nUpload what is not here yet."),
-                _code(
-                    f"from pathlib import Path\n\nmissing = [name for name in ({wanted},) if not Path(name).exists()]\n"
-                    "if missing:\n    from google.colab import files\n\n    print('Upload:', *missing)\n    files.upload()"
-                ),
-            ]
-        for cell in self.cells:
-            if cell.heading:
-                words = f"\n\n{_escaped(cell.words)}" if cell.words else ""
-                cells.append(_markdown(f"## {cell.heading}{words}"))
-            cells.append(_code(_spaced(cell.code)))
-        book = {
-            "cells": [{"id": f"cell-{index}", **cell} for index, cell in enumerate(cells)],
-            "metadata": {
-                "accelerator": "GPU",
-                "colab": {"name": f"{file_stem(self.name)}.ipynb", "provenance": []},
-                "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-                "language_info": {"name": "python"},
-            },
-            "nbformat": 4,
-            "nbformat_minor": 5,
-        }
-        return json.dumps(book, indent=1, ensure_ascii=False) + "\n"
 
 
 def make(recipe: Recipe, seen: Look | None = None, notebook: bool = False) -> Script:
@@ -103,50 +27,6 @@ def make(recipe: Recipe, seen: Look | None = None, notebook: bool = False) -> Sc
     Paths in `recipe` should be absolute (`runs.launch.resolved`). For a `notebook` files are named without their folder.
     """
     return _Writer(recipe, seen or script_look.unseen(recipe.dataset), notebook).script()
-
-
-def _markdown(text: str) -> dict[str, Any]:
-    return {"cell_type": "markdown", "metadata": {}, "source": text.splitlines(keepends=True)}
-
-
-def _code(text: str) -> dict[str, Any]:
-    return {
-        "cell_type": "code",
-        "execution_count": None,
-        "metadata": {},
-        "outputs": [],
-        "source": text.splitlines(keepends=True),
-    }
-
-
-def _escaped(words: str) -> str:
-    return "".join(f"\\{c}" if c in "\\`*_[]<>#$" else c for c in words)
-
-
-def _versions() -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
-    for name in _PACKAGES:
-        try:
-            found.append((name, metadata.version(name)))
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _versions_words() -> list[str]:
-    found = [
-        f"{name} {version}" for name, version in _versions() if name in ("unsloth", "trl", "transformers")
-    ]
-    return [f"Written for {', '.join(found)}."] if found else ["It needs: pip install unsloth"]
-
-
-def _spaced(code: str) -> str:
-    """`code` without lines of nothing but spaces, and never with more than two empty lines."""
-    lines: list[str] = []
-    for line in code.split("\n"):
-        if line.strip() or lines[-2:] != ["", ""]:
-            lines.append(line.rstrip() if not line.strip() else line)
-    return "\n".join(lines).strip("\n")
 
 
 class _Writer:
@@ -174,13 +54,15 @@ class _Writer:
             self.where[part.path] = repr(part.path)
 
     def script(self) -> Script:
+        shared = self.recipe.dataset.evaluation_share
         cells = [
             self._imports(),
             self._model(),
             *([] if self._full else [self._adapter()]),
+            *([self._loftq()] if self._starts_repaired else []),
             *self.data.cells,
-            self._tokens(),
-            self._training(),
+            script_tokens.cell(self.recipe, self.data),
+            script_training.cell(self.recipe, bool(self.seen.evaluation) or shared > 0),
             self._saving(),
             self._trying(),
         ]
@@ -255,6 +137,10 @@ class _Writer:
     def _full(self) -> bool:
         return self.recipe.lora.method == "full"
 
+    @property
+    def _starts_repaired(self) -> bool:
+        return not self._full and self.recipe.lora.initialization == "loftq"
+
     def _model(self) -> Cell:
         model = self.recipe.model
         held = {
@@ -281,8 +167,9 @@ class _Writer:
                 hub = False
             if not hub:
                 source = str(path.absolute())
+        self._source = literal(source)
         arguments = [
-            literal(source).replace("\n", "\n    "),
+            self._source.replace("\n", "\n    "),
             "max_seq_length=MAX_LENGTH",
             f"load_in_4bit={model.precision == '4bit'}",
         ]
@@ -335,140 +222,15 @@ class _Writer:
         code += "\nmodel.print_trainable_parameters()"
         return Cell("The adapter", words, code)
 
-    # ── Tokens ──
-
-    def _tokens(self) -> Cell:
-        from .script_tokens import cell
-
-        return cell(self.recipe, self.data)
-
-    # ── Training ──
-
-    def _training(self) -> Cell:
-        recipe, training = self.recipe, self.recipe.training
-        evaluates = bool(self.seen.evaluation) or recipe.dataset.evaluation_share > 0
-        lines: list[str] = []
-        if training.packing:
-            lines += [
-                "# Short rows together in sequences of up to MAX_LENGTH tokens, instead of padding. They do not see each other.",
-                'train_set = pack_dataset(train_set, MAX_LENGTH, strategy="bfd")'
-                + (".shuffle(seed=SEED)" if recipe.dataset.shuffle else ""),
-                "",
-            ]
-        arguments = [
-            f'output_dir="{recipe.name}-checkpoints",',
-            f"num_train_epochs={training.epochs!r},  # how many times all rows are seen",
-        ]
-        if training.max_steps is not None:
-            batch = recipe.effective_batch_size
-            lines.append(
-                f"steps = math.ceil({training.epochs!r} * math.ceil(len(train_set) / {batch}))  # of all epochs"
-            )
-            arguments.append(f"max_steps=min(steps, {training.max_steps}),")
-        arguments += [
-            f"per_device_train_batch_size={training.batch_size},",
-            f"per_device_eval_batch_size={training.evaluation_batch_size or training.batch_size},",
-            f"gradient_accumulation_steps={training.gradient_accumulation_steps},  # batches added up before each update",
-            f"learning_rate={training.learning_rate!r},",
-            f'lr_scheduler_type="{training.schedule}",',
-            f"warmup_steps={training.warmup_share!r},  # below 1, a share of all steps"
-            if training.warmup_steps is None
-            else f"warmup_steps={training.warmup_steps},",
-            f"max_grad_norm={training.max_grad_norm!r},  # longer gradients are shortened to this",
-            f"weight_decay={training.weight_decay!r},",
-            f'optim="{"adamw_torch_fused" if training.optimizer == "adamw_torch" else training.optimizer}",',
-            "seed=SEED,",
-            "data_seed=SEED,",
-        ]
-        if training.schedule == "cosine_with_restarts":
-            arguments.append(f'lr_scheduler_kwargs={{"num_cycles": {training.schedule_cycles}}},')
-        if training.neftune_noise_alpha is not None:
-            arguments.append(
-                f"neftune_noise_alpha={training.neftune_noise_alpha!r},  # noise on the embeddings"
-            )
-        if training.embedding_learning_rate is not None:
-            arguments.append(f"embedding_learning_rate={training.embedding_learning_rate!r},")
-        if not recipe.dataset.shuffle:
-            arguments.append(
-                'train_sampling_strategy="sequential",  # the rows in the order in which they stand'
-            )
-        arguments += ["bf16=bf16,", "fp16=torch.cuda.is_available() and not bf16,", "max_length=MAX_LENGTH,"]
-        if training.packing:
-            arguments += ["packing=True,", "eval_packing=False,"]
-        if not recipe.lora.gradient_checkpointing:
-            arguments.append("gradient_checkpointing=False,  # TRL turns it on otherwise")
-        arguments.append('dataset_kwargs={"skip_prepare_dataset": True},  # the rows are tokens already')
-        if evaluates and training.evaluate_every_steps:
-            arguments += [
-                'eval_strategy="steps" if test_set else "no",',
-                f"eval_steps={training.evaluate_every_steps},",
-                "prediction_loss_only=True,",
-            ]
-        judged = (
-            evaluates
-            and training.evaluate_every_steps
-            and (training.keep_best or training.early_stopping_patience is not None)
+    def _loftq(self) -> Cell:
+        return Cell(
+            "LoftQ",
+            "The adapter starts at the best repair, of its rank, of what 4 bits lost of each weight. The start is kept: "
+            "what is saved in the end is what was learned since, to be used over the model in 16 bits.",
+            script_loftq.begin(self._source, self.recipe.lora.rank),
         )
-        if judged:
-            arguments += ['metric_for_best_model="eval_loss",', "greater_is_better=False,"]
-        if judged and training.keep_best:
-            arguments += [
-                "load_best_model_at_end=True,  # the weights of the lowest held-out loss",
-                'save_strategy="steps",',
-                f"save_steps={training.evaluate_every_steps},",
-                f"save_total_limit={training.checkpoints_kept},",
-            ]
-        elif training.save_every_steps:
-            arguments += [
-                'save_strategy="steps",',
-                f"save_steps={training.save_every_steps},",
-                f"save_total_limit={training.checkpoints_kept},",
-            ]
-        else:
-            arguments.append('save_strategy="no",')
-        arguments += ["logging_steps=1,", 'report_to="none",']
-        body = "\n        ".join(arguments)
-        if "8bit" in training.optimizer:
-            words_of_optimizer = " The 8-bit optimizer needs a GPU and bitsandbytes."
-        else:
-            words_of_optimizer = ""
-        lines += [
-            "bf16 = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else dtype == torch.bfloat16",
-            f"trainer = {'UnslothTrainer' if self._two_rates else 'SFTTrainer'}(",
-            "    model=model,",
-            "    processing_class=tokenizer,",
-            "    train_dataset=train_set,",
-            *(["    eval_dataset=test_set,"] if evaluates else []),
-            *(
-                [f"    callbacks=[EarlyStoppingCallback({training.early_stopping_patience})],"]
-                if judged and training.early_stopping_patience is not None
-                else []
-            ),
-            f"    args={'UnslothTrainingArguments' if self._two_rates else 'SFTConfig'}(\n        {body}\n    ),",
-            ")",
-            "trainer.train()",
-        ]
-        if evaluates:
-            lines += ["if test_set:", '    print("held-out loss:", trainer.evaluate()["eval_loss"])']
-        lines.append("trainer.save_state()  # every loss, in trainer_state.json")
-        words = (
-            f"Each update learns from {recipe.effective_batch_size} "
-            f"{'row' if recipe.effective_batch_size == 1 else 'rows'}. To go on after a break: "
-            "trainer.train(resume_from_checkpoint=True)."
-            + words_of_optimizer
-            + self._words_on_chance(evaluates)
-        )
-        return Cell("Training", words, "\n".join(lines))
 
-    def _words_on_chance(self, evaluates: bool) -> str:
-        training = self.recipe.training
-        drawn = self.recipe.lora.dropout or training.neftune_noise_alpha is not None
-        if not (drawn and evaluates and training.evaluate_every_steps):
-            return ""
-        return (
-            " Evaluations draw random numbers too, so after the first one dropout and noise fall otherwise than in a run "
-            "that does not evaluate: the losses differ in the third digit."
-        )
+    # ── What comes of it ──
 
     def _saving(self) -> Cell:
         if self._full:
@@ -477,6 +239,8 @@ class _Writer:
             return Cell("Save the model", "All of its weights.", code)
         folder = f'"{self.recipe.name}-adapter"'
         code = f"model.save_pretrained({folder})\ntokenizer.save_pretrained({folder})"
+        if self._starts_repaired:
+            code += "\n\n" + script_loftq.leave(folder)
         return Cell(
             "Save the adapter",
             "A few megabytes: what was learned, to be used together with its base model.",
@@ -503,8 +267,6 @@ class _Writer:
             print(asked[-1]["content"])
             print(tokenizer.decode(answer[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
             """
-        import textwrap
-
         return Cell("Try it", "What it answers to a row of the data.", textwrap.dedent(code).strip())
 
     def _exports(self) -> Cell | None:
@@ -512,6 +274,11 @@ class _Writer:
         if not formats:
             return None
         code: list[str] = []
+        if self._starts_repaired:
+            code.append(
+                "# What was learned alone, over the model that it is merged into.\n"
+                f'model, tokenizer = FastLanguageModel.from_pretrained("{self.recipe.name}-adapter", load_in_4bit=True)'
+            )
         if "merged" in formats:
             code.append(
                 f'model.save_pretrained_merged("{self.recipe.name}-merged", tokenizer, save_method="merged_16bit", safe_serialization=None)'

@@ -3,90 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from .recipe import Recipe
-from .script_look import Look, Part, Traits
+from .script_look import Look, Part
+from .script_read import Names, is_numbered, reader
+from .script_shape import shape
 from .script_text import Cell, literal
-
-_JSONL = """
-def read_{name}(path):
-    with {opened} as file:
-        return [json.loads(line) for line in file if line.strip()]
-"""
-_NUMBERED_JSONL = '''
-def read_{name}(path):
-    """Each line's number and its row."""
-    with {opened} as file:
-        return [(number, json.loads(line)) for number, line in enumerate(file, 1) if line.strip()]
-'''
-_TOLERANT_JSONL = '''
-def read_{name}(path):
-    """Each line's number and its row; a line that is no JSON object is nothing."""
-    rows = []
-    with {opened} as file:
-        for number, line in enumerate(file, 1):
-            try:
-                rows.append((number, json.loads(line)))
-            except ValueError:
-                pass
-    return rows
-'''
-_JSON = """
-def read_{name}(path):
-    with {opened} as file:
-        found = json.load(file)
-    if isinstance(found, dict):  # an object of lists, or of columns
-        lists = [rows for rows in found.values() if isinstance(rows, list) and rows and isinstance(rows[0], dict)]
-        found = found[{split}] if {split} in found else lists[0] if lists else [
-            dict(zip(found, cells)) for cells in zip(*found.values())
-        ]
-    return {returned}
-"""
-_CSV = """
-def read_{name}(path):
-    with {opened} as file:
-        return list(csv.DictReader(file{options}))
-"""
-_NUMBERED_CSV = '''
-def read_{name}(path):
-    """The line that each row begins at, and the row."""
-    rows, begins = [], 1
-    with {opened} as file:
-        reader = csv.reader(file{delimiter})
-        header = {header}
-        for cells in reader:
-            number, begins = begins, reader.line_num + 1
-            if header is None:
-                header = [cell.strip() for cell in cells]
-            elif any(cells):
-                rows.append((number, dict(zip(header, cells))))
-    return rows
-'''
-_TABLE = """
-def read_{name}(path):
-    return {returned}
-"""
-_TEXT = '''
-def read_{name}(path):
-    """Whole paragraphs in blocks of some 2,000 characters; a heading starts a new one when the block is half full."""
-    blocks, lines, length = [], [], 0
-    with {opened} as file:
-        middle = False  # of a line that is longer than a block
-        while piece := file.readline(2000):
-            inside, middle = middle, not piece.endswith(("\\n", "\\r"))
-            blank = not piece.strip() and not inside
-            heading = not inside and piece.startswith("#") and length >= 1000
-            if lines and ((blank and length >= 2000) or heading or length >= 4000):
-                blocks.append("".join(lines))
-                lines, length = [], 0
-            if lines or not blank:
-                lines.append(piece)
-                length += len(piece)
-    blocks.append("".join(lines))
-    texts = [block.replace("\\r\\n", "\\n").strip() for block in blocks]
-    return [{{"text": text}} for text in texts if text]
-'''
 
 _SCATTER = '''
 def scatter(number, seed=SEED):
@@ -149,23 +72,6 @@ def usable(row):
 '''
 
 
-@dataclass
-class _Names:
-    """One function for one kind of reading or of row, however many files share it."""
-
-    code: list[str] = field(default_factory=list[str])
-    known: dict[str, str] = field(default_factory=dict[str, str])
-
-    def of(self, template: str, base: str) -> str:
-        """The name of the function that `template` (with a {name} that is still open) makes; added where it is new."""
-        name = self.known.get(template)
-        if name is None:
-            taken = sum(1 for one in self.known.values() if one == base or one.startswith(f"{base}_"))
-            name = self.known[template] = base if not taken else f"{base}_{taken + 1}"
-            self.code.append(template.replace("{name}", name).strip("\n"))
-        return name
-
-
 @dataclass(frozen=True)
 class Data:
     """The dataset as code. After `cells` the script has `train_rows` and `test_rows`, lists of conversations."""
@@ -204,7 +110,7 @@ class _Data:
         section, seen = self.section, self.seen
         own = bool(seen.evaluation)
         shared = not own and section.evaluation_share > 0
-        readers, shapes = _Names(), _Names()
+        readers, shapes = Names(), Names()
         calls = [self._rows(part, readers, shapes, True) for part in seen.training]
         tests = [self._rows(part, readers, shapes, False) for part in seen.evaluation]
         code: list[str] = []
@@ -253,66 +159,16 @@ class _Data:
 
     # ── What is read ──
 
-    def _numbered(self, part: Part) -> bool:
-        return bool(part.left_out) or part.weight % 1 != 0
-
-    def _reader(self, part: Part, readers: _Names) -> str:
-        """The expression that gives the rows of `part`; pairs of number and row where `_numbered`."""
-        where = self.where.get(part.path, repr(part.path))
-        numbered = self._numbered(part)
-        if part.kind is None:
-            config = f", name={part.config!r}" if part.config else ""
-            rows = f"load_dataset({where}{config}, split={part.split!r})"
-            return f"enumerate({rows}, 1)" if numbered else rows
-        encoding = "utf-8-sig" if part.encoding.lower() in ("utf-8", "utf-8-sig") else part.encoding
-        newline = ', newline=""' if part.kind in ("CSV", "TSV", "text") else ""
-        opener = 'gzip.open(path, "rt"' if part.packing == "gzip" else "open(path"
-        opened = f"{opener}, encoding={encoding!r}{newline})"
-        if part.packing == "zstd":
-            self.imports |= {"import pyarrow", "import io"}
-            opened = f'io.TextIOWrapper(pyarrow.input_stream(path, compression="zstd"), encoding={encoding!r}{newline})'
-        delimiter = f", delimiter={part.delimiter!r}" if part.delimiter != "," else ""
-        spots = {"opened": opened, "delimiter": delimiter, "name": "{name}"}
-        if part.kind == "JSONL":
-            broken = any(
-                "JSON" in reason or "zeros" in reason or "nested" in reason for reason, _ in part.reasons
-            )
-            template = _TOLERANT_JSONL if broken else _NUMBERED_JSONL if numbered else _JSONL
-            return f"read_{readers.of(template.format(**spots), 'jsonl')}({where})"
-        if part.kind == "JSON":
-            returned = "list(enumerate(found, 1))" if numbered else "found"
-            template = _JSON.format(**spots, split=repr(part.split), returned=returned)
-            return f"read_{readers.of(template, 'json')}({where})"
-        if part.kind in ("CSV", "TSV"):
-            options = delimiter + (f", fieldnames={list(part.header)!r}" if part.header else "")
-            header = repr(list(part.header)) if part.header else "None"
-            template = _NUMBERED_CSV if numbered else _CSV
-            return (
-                f"read_{readers.of(template.format(**spots, options=options, header=header), 'csv')}({where})"
-            )
-        if part.kind == "text":
-            rows = f"read_{readers.of(_TEXT.format(**spots), 'text')}({where})"
-            return f"enumerate({rows}, 1)" if numbered else rows
-        if part.kind == "Parquet":
-            self.imports.add("import pyarrow.parquet")
-            table = "pyarrow.parquet.read_table(path).to_pylist()"
-        else:
-            self.imports.add("from datasets import Dataset")
-            table = "Dataset.from_file(str(path))"
-        template = _TABLE.format(
-            name="{name}", returned=f"list(enumerate({table}, 1))" if numbered else table
-        )
-        return f"read_{readers.of(template, 'table')}({where})"
-
-    def _rows(self, part: Part, readers: _Names, shapes: _Names, training: bool) -> str:
+    def _rows(self, part: Part, readers: Names, shapes: Names, training: bool) -> str:
         """The expression that gives the conversations of `part`."""
-        rows = self._reader(part, readers)
-        shape = shapes.of(self._shape(part.traits), "to_conversation")
-        numbered = self._numbered(part)
+        where = self.where.get(part.path, repr(part.path))
+        rows = reader(part, where, readers, self.imports)
+        made_by = shapes.of(shape(part.traits, self.section), "to_conversation")
+        numbered = is_numbered(part)
         conditions: list[str] = []
         if part.left_out:
             conditions.append(f"number not in {_numbers(part.left_out)}")
-        made = f"{shape}(row)"
+        made = f"{made_by}(row)"
         needs = []
         if not part.whole and part.traits.format != "text":
             needs.append("usable")
@@ -423,146 +279,6 @@ class _Data:
             ''').strip("\n")
         ]
 
-    def _shape(self, traits: Traits) -> str:
-        """The function from a row to a conversation, its name still open."""
-        layout = traits.layout
-
-        def cell(name: str | None) -> str:
-            return f"text({_cell(traits, name, True)})" if traits.loose else _cell(traits, name)
-
-        lines: list[str] = []
-        if traits.format == "text":
-            return f"def {{name}}(row):\n    return {cell(layout.text)}"
-        if traits.format in ("messages", "sharegpt"):
-            lines += self._turns(
-                traits,
-                "row" if traits.bare else _cell(traits, layout.lists[0] if layout.lists else "messages"),
-            )
-        elif traits.format == "preference":
-            lines += self._preference(traits)
-        elif traits.turns_in_cells:
-            lines += [
-                f"asked, answered = {_cell(traits, layout.user)}, {_cell(traits, layout.assistant)}",
-                'turns = list(asked) if isinstance(asked, list) else [{"role": "user", "content": asked}]',
-                'turns += answered if isinstance(answered, list) else [{"role": "assistant", "content": answered}]',
-            ]
-        else:
-            question = cell(layout.user)
-            if layout.context:
-                lines += [
-                    f"parts = [{question}, {cell(layout.context)}]",
-                    'question = "\\n\\n".join(part for part in parts if part.strip())',
-                ]
-                question = "question"
-            answer = cell(layout.assistant)
-            reasoning = ""
-            if layout.reasoning:
-                lines.append(f'reasoning = ({_cell(traits, layout.reasoning, True)} or "").strip()')
-                reasoning = ', "reasoning_content": reasoning, "thinking": reasoning'
-            lines += [
-                f'turns = [{{"role": "user", "content": {question}}}, {{"role": "assistant", "content": {answer}{reasoning}}}]'
-            ]
-        lines += self._system(traits)
-        if traits.tools:
-            lines += self._tools(traits)
-        if len(lines) == 1 and lines[0].startswith("turns = "):
-            lines = [lines[0].replace("turns = ", "return ", 1)]
-        else:
-            lines.append("return turns")
-        body = "\n".join(lines)
-        return f"def {{name}}(row):\n{textwrap.indent(body, '    ')}"
-
-    def _turns(self, traits: Traits, cell: str) -> list[str]:
-        if traits.as_text:
-            cell = f"json.loads({cell})"
-        role = f"turn[{traits.role_key!r}]"
-        lines: list[str] = []
-        if traits.roles:
-            lines.append(f"roles = {dict(traits.roles)!r}")
-            role = f"roles[{role}]"
-        content = (
-            f"turn[{traits.content_key!r}]" if not traits.loose else f"text(turn.get({traits.content_key!r}))"
-        )
-        keep = f'{{"role": {role}, "content": {content}'
-        if traits.weights:
-            keep += ', "weight": turn.get("weight", turn.get("train", 1))'
-        keep += "}"
-        lines.append(f"turns = [{keep} for turn in {cell}]")
-        extras: list[str] = []
-        if traits.reasoning_key:
-            extras += [
-                f'if turn["role"] == "assistant" and said.get({traits.reasoning_key!r}):',
-                f'    turn["reasoning_content"] = turn["thinking"] = said[{traits.reasoning_key!r}]',
-            ]
-        if traits.calls:
-            extras += [
-                'if said.get("tool_calls"):',
-                '    turn["tool_calls"] = [tool_call(call) for call in said["tool_calls"]]',
-            ]
-        if traits.names:
-            extras += ['if said.get("name"):', '    turn["name"] = said["name"]']
-        if extras:
-            lines.append(f"for turn, said in zip(turns, {cell}):")
-            lines += [f"    {line}" for line in extras]
-        return lines
-
-    def _preference(self, traits: Traits) -> list[str]:
-        layout = traits.layout
-        lines = ["# Of a pair only the chosen answer is learned."]
-        if traits.turns_in_cells or traits.as_text:
-            lines += [
-                f"turns = {_cell(traits, layout.chosen)}",
-                'turns = list(turns) if isinstance(turns, list) else [{"role": "assistant", "content": turns}]',
-            ]
-            if layout.user:
-                lines += [
-                    'if all(turn["role"] != "user" for turn in turns):',
-                    f"    asked = {_cell(traits, layout.user)}",
-                    '    turns = (asked if isinstance(asked, list) else [{"role": "user", "content": asked}]) + turns',
-                ]
-            return [*lines, 'turns = [{"role": turn["role"], "content": turn["content"]} for turn in turns]']
-        return [
-            *lines,
-            f'turns = [{{"role": "user", "content": {_cell(traits, layout.user)}}}, {{"role": "assistant", "content": {_cell(traits, layout.chosen)}}}]',
-        ]
-
-    def _system(self, traits: Traits) -> list[str]:
-        """System prompts put right, by the recipe's mode."""
-        mode, prompt = self.section.system_mode, bool(self.section.system_prompt)
-        inside, column = traits.systems, traits.layout.system
-        without = ['turns = [turn for turn in turns if turn["role"] != "system"]'] if inside else []
-        first = 'turns = [{"role": "system", "content": SYSTEM_PROMPT}] + turns'
-        if mode == "none":
-            return without
-        if mode == "replace":
-            return [*without, first] if prompt else without
-        if not inside and not column:
-            return [first] if prompt else []
-        own = ""
-        other = f'{_cell(traits, column, get=True)} or ""' if column else '""'
-        lines: list[str] = []
-        if inside:
-            own = f'turns.pop(0)["content"] if turns[0]["role"] == "system" else {other}'
-        else:
-            own = other
-        lines.append(f"system = {own}")
-        if prompt and mode == "keep":
-            lines.append("system = system if system.strip() else SYSTEM_PROMPT")
-        elif prompt:
-            lines.append('system = f"{SYSTEM_PROMPT}\\n\\n{system}" if system.strip() else SYSTEM_PROMPT')
-        if prompt:
-            return [*lines, 'turns = [{"role": "system", "content": system}] + turns']
-        return [*lines, "if system.strip():", '    turns = [{"role": "system", "content": system}] + turns']
-
-    def _tools(self, traits: Traits) -> list[str]:
-        cell = _cell(traits, traits.layout.tools, get=True)
-        return [
-            f"tools = {cell} or []",
-            "tools = json.loads(tools) if isinstance(tools, str) else tools",
-            "if tools:  # kept with the first turn until the template is filled in",
-            '    turns[0]["tools"] = [t if "function" in t else {"type": "function", "function": t} for t in tools]',
-        ]
-
     # ── In words ──
 
     def _words_on_files(self) -> str:
@@ -590,16 +306,6 @@ class _Data:
         if own:
             return "They are never trained on, and come from elsewhere than the training rows."
         return "None are held out, so nothing will tell learning from memorising."
-
-
-def _cell(traits: Traits, name: str | None, get: bool = False) -> str:
-    """The expression for a cell of `row`, a path (`translation.de`) included; with `get`, None where it is not there."""
-    if name is None:
-        return "None"
-    path = dict(traits.paths).get(name)
-    if path is not None:
-        return "row" + "".join(f"[{key!r}]" for key in path)
-    return f"row.get({name!r})" if get else f"row[{name!r}]"
 
 
 def _numbers(numbers: tuple[int, ...]) -> str:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from . import model_adapter, proof, recipe_file
 from .errors import FinetuiError
+from .recipe import Recipe
 from .runs import checkpoints, events, state, store
 from .runs.store import RunFolder
 from .system import Machine
@@ -105,7 +106,7 @@ def _in_run(target: Target) -> Target:
             name = f"{recipe.name}, {target.path.name}"
             return Target(
                 target.kind, target.path, name, folder, target.base or recipe.model.source, recipe.model.revision,
-                recipe.model.remote_code, recipe.model.precision, _system(run, recipe.dataset.system_prompt),
+                recipe.model.remote_code, _precision(recipe), _system(run, recipe.dataset.system_prompt),
             )  # fmt: skip
     return target
 
@@ -131,8 +132,13 @@ def of_run(run: RunFolder) -> Target:
     model = recipe.model
     return Target(
         kind, run.checkpoints if kind == "checkpoint" else run.adapter, recipe.name, run.path, model.source,
-        model.revision, model.remote_code, model.precision, _system(run, recipe.dataset.system_prompt),
+        model.revision, model.remote_code, _precision(recipe), _system(run, recipe.dataset.system_prompt),
     )  # fmt: skip
+
+
+def _precision(recipe: Recipe) -> str:
+    """How the base is held: as in training, but whole where LoftQ repaired it, which its adapter leaves to the base."""
+    return "16bit" if recipe.lora.initialization == "loftq" else recipe.model.precision
 
 
 def _system(run: RunFolder, stated: str | None) -> str:

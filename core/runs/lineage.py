@@ -208,6 +208,8 @@ def _take_over(old: RunFolder, checkpoint: Path, step: int, run: RunFolder) -> N
         return target
 
     shutil.copytree(checkpoint, run.checkpoints / checkpoint.name, copy_function=link)
+    if old.start.is_file():
+        link(str(old.start), str(run.start))
     reader = events.EventReader(old.events)
     seq, last = 0, 0.0
     with os.fdopen(os.open(run.events, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:

@@ -52,6 +52,11 @@ class RunFolder:
         return self.path / "adapter"
 
     @property
+    def start(self) -> Path:
+        """The adapter as LoftQ began it; no other run has one."""
+        return self.path / "start.safetensors"
+
+    @property
     def model(self) -> Path:
         """The whole model of a full fine-tuning, which leaves no adapter."""
         return self.path / "model"

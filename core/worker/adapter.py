@@ -13,6 +13,7 @@ from ..recipe import DEMO, Recipe
 from ..runs import checkpoints
 from ..runs.store import RunFolder
 from ..text import one_line
+from . import loftq
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -37,6 +38,7 @@ def save(model: Any, tokenizer: Any, recipe: Recipe, run: RunFolder) -> Path:
     temporary.mkdir(mode=0o700)
     model.save_pretrained(str(temporary), safe_serialization=True)
     tokenizer.save_pretrained(str(temporary))
+    loftq.leave(temporary, recipe, run)
     source = recipe.model.source
     target = folder(recipe, run)
     if recipe.lora.method == "lora" and source != DEMO and not Path(source).expanduser().exists():
@@ -73,6 +75,7 @@ def adopt_checkpoint(recipe: Recipe, run: RunFolder) -> int | None:
         if file.is_file() and file.suffix in (".json", ".jinja", ".safetensors", ".model"):
             if file.name not in (checkpoints.SEAL, checkpoints.COUNTS, "trainer_state.json"):
                 shutil.copy2(file, temporary / file.name)
+    loftq.leave(temporary, recipe, run)
     temporary.rename(folder(recipe, run))
     return checkpoints.step_of(checkpoint)
 

@@ -22,7 +22,7 @@ from ..recipe import DEMO, ExportFormat, Recipe
 from ..runs.events import Event, Exported, Progress, Warned
 from ..runs.store import RunFolder
 from ..text import bytes_words
-from . import adapter, base_weights, llama_cpp, merge, modelfile, verify
+from . import adapter, base_weights, llama_cpp, loftq, merge, modelfile, verify
 from .child import Check, go_on
 
 Emit = Callable[[Event], None]
@@ -236,7 +236,7 @@ class _Work:
         verify.merged(target)
 
     def _merge_with_unsloth(self, target: Path) -> None:
-        if self.model is None:
+        if self.model is None or loftq.is_wanted(self.recipe):  # the loaded one holds the repair too
             from unsloth import FastLanguageModel
 
             from .model import runs_code

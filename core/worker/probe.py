@@ -348,6 +348,7 @@ def _foresee(
         asked = recipe.model_copy(update={"training": training})
     size = int(trainer.args.per_device_train_batch_size)
     foreseen = pace.batch_seconds(recipe, shape, machine, size * longest, longest)
+    foreseen += pace.update_seconds(recipe, shape, machine)
     again = pace.predict(asked, shape, machine, lengths, Measured(ratio=seconds / foreseen))
     return predicted, foreseen, again
 

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .. import paths
+from .. import paths, recipe_file
 from ..conversation import Turn
 from ..errors import FinetuiError
 from ..recipe import ModelSection, Recipe
 from ..runs import checkpoints
+from ..runs.store import RunFolder
 from ..talk import Reply, Side, Target
-from . import failures, samples
+from . import failures, loftq, samples
 from .chat import Chat
 from .talk import Request, Stopped, Tell, Told, Writer, too_long
 
@@ -44,6 +45,8 @@ class Transformers:
                 if target.kind == "checkpoint":
                     stage("copying the newest checkpoint")
                     copied, step = _checkpoint(target.path)
+                    run = RunFolder(target.path.parent)
+                    loftq.leave(copied, recipe_file.load(run.recipe), run)
                     adapter = copied
                 section = ModelSection(
                     source=target.base, revision=target.revision, remote_code=target.remote_code

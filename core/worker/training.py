@@ -11,7 +11,7 @@ from .. import training as training_step
 from ..recipe import Recipe
 from ..runs import checkpoints
 from ..runs.store import RunFolder
-from . import adapter, between, failures
+from . import adapter, between, failures, loftq
 from .callbacks import Outcome, Reporter
 from .control import Control, Left
 from .dataset import Prepared
@@ -103,11 +103,12 @@ def build(
     control: Control,
     sampler: Sampler,
 ) -> tuple[Any, Reporter]:
-    """The trainer and the callback that reports from it."""
+    """The trainer and the callback that reports from it. Raises FinetuiError (loftq-names)."""
     from transformers import PrinterCallback
     from trl import SFTTrainer
     from unsloth import UnslothTrainer
 
+    loftq.begin(loaded.model, loaded.folder, recipe, run)
     args = arguments(recipe, run.checkpoints, loaded.ready.dtype.rpartition(" ")[2])
     evaluation = prepared.evaluation.rows if prepared.evaluation else None
     reporter = Reporter(recipe, run.checkpoints, writer, control, sampler, evaluation is not None)

@@ -116,6 +116,21 @@ def test_time_follows_what_was_measured() -> None:
     assert packed.padding_share == 0 < fast.padding_share
 
 
+def test_time_of_full_fine_tuning_and_of_larger_held_out_batches() -> None:
+    """Every weight takes a gradient, and an update that on a CPU takes longer than the batch's share of one row."""
+    asked = recipe(8, 1, precision="32bit")
+    whole = asked.model_copy(update={"lora": asked.lora.model_copy(update={"method": "full"})})
+    for machine in (CPU, card(80)):
+        lora, full = (pace.predict(made, LLAMA_1B, machine, SHORT) for made in (asked, whole))
+        assert 1.15 < full.seconds_per_step / lora.seconds_per_step < 3
+        assert pace.update_seconds(whole, LLAMA_1B, machine) > 50 * pace.update_seconds(
+            asked, LLAMA_1B, machine
+        )
+    training = asked.training.model_copy(update={"evaluation_batch_size": 32})
+    wider = pace.predict(asked.model_copy(update={"training": training}), LLAMA_1B, card(80), SHORT)
+    assert wider.evaluation_seconds < pace.predict(asked, LLAMA_1B, card(80), SHORT).evaluation_seconds
+
+
 def test_short_rows_on_a_small_card() -> None:
     """The case in which copied settings lose most: 8B, short rows, 2 × 16 on a card of 24 GB."""
     found = fit.fit(recipe(2, 16), LLAMA_8B, card(16), SHORT)

@@ -48,6 +48,12 @@ def predicted(name: str = "Qwen3-8B", card_gib: float = 80, **values: Any) -> Me
     return memory.estimate_shape(recipe(**values), shape(name), card_bytes=int(card_gib * GIB))
 
 
+def test_the_readme_has_the_errors_of_the_table() -> None:
+    """Made anew by `python -m tests.bench.gpu.memory_table`."""
+    text = memory_table.README.read_text(encoding="utf-8")
+    assert memory_table.BEGIN + memory_table.for_readme(TABLE) + memory_table.END in text
+
+
 @pytest.mark.parametrize("split", ["fit", "held-out"])
 def test_the_gpu_measured_what_is_predicted(split: str) -> None:
     """Mean error at most 5 %, none above 10 %, none more than 3 % below the truth."""

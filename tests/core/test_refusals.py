@@ -67,6 +67,7 @@ def test_a_cpu_is_no_gpu(changes: dict[str, Any], path: str, code: str) -> None:
         ({"method": "full", "formats": ("merged", "adapter")}, "export.formats", "export-full"),
         ({"method": "full", "formats": ("merged",), "adapter": "a"}, "lora.method", "full-adapter"),
         ({"dora": True, "adapter": "a"}, "lora.dora", "adapter-shape"),
+        ({"initialization": "loftq"}, "lora.initialization", "loftq-precision"),
         ({"modules_to_save": ("lm_head",), "adapter": "a"}, "lora.modules_to_save", "adapter-shape"),
         ({"embedding_learning_rate": 1e-4}, "training.embedding_learning_rate", "table-rate-unused"),
         ({"schedule": "constant", "warmup_steps": 3}, "training.schedule", "warmup-unused"),
@@ -90,6 +91,19 @@ def test_packed_weights_cannot_be_tuned_whole() -> None:
     stored = replace(LLAMA, quantization="bitsandbytes 4-bit")
     asked = recipe(method="full", formats=("merged",))
     assert codes(training.problems(asked, CPU, stored)) == [("lora.method", "full-packed")]
+
+
+def test_loftq_repairs_only_what_is_packed_while_loading() -> None:
+    def said(facts: ModelFacts = LLAMA, **more: Any) -> list[tuple[str, str]]:
+        asked = recipe(**({"initialization": "loftq", "precision": "4bit"} | more))
+        found = codes(training.problems(asked, GPU, facts))
+        return [one for one in found if one[0] == "lora.initialization"]
+
+    assert said() == []
+    assert said(dora=True) == said(adapter="a") == [("lora.initialization", "loftq-start")]
+    assert said(precision="8bit") == [("lora.initialization", "loftq-precision")]
+    stored = replace(LLAMA, quantization="bitsandbytes 4-bit")
+    assert said(stored) == [("lora.initialization", "loftq-packed")]
 
 
 def test_a_length_past_the_context() -> None:

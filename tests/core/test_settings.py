@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from finetui.core import advice, lora, memory, outcome, pace, presets, training
+from finetui.core import advice, advice_here, lora, memory, outcome, pace, presets, training
 from finetui.core.draft import Draft
 from finetui.core.errors import FinetuiError
 from finetui.core.fields import field, fields
@@ -135,6 +135,51 @@ def test_advice_is_always_a_value_that_the_field_takes_and_has_a_reason(recipe: 
             assert found.because.endswith(".") and len(found.because) < 200
 
 
+def test_every_reason_follows_from_model_rows_machine_or_the_other_settings() -> None:
+    """Of no setting the same is said everywhere; the two that hardly anything decides are named."""
+    other = recipe_of(
+        {
+            "lora.rank": 64,
+            "lora.modules_to_save": ("lm_head",),
+            "model.precision": "4bit",
+            "training.epochs": 4.0,
+            "training.batch_size": 1,
+            "training.gradient_accumulation_steps": 2,
+            "training.schedule": "cosine_with_restarts",
+            "training.sample_count": 0,
+        }
+    )
+    same = []
+    for path in presets.preset_paths():
+        said = {
+            advice.advise(path, made, here).because  # type: ignore[union-attr]
+            for made in (Recipe(), other)
+            for here in (EIGHT, SMALL, replace(EIGHT, rows=40, evaluation_rows=0), outcome.Situation())
+        }
+        if len(said) == 1:
+            same.append(path)
+    assert same == ["training.max_steps", "training.weight_decay"]
+
+
+def test_advice_against_memorising_where_rows_are_seen_often() -> None:
+    def chosen(path: str, epochs: float, **known: Any) -> Any:
+        made = recipe_of({"training.epochs": epochs, "training.evaluate_every_steps": 5})
+        found = advice.advise(path, made, replace(EIGHT, rows=900, evaluation_rows=90, **known))
+        assert found is not None
+        return found.value
+
+    assert [chosen("training.keep_best", epochs) for epochs in (1.0, 3.0)] == [False, True]
+    assert [chosen("training.early_stopping_patience", epochs) for epochs in (1.0, 3.0)] == [None, 3]
+    assert chosen("training.neftune_noise_alpha", 1.0, learned_tokens=900 * 30) is None
+    assert chosen("training.neftune_noise_alpha", 1.0, learned_tokens=900 * 300) == 5.0
+
+
+def recipe_of(values: dict[str, Any]) -> Recipe:
+    made = outcome.with_values(Recipe(), values)
+    assert made is not None
+    return made
+
+
 def test_advice_follows_what_it_names() -> None:
     recipe = Recipe()
 
@@ -160,7 +205,7 @@ def test_advice_follows_what_it_names() -> None:
     size = chosen("training.batch_size", EIGHT)
     fits = outcome.with_values(recipe, {"training.batch_size": size})
     assert fits is not None
-    assert outcome.outcome(fits, EIGHT).memory_bytes <= advice.ROOM * CARD.free_bytes  # type: ignore[operator]
+    assert outcome.outcome(fits, EIGHT).memory_bytes <= advice_here.ROOM * CARD.free_bytes  # type: ignore[operator]
     assert set(advice.adopted(recipe, EIGHT)) <= set(presets.preset_paths())
 
 

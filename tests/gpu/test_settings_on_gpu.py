@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from finetui.core.runs.events import DatasetReady, ModelReady, Step
+from finetui.core.runs.events import DatasetReady, ModelReady, Proved, Step
 from tests.worker import harness
 
 
@@ -100,3 +101,94 @@ def test_packed_and_plain_see_the_same_tokens(tiny_model: Path, tiny_rows: Path)
         assert model.device == "cuda:0"
         counted[packing] = (harness.events(run, Step)[-1].trained_tokens, data.trained_tokens)
     assert counted[True] == pytest.approx(counted[False], rel=0.02)
+
+
+LOFTQ = {"precision": "4bit", "initialization": "loftq", "rank": 16, "alpha": 32, "dropout": 0.0}
+
+
+def test_loftq_begins_nearer_to_the_whole_model_and_leaves_over_it(tiny_model: Path, tiny_rows: Path) -> None:
+    from finetui.core.worker import environment
+
+    environment.import_unsloth()
+    import torch
+    from safetensors.torch import load_file
+
+    from finetui.core.worker import adapter, merge
+    from tests.worker.in_process import Trainer
+
+    made_of = harness.recipe(tiny_model, tiny_rows, **LOFTQ)
+    built = Trainer(made_of)
+    model, folder = built.loaded.model, built.loaded.folder
+    whole = Trainer(harness.recipe(tiny_model, tiny_rows)).loaded.model  # its adapter begins at nothing
+    ids = torch.randint(0, 200, (4, 32), device="cuda", generator=torch.Generator("cuda").manual_seed(1))
+    held = {name: p.detach().clone() for name, p in model.named_parameters() if "lora_" not in name}
+
+    def logits(of: Any) -> torch.Tensor:
+        of.eval()
+        with torch.no_grad(), torch.autocast("cuda", torch.bfloat16):
+            return of(input_ids=ids).logits.float()
+
+    wanted, repaired = logits(whole), logits(model)
+    with model.disable_adapter():
+        packed = logits(model)
+    far, near = float((packed - wanted).norm()), float((repaired - wanted).norm())
+    print(f"logits from the whole model's: packed {far:.3f}, repaired {near:.3f}")
+    assert near < 0.8 * far
+    model.train()
+    built.trainer.train()
+    losses = harness.losses(built.run)
+    assert losses[6] < losses[1]
+    for name, parameter in model.named_parameters():
+        assert name not in held or torch.equal(parameter, held[name]), name  # the base is what it was
+    trained = {n: p.detach().float().cpu() for n, p in model.named_parameters() if "lora_" in n}
+    start = load_file(str(built.run.start))
+    adapter.save(model, built.loaded.tokenizer, made_of, built.run)
+    merge.merge(folder, built.run.adapter, built.run.path / "merged")
+    merged = load_file(str(built.run.path / "merged" / "model.safetensors"))
+    before = load_file(str(folder / "model.safetensors"))
+    moved = 0
+    for name, weight in before.items():
+        side = f"base_model.model.{name.removesuffix('.weight')}.lora_"
+        if f"{side}A.weight" not in start:
+            continue
+        b, a = (trained[f"{side}{s}.default.weight"] for s in "BA")
+        learned = 2.0 * (b @ a - start[f"{side}B.weight"] @ start[f"{side}A.weight"])
+        assert torch.allclose(merged[name].float(), weight.float() + learned, rtol=2e-2, atol=2e-3), name
+        moved += bool(learned.abs().max() > 0)
+    assert moved == 7 * whole.config.num_hidden_layers
+
+
+def test_a_loftq_run_stops_goes_on_and_its_exports_are_proven(tiny_model: Path, tiny_rows: Path) -> None:
+    values = LOFTQ | {"max_steps": 8, "save_every_steps": 4, "formats": ("adapter", "merged")}
+    whole = harness.make_run(harness.recipe(tiny_model, tiny_rows, **values))
+    assert harness.finish(harness.start("train", whole), whole) == 0, whole.log.read_text()[-3000:]
+    proofs = harness.events(whole, Proved)
+    assert {proof.format for proof in proofs} == {"adapter", "merged"}
+    assert all("weights" not in sentence.lower() for proof in proofs for sentence in proof.failed), proofs
+    killed = harness.make_run(harness.recipe(tiny_model, tiny_rows, **values))
+    worker = harness.start("train", killed)
+    harness.until(lambda: any(s.step >= 5 for s in harness.events(killed, Step)), worker)
+    worker.kill()
+    worker.wait()
+    assert harness.finish(harness.start("resume", killed), killed) == 0, killed.log.read_text()[-3000:]
+    expected, found = harness.losses(whole), harness.losses(killed)
+    assert set(found) == set(expected)
+    for step, loss in expected.items():
+        assert found[step] == pytest.approx(loss, rel=2e-3, abs=2e-3), step
+
+
+def test_a_loftq_script_learns_the_same(tiny_model: Path, tiny_rows: Path, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    from tests.worker.test_script import losses_of_script
+
+    recipe = harness.recipe(tiny_model, tiny_rows, **LOFTQ)
+    run = harness.make_run(recipe)
+    assert harness.finish(harness.start("train", run), run) == 0, run.log.read_text()[-3000:]
+    found = losses_of_script(recipe, tmp_path)
+    for step, loss in harness.losses(run).items():
+        assert found[step] == pytest.approx(loss, rel=2e-3, abs=2e-3), step
+    here = load_file(str(run.adapter / "adapter_model.safetensors"))
+    there = load_file(str(tmp_path / f"{recipe.name}-adapter" / "adapter_model.safetensors"))
+    assert {name: part.shape for name, part in here.items()} == {n: p.shape for n, p in there.items()}
+    assert all(abs(here[name] - there[name]).max() < 0.02 for name in here)

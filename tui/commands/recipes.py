@@ -169,12 +169,18 @@ def check(
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say every mistake in a recipe, with its line.
+    """Say every mistake in a recipe, with its line, and settings that do not go together on any machine.
 
     The exit code is 3 where there is one.
     """
+    from ...core import refusals
+    from ...core.errors import RecipeError
+
     recipe, _ = read(file)
     recipe = changed(recipe, settings)
+    if found := refusals.of_settings(recipe):
+        said = tuple(f"{path}: {error.what} {error.why} {error.fix}".rstrip() for path, error in found)
+        raise RecipeError(f"{file} cannot be trained as it is.", said, "Change the settings that are named.")
     if as_json:
         output.data({"valid": True, "recipe": recipe.model_dump(mode="json")})
     else:

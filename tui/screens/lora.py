@@ -44,7 +44,7 @@ class LoraScreen(SettingsScreen):
         if path == "lora.alpha":
             return f"Scale here: {lora.scale(section):.3g}."
         weights = lora.adapter_weights(facts, section) if facts else None
-        if weights and path in ("lora.rank", "lora.target_modules"):
-            size = bytes_words(weights * lora.BYTES_PER_SAVED_WEIGHT)
+        if facts and weights and path in ("lora.rank", "lora.target_modules"):
+            size = bytes_words(lora.saved_bytes(facts, section) or 0)
             return f"Here: {count_words(weights)} trainable weights, a file of {size}."
         return ""

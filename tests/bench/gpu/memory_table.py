@@ -1,4 +1,7 @@
-"""The measured table, memory_points.csv, and how far the predictions of `core/memory.py` are from it."""
+"""The measured table, memory_points.csv, and how far the predictions of `core/memory.py` are from it.
+
+`python -m tests.bench.gpu.memory_table` writes those errors into the README.
+"""
 
 from __future__ import annotations
 
@@ -138,6 +141,54 @@ def summary(rows: list[Measured]) -> str:
     )
 
 
+README = Path(__file__).parents[3] / "README.md"
+BEGIN, END = (
+    "<!-- made by python -m tests.bench.gpu.memory_table -->\n",
+    "<!-- end of what was made -->\n",
+)
+
+
+def _percent(share: float, sign: str = "") -> str:
+    return f"{100 * share:{sign}.1f} %".replace("-", "−")
+
+
+def for_readme(rows: list[Measured]) -> str:
+    """The errors of both splits as the README shows them, and what was varied."""
+    lines = ["| points | how many | mean error | largest | farthest below |", "|---|---|---|---|---|"]
+    for split, words in (("fit", "fitted to"), ("held-out", "held out")):
+        chosen = [row for row in rows if row.point.split == split]
+        errors = [row.error for row in chosen]
+        names = ", ".join(sorted({row.point.shape for row in chosen}))
+        mean, most = sum(map(abs, errors)) / len(errors), max(map(abs, errors))
+        below = _percent(min(0.0, *errors))
+        lines.append(f"| {words}: {names} | {len(errors)} | {_percent(mean)} | {_percent(most)} | {below} |")
+    points = [row.point for row in rows]
+
+    def span(name: str) -> str:
+        values = sorted({getattr(point, name) for point in points})
+        return f"{values[0]:,} to {values[-1]:,}"
+
+    def every(name: str) -> str:
+        return ", ".join(sorted({str(getattr(point, name)) for point in points}))
+
+    both = len({point.checkpointing for point in points}) == 2
+    packed = sum(point.packing for point in points)
+    lines += [
+        "",
+        f"They vary {every('precision')}; {span('length')} tokens a row, {span('batch')} rows at once, rank {span('rank')};",
+        f"methods: {every('method')}; checkpointing {'on and off' if both else 'on'}; {every('optimizer')}; {packed} of them packed.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def write_readme(rows: list[Measured], readme: Path = README) -> None:
+    """Puts `for_readme` between its marks in the README."""
+    text = readme.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    readme.write_text(f"{before}{BEGIN}{for_readme(rows)}{END}{after}", encoding="utf-8")
+
+
 def compare(rows: list[Measured]) -> None:
     """Prints the errors by split and family, and the worst points."""
     for split in ("fit", "held-out"):
@@ -149,3 +200,7 @@ def compare(rows: list[Measured]) -> None:
             print(f"  {' '.join(key):<28}{summary(part)}")
     for row in sorted(rows, key=lambda row: -abs(row.error))[:20]:
         print(f"{row.error:+7.1%} {row.reserved_bytes / GIB:7.2f} GiB {row.point}")
+
+
+if __name__ == "__main__":
+    write_readme(read_table())
