@@ -239,6 +239,15 @@ class FinetuiApp(App[int], inherit_bindings=False):
 
     # ── Between the screens ──
 
+    @property
+    def _background_screens(self) -> list[Screen[Any]]:
+        """The screens that can be seen through the one in front: none through one that covers all.
+
+        Textual 8.2 counts the next one below even then, and each of its timers has the whole terminal sent again.
+        """
+        stack = self._screen_stack
+        return [] if stack and stack[-1].styles.background.a == 1 else super()._background_screens
+
     def go(self, step: str) -> None:
         """Shows `step`, in place of the step that is shown now."""
         from .screens import screen_of

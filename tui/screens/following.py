@@ -114,8 +114,13 @@ class FollowingScreen(Screen[None]):
 
     @while_standing
     def paint(self) -> None:
-        """Shows the present state. Does nothing while the screen closes, when a late answer may still come."""
-        self.paint_all()
+        """Shows the present state. Does nothing while the screen closes, when a late answer may still come, nor while
+        another screen is in front: what moves beneath a window has all of the terminal sent again."""
+        if self.app.screen is self:
+            self.paint_all()
+
+    def on_screen_resume(self) -> None:
+        self.paint()
 
     def paint_all(self) -> None:
         """Shows the present state everywhere."""
