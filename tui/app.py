@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from textual._compositor import ChopsUpdate
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
@@ -35,9 +36,12 @@ from .theme import (
     choose_glyphs,
     register_themes,
 )
+from .widgets.sparing import Trimmed
 from .wizard import STEP_NAMES, Wizard
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from ..core.runs.store import RunFolder
     from ..core.runs.warm import Warm
     from ..core.talk import Target
@@ -155,6 +159,9 @@ class FinetuiApp(App[int], inherit_bindings=False):
         from .modals.quit import leave
 
         leave(self)
+
+    def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
+        super()._display(screen, Trimmed.of(renderable) if type(renderable) is ChopsUpdate else renderable)
 
     # ── Work off the event loop ──
 

@@ -18,7 +18,7 @@ from ...core.runs.store import RunFolder
 from ..modals.confirm import ConfirmModal
 from ..widgets.bars import ProgressLine
 from ..widgets.dashboard import doing, panes
-from ..widgets.dashboard.advising import advice
+from ..widgets.dashboard.advising import Counsel, advice
 from ..widgets.dashboard.alert import alert
 from ..widgets.dashboard.background import ASKED, ask, resume, step_to_fix
 from ..widgets.dashboard.block import Block
@@ -132,6 +132,7 @@ class RunScreen(ChartKeys, FollowingScreen):
         self.tab = "Samples"
         self.prompt_at = 0
         self.answers_back = 0
+        self.counsel = Counsel()
         self._trouble = ""
         self._was: str | None = None
         self._predicted: tuple[int, int | None] | None = None

@@ -9,6 +9,7 @@ from textual.binding import Binding
 from ...core.coach import Advice
 from ...core.recipe import Recipe
 from ..widgets.chart import LineChart
+from ..widgets.dashboard.advising import Counsel
 from ..widgets.dashboard.charts import Charts
 
 CHART_BINDINGS = (
@@ -118,22 +119,11 @@ class ChartKeys(_Base):
 
     # ── The coach ──
 
-    _advised: tuple[object, list[Advice]] = (None, [])
+    counsel: Counsel
 
     def coached(self) -> list[Advice]:
-        """What the coach finds, asked again when a step, an evaluation or the state is new."""
-        story = self.story
-        told = story.step.step if story.step else 0
-        key = (
-            told - told % max(1, told // 500),
-            story.curves.evaluations.total,
-            self.live,
-            story.whole,
-            self.known.recipe is None,
-        )
-        if self._advised[0] != key:
-            self._advised = (key, story.advice(self.known.recipe, self.live))
-        return self._advised[1]
+        """What the coach finds."""
+        return self.counsel.of(self.story, self.known.recipe, self.live)
 
     def action_advice(self) -> None:
         """Does what the first finding proposes; asks first where that ends or replaces something."""
