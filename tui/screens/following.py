@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual import events as textual_events
-from textual.containers import VerticalScroll
+from textual.containers import ScrollableContainer
 from textual.screen import Screen
 
 from ...core.runs.events import Checkpoint, Exported
@@ -64,8 +64,8 @@ class FollowingScreen(Screen[None]):
         return (self.status.name if self.status else "") or self.run.id[16:] or self.run.id
 
     @property
-    def pane(self) -> VerticalScroll:
-        return self.query_one(self.PANE, VerticalScroll)
+    def pane(self) -> ScrollableContainer:
+        return self.query_one(self.PANE, ScrollableContainer)
 
     @property
     def pane_cells(self) -> int:

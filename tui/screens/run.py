@@ -8,7 +8,7 @@ from typing import ClassVar
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.containers import Horizontal, Vertical
 from textual.content import Content
 
 from ...core import memory
@@ -25,6 +25,7 @@ from ..widgets.dashboard.block import Block
 from ..widgets.dashboard.charts import Charts
 from ..widgets.dashboard.ending import ending
 from ..widgets.dashboard.feed import News
+from ..widgets.dashboard.pane import Pane
 from ..widgets.dashboard.run_rail import RunRail
 from ..widgets.dashboard.side import Side
 from ..widgets.dashboard.tabs import TabLine
@@ -135,6 +136,8 @@ class RunScreen(ChartKeys, FollowingScreen):
         self.counsel = Counsel()
         self._trouble = ""
         self._was: str | None = None
+        self._place: int | None = None
+        """Where the pane is to be shown from; None leaves it where it is."""
         self._predicted: tuple[int, int | None] | None = None
 
     # ── Layout ──
@@ -150,8 +153,7 @@ class RunScreen(ChartKeys, FollowingScreen):
                 yield Charts(id="charts")
                 yield Block(id="coach")
                 yield TabLine(id="tabs")
-                with VerticalScroll(id="pane", can_focus=False):
-                    yield Block(id="pane-text")
+                yield Pane(id="pane")
                 yield Block(id="alert")
             yield Side(id="run-side")
         yield Footer(first=tuple(f"run.{action}" for action in FOOTER))
@@ -234,7 +236,7 @@ class RunScreen(ChartKeys, FollowingScreen):
         ways = self.uses()
         if size.width >= 100:
             self.query_one(Side).show(story, predicted, self.done() if self.ended else [], ways, self.use_at)
-        self._paint_pane(self.pane_cells)
+        self._paint_pane()
         way = ways[self.use_at % len(ways)] if ways and self.ended and size.width < 100 else None
         self.query_one("#alert", Block).show(
             alert(status, trouble=self._trouble, said=self.said, warning=story.warning, way=way, width=width)
@@ -249,13 +251,13 @@ class RunScreen(ChartKeys, FollowingScreen):
             header.show_status(doing.state_word(status), doing.MOODS.get(status.state, "calm"))
             header.show_figures(doing.figures(status))
 
-    def _paint_pane(self, width: int) -> None:
-        lines = self._pane_lines(width)
+    def _paint_pane(self) -> None:
+        pane = self.query_one(Pane)
+        place, self._place = self._place, None
+        lines = self._pane_lines(self.pane_cells)
         self.set_class(self.tab == "Result" and len(lines) > self.size.height - 15, "-much")
-        follow = self.tab == "Log" and self.pane.max_scroll_y - self.pane.scroll_y <= 1
-        self.query_one("#pane-text", Block).show(lines)
-        if follow:
-            self.pane.scroll_end(animate=False)
+        follow = self.tab == "Log" and pane.at_end
+        pane.show(lines, -1 if follow and place is None else place)
 
     def _pane_lines(self, width: int) -> list[Content]:
         story, status = self.story, self.status
@@ -378,10 +380,8 @@ class RunScreen(ChartKeys, FollowingScreen):
     def choose(self, name: str) -> None:
         """Brings a pane to the front."""
         self.tab = name
+        self._place = -1 if name == "Log" else 0
         self.paint()
-        scroll = self.pane.scroll_end if name == "Log" else self.pane.scroll_home
-        self.call_after_refresh(scroll, animate=False)
-        self.call_after_refresh(self.paint)
 
     @on(TabLine.Chosen)
     def _tab_chosen(self, event: TabLine.Chosen) -> None:
