@@ -59,6 +59,11 @@ class FollowingScreen(Screen[None]):
         return self.status is not None and self.status.live
 
     @property
+    def ended(self) -> bool:
+        """Whether the run is known to be at its end."""
+        return self.status is not None and not self.status.live
+
+    @property
     def run_name(self) -> str:
         """The run's name, as far as it is known."""
         return (self.status.name if self.status else "") or self.run.id[16:] or self.run.id

@@ -23,9 +23,7 @@ from ..widgets.dashboard.alert import alert
 from ..widgets.dashboard.background import ASKED, ask, resume, step_to_fix
 from ..widgets.dashboard.block import Block
 from ..widgets.dashboard.charts import Charts
-from ..widgets.dashboard.ending import ending
 from ..widgets.dashboard.feed import News
-from ..widgets.dashboard.pane import Pane
 from ..widgets.dashboard.run_rail import RunRail
 from ..widgets.dashboard.side import Side
 from ..widgets.dashboard.tabs import TabLine
@@ -33,18 +31,17 @@ from ..widgets.footer import Footer
 from ..widgets.header import Header
 from ..widgets.rail import StepRail
 from .closing import while_standing
-from .following import FollowingScreen
 from .run_chart import CHART_BINDINGS, ChartKeys
+from .run_panes import FOOTER, PANE_BINDINGS, PanedScreen
 
 HOW_TO_READ = (
     "The curve is the loss: how surprised the model is by the right answer, so lower is better. The bright line is "
     "smoothed, the faint one is each step. Evaluation points are measured on rows that it never trains on: while they "
     "fall, it learns; when they rise while the loss falls, it memorises. The run goes on without this window."
 )
-FOOTER = ("stop", "resume", "fix", "talk", "export", "copy", "home", "tab", "chart")
 
 
-class RunScreen(ChartKeys, FollowingScreen):
+class RunScreen(ChartKeys, PanedScreen):
     """The dashboard of one run, live or ended."""
 
     CSS_PATH = ["run.tcss"]
@@ -77,21 +74,10 @@ class RunScreen(ChartKeys, FollowingScreen):
         ),
         Binding("a", "advice", "Do what the coach says", show=False, id="run.advice"),
         *CHART_BINDINGS,
-        Binding(
-            "tab",
-            "tab(1)",
-            "Panes",
-            id="run.tab",
-            tooltip="The next pane: samples, log, machine, recipe, result",
-        ),
-        Binding("shift+tab", "tab(-1)", "Pane before", show=False, id="run.tab-back"),
+        *PANE_BINDINGS,
         Binding("escape", "home", "Home", id="run.home", tooltip="Back to Home; the run goes on"),
         Binding("left", "turn(-1)", "Back along the curve", show=False, id="run.previous"),
         Binding("right", "turn(1)", "On along the curve", show=False, id="run.next"),
-        Binding("up", "prompt(-1)", "Previous prompt, or scroll up", show=False, id="run.older"),
-        Binding("down", "prompt(1)", "Next prompt, or scroll down", show=False, id="run.newer"),
-        Binding("pageup", "page(-1)", "Scroll up", show=False, id="run.pageup"),
-        Binding("pagedown", "page(1)", "Scroll down", show=False, id="run.pagedown"),
         Binding(
             "v",
             "ask('evaluate')",
@@ -124,20 +110,13 @@ class RunScreen(ChartKeys, FollowingScreen):
             id="run.save",
             tooltip="Save a checkpoint after this step",
         ),
-        *(Binding(str(n), f"pane({n})", f"Pane {n}", show=False, id=f"run.pane{n}") for n in range(1, 6)),
     ]
 
     def __init__(self, run: RunFolder) -> None:
         super().__init__(run)
-        self.worker_log = ""
-        self.tab = "Samples"
-        self.prompt_at = 0
-        self.answers_back = 0
         self.counsel = Counsel()
         self._trouble = ""
         self._was: str | None = None
-        self._place: int | None = None
-        """Where the pane is to be shown from; None leaves it where it is."""
         self._predicted: tuple[int, int | None] | None = None
 
     # ── Layout ──
@@ -152,8 +131,7 @@ class RunScreen(ChartKeys, FollowingScreen):
                 yield Block(id="run-machine")
                 yield Charts(id="charts")
                 yield Block(id="coach")
-                yield TabLine(id="tabs")
-                yield Pane(id="pane")
+                yield from self.compose_panes()
                 yield Block(id="alert")
             yield Side(id="run-side")
         yield Footer(first=tuple(f"run.{action}" for action in FOOTER))
@@ -163,7 +141,7 @@ class RunScreen(ChartKeys, FollowingScreen):
     def take(self, news: News) -> None:
         self._trouble = news.trouble
         if news.log is not None:
-            self.worker_log = news.log
+            self.tail = news.log
         self._follow_state()
 
     @while_standing
@@ -181,16 +159,10 @@ class RunScreen(ChartKeys, FollowingScreen):
             if not first:
                 self.app.bell()  # many terminals and tmux mark the window
             self.said = ""
-            self.tab = "Result"
-            self.pane.scroll_home(animate=False)
+            self.choose("Result")
         elif not first and self.tab == "Result":
-            self.tab = "Samples"
+            self.choose("Samples")
         self.refresh_bindings()
-
-    @property
-    def ended(self) -> bool:
-        """Whether the run is known to be at its end."""
-        return self.status is not None and not self.status.live
 
     def predicted_bytes(self) -> int | None:
         """The memory predicted for the training, by the longest row once that is known."""
@@ -201,12 +173,6 @@ class RunScreen(ChartKeys, FollowingScreen):
             estimate = memory.estimate(known.recipe, known.facts, gpu=known.gpu, longest_tokens=told.longest)
             self._predicted = (told.longest, estimate.total_bytes if estimate else None)
         return self._predicted[1]
-
-    def tabs(self) -> tuple[str, ...]:
-        """The panes there are now."""
-        told = self.ended or bool(self.story.exports) or self.story.score is not None
-        names = ("Samples", "Log", "Machine", "Recipe")
-        return ("Result", *names) if self.ended else (*names, "Result") if told else names
 
     # ── Painting ──
 
@@ -229,14 +195,15 @@ class RunScreen(ChartKeys, FollowingScreen):
         self.query_one("#coach", Block).show(advice(found, width, 0 if self.tab == "Result" else most))
         self.set_class(not story.curves.steps, "-waiting")
         if self.tab not in self.tabs():
-            self.tab = "Samples"
+            self.choose("Samples")
+            return
         tabs = self.query_one(TabLine)
         tabs.names, tabs.current = self.tabs(), self.tab
         self.set_class(self.tab == "Result", "-result")
         ways = self.uses()
         if size.width >= 100:
             self.query_one(Side).show(story, predicted, self.done() if self.ended else [], ways, self.use_at)
-        self._paint_pane()
+        self.paint_pane()
         way = ways[self.use_at % len(ways)] if ways and self.ended and size.width < 100 else None
         self.query_one("#alert", Block).show(
             alert(status, trouble=self._trouble, said=self.said, warning=story.warning, way=way, width=width)
@@ -250,29 +217,6 @@ class RunScreen(ChartKeys, FollowingScreen):
         else:
             header.show_status(doing.state_word(status), doing.MOODS.get(status.state, "calm"))
             header.show_figures(doing.figures(status))
-
-    def _paint_pane(self) -> None:
-        pane = self.query_one(Pane)
-        place, self._place = self._place, None
-        lines = self._pane_lines(self.pane_cells)
-        self.set_class(self.tab == "Result" and len(lines) > self.size.height - 15, "-much")
-        follow = self.tab == "Log" and pane.at_end
-        pane.show(lines, -1 if follow and place is None else place)
-
-    def _pane_lines(self, width: int) -> list[Content]:
-        story, status = self.story, self.status
-        if self.tab == "Samples":
-            return panes.samples(story, self.prompt_at, self.answers_back, width)
-        if self.tab == "Log":
-            return panes.whole_log(story, self.worker_log, width)
-        if self.tab == "Machine":
-            compact = self.size.height < 30
-            return panes.machine(story, self.predicted_bytes(), min(width, 70), compact=compact)
-        if self.tab == "Recipe":
-            return panes.settings(self.known.recipe, width, str(self.run.recipe))
-        if status is None:
-            return []
-        return ending(self.run, story, status, self.done(), self.uses(), self.use_at, width)
 
     def explain_content(self) -> Content:
         """How to read the dashboard, for the help."""
@@ -366,27 +310,7 @@ class RunScreen(ChartKeys, FollowingScreen):
             answered,
         )
 
-    # ── Actions on what is shown ──
-
-    def action_tab(self, by: int) -> None:
-        names = self.tabs()
-        self.choose(names[(names.index(self.tab) + by) % len(names)] if self.tab in names else names[0])
-
-    def action_pane(self, number: int) -> None:
-        names = self.tabs()
-        if number <= len(names):
-            self.choose(names[number - 1])
-
-    def choose(self, name: str) -> None:
-        """Brings a pane to the front."""
-        self.tab = name
-        self._place = -1 if name == "Log" else 0
-        self.paint()
-
-    @on(TabLine.Chosen)
-    def _tab_chosen(self, event: TabLine.Chosen) -> None:
-        event.stop()
-        self.choose(event.name)
+    # ── Between the screens ──
 
     @on(StepRail.Chosen)
     def _step_chosen(self, event: StepRail.Chosen) -> None:

@@ -110,13 +110,6 @@ class ChartKeys(_Base):
         self._looked()
         self.paint()
 
-    def action_prompt(self, by: int) -> None:
-        if self.tab == "Samples" and self.story.asked:
-            self.prompt_at += by
-            self.paint()
-        else:
-            self.pane.scroll_relative(y=by, animate=False)
-
     # ── The coach ──
 
     counsel: Counsel

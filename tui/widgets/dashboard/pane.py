@@ -46,7 +46,7 @@ class Pane(ScrollView, can_focus=False):
         grown, self._lines = len(lines) != len(self._lines), list(lines)
         if grown:
             self._strips.clear()
-            self.set_reactive(Widget.virtual_size, Size(self.cells, len(lines)))
+            self.set_reactive(Widget.virtual_size, Size(self.cells, len(lines)))  # pyright: ignore[reportArgumentType]
             if self.styles.height is not None and self.styles.height.is_auto:
                 self.refresh(layout=True)
             else:

@@ -216,24 +216,6 @@ def log(story: Story, width: int, rows: int | None = None) -> list[Content]:
     return lines if rows is None else lines[-rows:]
 
 
-def worker_log(text: str, width: int, rows: int = 200) -> list[Content]:
-    """The end of worker.log. A progress bar that was drawn over itself shows its last state."""
-    found: list[str] = []
-    for line in text.split("\n")[-rows:]:
-        parts = [part for part in line.replace("\r", "\ufffd").split("\ufffd") if part.strip()]
-        if parts:
-            found += wrapped(parts[-1], width, 3)
-    return [Content.assemble((line, "$text-muted")) for line in found[-rows:]]
-
-
-def whole_log(story: Story, text: str, width: int) -> list[Content]:
-    """The events in words, and under them the end of worker.log, `text`."""
-    lines, tail = log(story, width), worker_log(text, width)
-    if tail:
-        lines += [Content(""), Content.assemble(("worker.log", "bold $text-muted")), *tail]
-    return lines
-
-
 def settings(recipe: Recipe | None, width: int, path: str) -> list[Content]:
     """The recipe: what differs from the defaults first, then the rest."""
     if recipe is None:

@@ -11,10 +11,11 @@ from ....core import coach
 from ....core.recipe import Recipe
 from ....core.runs import events
 from ....core.runs.curves import Curves
+from ....core.runs.output import Level
 from ....core.runs.series import Thinned
 from ....core.text import bytes_words, clean, count_words, duration_words, one_line
 
-LOG_LINES = 400
+LOG_LINES = 2000
 READINGS = 240
 PROMPTS = 32
 """Prompts that are kept; a run asks a handful."""
@@ -91,6 +92,9 @@ def progress_words(done: float, total: float, unit: str) -> str:
     return f"{words} {one_line(unit, 20)}".rstrip()
 
 
+_LEVELS: dict[str, Level] = {"$text-warning": "warning", "$text-error": "error"}
+
+
 @dataclass(frozen=True, slots=True)
 class LogLine:
     """One line of the log in words. `style` is a theme variable."""
@@ -98,6 +102,11 @@ class LogLine:
     ts: float
     words: str
     style: str = "$foreground"
+
+    @property
+    def level(self) -> Level:
+        """What it weighs."""
+        return _LEVELS.get(self.style, "info")
 
 
 @dataclass
