@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
+_NAMES = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
 _SHAPES = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{8,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_[A-Za-z0-9_]{20,})"
 )
@@ -28,6 +30,11 @@ def token_file() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     folder = os.environ.get("HF_HOME") or str(Path(base) / "huggingface")
     return Path(os.environ.get("HF_TOKEN_PATH") or str(Path(folder) / "token")).expanduser()
+
+
+def without(environment: Mapping[str, str]) -> dict[str, str]:
+    """`environment` without anything that is named like a secret."""
+    return {name: value for name, value in environment.items() if not _NAMES.search(name)}
 
 
 def redact(text: str) -> str:

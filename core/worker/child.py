@@ -16,9 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ..asking import tied
-from ..secrets import redact
+from ..secrets import redact, without
 
-_SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
 _TAIL_LINES = 30
 
 
@@ -42,7 +41,7 @@ class ChildFailed(Exception):
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment without anything that is named like a secret, and with `extra`."""
-    kept = {name: value for name, value in os.environ.items() if not _SECRET_NAME.search(name)}
+    kept = without(os.environ)
     kept.pop("PYTHONPATH", None)
     return {**kept, **(extra or {})}
 

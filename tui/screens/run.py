@@ -13,8 +13,11 @@ from textual.content import Content
 
 from ...core import memory
 from ...core.recipe import Recipe
+from ...core.runs import notice as run_notice
 from ...core.runs.control import Request
+from ...core.runs.state import RunStatus
 from ...core.runs.store import RunFolder
+from .. import notice
 from ..modals.confirm import ConfirmModal
 from ..widgets.bars import ProgressLine
 from ..widgets.dashboard import doing, panes
@@ -117,6 +120,7 @@ class RunScreen(ChartKeys, PanedScreen):
         self.counsel = Counsel()
         self._trouble = ""
         self._was: str | None = None
+        self._troubles: set[str] | None = None
         self._predicted: tuple[int, int | None] | None = None
 
     # ── Layout ──
@@ -143,6 +147,7 @@ class RunScreen(ChartKeys, PanedScreen):
         if news.log is not None:
             self.tail = news.log
         self._follow_state()
+        self._tell_trouble()
 
     @while_standing
     def _follow_state(self) -> None:
@@ -157,12 +162,34 @@ class RunScreen(ChartKeys, PanedScreen):
         self.set_class(not status.live, "-ended")
         if not status.live:
             if not first:
-                self.app.bell()  # many terminals and tmux mark the window
+                self._tell_end(status)
             self.said = ""
             self.choose("Result")
         elif not first and self.tab == "Result":
             self.choose("Samples")
         self.refresh_bindings()
+
+    def _tell_end(self, status: RunStatus) -> None:
+        """Tells the terminal, and the person's own command where the worker could not."""
+        what = status.card.what if status.card is not None else f"{status.job or 'run'} {status.state}"
+        notice.tell(self.app, self.run_name, what)
+        self.finetui.in_background(
+            f"notice {self.run.id}", lambda: run_notice.of_status(self.run, status), self._noticed
+        )
+
+    def _noticed(self, wrong: str) -> None:
+        if wrong:
+            self.say(wrong)
+
+    def _tell_trouble(self) -> None:
+        """Tells the terminal once of each trouble that the coach finds; what was there at the first look is seen anyway."""
+        if not self.live or not self.caught_up or not self.story.whole:
+            return
+        found = {one.rule: one.sentence for one in self.coached() if one.level == "trouble"}
+        new = found.keys() - (self._troubles if self._troubles is not None else found.keys())
+        self._troubles = (self._troubles or set()) | found.keys()
+        for rule in sorted(new):
+            notice.tell(self.app, self.run_name, found[rule])
 
     def predicted_bytes(self) -> int | None:
         """The memory predicted for the training, by the longest row once that is known."""
