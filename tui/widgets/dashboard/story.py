@@ -17,6 +17,7 @@ from ....core.text import bytes_words, clean, count_words, duration_words, one_l
 
 LOG_LINES = 2000
 READINGS = 240
+CARDS = 16
 PROMPTS = 32
 """Prompts that are kept; a run asks a handful."""
 ANSWERS = 200
@@ -136,6 +137,10 @@ class Story:
     """The newest readings of the machine."""
     trained_readings: deque[events.Device] = field(default_factory=lambda: deque(maxlen=READINGS))
     """Those that were taken while it trained."""
+    cards: dict[int, events.Card] = field(default_factory=dict)
+    """The machine's other GPUs, by their number."""
+    cards_busy: dict[int, deque[float | None]] = field(default_factory=dict)
+    """How busy each was, percent, oldest first."""
     memory: Thinned = field(default_factory=Thinned)
     """(seconds since the epoch, bytes that the run held) over the whole run."""
     asked: dict[int, Asked] = field(default_factory=dict)
@@ -178,6 +183,8 @@ class Story:
             self.peak_bytes = None
             self.devices.clear()
             self.trained_readings.clear()
+            self.cards.clear()
+            self.cards_busy.clear()
             self.memory = Thinned()
             self.curves.begin(ts)
             self._say(
@@ -299,6 +306,10 @@ class Story:
         self.device = event
         on_gpu = event.device.startswith("cuda")
         self.devices.append(event)
+        for card in event.cards[:CARDS]:
+            self.cards[card.index] = card
+            busy = self.cards_busy.setdefault(card.index, deque(maxlen=READINGS))
+            busy.append(card.utilization_percent)
         if self._stage == "train":
             self.trained_readings.append(event)
             held = event.reserved_bytes if on_gpu else event.run_bytes
