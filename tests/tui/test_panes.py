@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ async def test_the_log_is_sifted_by_level_and_words(worker: subprocess.Popen[byt
     recording.add(events.Warned("x", "[bold]Rows were cut[/]"))
     async with shown(recording) as (app, pilot, screen):
         await press(pilot, "2")
-        assert "Evaluation" in flat(app) and "f following" in flat(app) and "/ Search" in flat(app)
+        assert "Evaluation" in flat(app) and "F following" in flat(app) and "/ Search" in flat(app)
         await press(pilot, "g")
         assert "Warning: [bold]Rows were cut[/]" in flat(app) and "g warnings" in flat(app)
         assert "Evaluation" not in flat(app)
@@ -73,13 +74,13 @@ async def test_the_output_follows_and_goes_back_through_a_long_file(worker: subp
         with log.open("a") as file:
             file.write("one more\n")
         await until(pilot, lambda: "one more" in seen(app), "for the new line")
-        await press(pilot, "f")
+        await press(pilot, "F")
         with log.open("a") as file:
             file.write("not yet\n")
         await until(pilot, lambda: "not yet" in screen.tail.lines[-1], "for the feed")
         await pilot.pause()
-        assert "not yet" not in seen(app) and "f held" in flat(app)
-        await press(pilot, "f")
+        assert "not yet" not in seen(app) and "F held" in flat(app)
+        await press(pilot, "F")
         await until(pilot, lambda: "not yet" in seen(app), "for the end again")
         pane = screen.query_one(Pane)
         start = screen.tail.start
@@ -97,7 +98,7 @@ async def test_the_output_follows_and_goes_back_through_a_long_file(worker: subp
         await until(pilot, lambda: "the needle" in flat(app), "for the first line of the file")
         assert screen.piece.start == 0
         await press(pilot, "n")  # there is none before it
-        await press(pilot, "f", "slash", "escape")
+        await press(pilot, "F", "slash", "escape")
         await until(pilot, lambda: "and later" in seen(app), "for the end of the file")
 
 
@@ -110,6 +111,31 @@ async def test_the_files_of_the_run(worker: subprocess.Popen[bytes]) -> None:
         text = flat(app)
         assert "red\ufffd" in text and "2.0 KiB" in text and "moments ago" in text
         assert "\x1b" not in seen(app) and "\u202e" not in seen(app)
+
+
+@pytest.mark.parametrize(("size", "brief"), [((80, 24), False), ((120, 36), True), ((200, 60), False)])
+async def test_each_card_of_the_machine(
+    worker: subprocess.Popen[bytes], size: tuple[int, int], brief: bool
+) -> None:
+    recording = recorded.new().started(worker.pid).ready()
+    gib = recorded.GIB
+    for n in range(1, 12):
+        cards = (
+            events.Card(1, "NVIDIA H100", 80 * gib, 12 * gib, 57.0, 61.0, 340.0, 700.0, ("heat",)),
+            events.Card(3, "\x1b[31mOdd"),
+        )
+        recording.add(recorded.step(n, 74), replace(recorded.gpu(n), cards=cards if n % 5 == 1 else ()))
+    async with shown(recording, size) as (app, pilot, screen):
+        assert list(screen.story.cards_busy[1]) == [57.0] * 3
+        await press(pilot, "4")
+        text = " ".join(" ".join(line.plain for line in screen.query_one(Pane).lines).split())
+        assert "GPU 1 H100" in text and "57 % busy" in text and "others 12.0 of 80.0 GiB" in text
+        assert "free 68.0" in text and "61 °C · 340 of 700 W" in text and "! heat" in text
+        assert "GPU 3 Odd" in text and "others — of — GiB" in text and "— · — W" in text
+        assert "\x1b" not in seen(app)
+        if brief:  # the column at the side has a line for each, and the log keeps its room
+            assert "GPU 1 57 % 12.0/80 GiB 61 °C !" in flat(app)
+            assert screen.query_one("#side-log").region.height > 8
 
 
 async def test_nothing_is_drawn_beneath_a_window(worker: subprocess.Popen[bytes]) -> None:

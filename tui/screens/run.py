@@ -228,6 +228,7 @@ class RunScreen(ChartKeys, PanedScreen):
         tabs.names, tabs.current = self.tabs(), self.tab
         self.set_class(self.tab == "Result", "-result")
         ways = self.uses()
+        self.set_class(size.width >= 180, "-vast")
         if size.width >= 100:
             self.query_one(Side).show(story, predicted, self.done() if self.ended else [], ways, self.use_at)
         self.paint_pane()

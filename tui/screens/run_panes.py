@@ -43,7 +43,7 @@ PANE_BINDINGS = (
     Binding("pagedown", "page(1)", "Scroll down", show=False, id="run.pagedown"),
     Binding("slash", "search", "Search", key_display="/", id="run.search", tooltip="Only lines with these words"),
     Binding("g", "level", "Level", id="run.level", tooltip="All lines, from warnings on, or errors alone"),
-    Binding("f", "follow", "Follow", id="run.follow", tooltip="Keep the newest line in sight, or hold still"),
+    Binding("F", "follow", "Follow", id="run.follow", tooltip="Keep the newest line in sight, or hold still"),
     Binding(
         "n", "earlier", "Find earlier", show=False, id="run.earlier",
         tooltip="The same words before the piece of worker.log that is in sight",

@@ -87,7 +87,7 @@ def ruler(
     parts: list[list[Run]] = [
         [("g ", "$accent"), (level, "$foreground" if sifting.level == "info" else "bold $accent")],
         [("/ ", "$accent"), (words or "search", "bold $accent" if words else "$foreground")],
-        [("f ", "$accent"), ("following" if following else "held", "$foreground")],
+        [("F ", "$accent"), ("following" if following else "held", "$foreground")],
     ]
     if sifted.shown < sifted.total:
         parts.append([(f"{sifted.shown:,} of {sifted.total:,} lines", "$text-muted")])

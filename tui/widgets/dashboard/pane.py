@@ -22,7 +22,8 @@ class Pane(ScrollView, can_focus=False):
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._lines: list[Content] = []
+        self.lines: list[Content] = []
+        """What is shown; change it with `show`."""
         self._strips: dict[int, tuple[Content, Strip]] = {}
 
     @property
@@ -43,7 +44,7 @@ class Pane(ScrollView, can_focus=False):
     def show(self, lines: Sequence[Content], place: int | None = None) -> None:
         """Shows `lines`, from the present place on, or from the line `place`; -1 is the end."""
         before, top = self._in_sight(), self.scroll_offset.y
-        grown, self._lines = len(lines) != len(self._lines), list(lines)
+        grown, self.lines = len(lines) != len(self.lines), list(lines)
         if grown:
             self._strips.clear()
             self.set_reactive(Widget.virtual_size, Size(self.cells, len(lines)))  # pyright: ignore[reportArgumentType]
@@ -60,7 +61,7 @@ class Pane(ScrollView, can_focus=False):
 
     def _in_sight(self) -> list[Content]:
         top, rows = self.scroll_offset.y, self.rows
-        shown = self._lines[top : top + rows]
+        shown = self.lines[top : top + rows]
         return shown + [Content("")] * (rows - len(shown))
 
     def notify_style_update(self) -> None:
@@ -70,9 +71,9 @@ class Pane(ScrollView, can_focus=False):
     def render_line(self, y: int) -> Strip:
         """The line at row `y` of those in sight."""
         index = self.scroll_offset.y + y
-        if index >= len(self._lines):
+        if index >= len(self.lines):
             return Strip.blank(self.cells, self.rich_style)
-        line, selection = self._lines[index], self.text_selection
+        line, selection = self.lines[index], self.text_selection
         held = self._strips.get(index)
         if held is not None and held[0] is line and held[1].cell_length == self.cells and selection is None:
             return held[1]
@@ -88,12 +89,12 @@ class Pane(ScrollView, can_focus=False):
         if selection is None:
             if len(self._strips) > 500:
                 self._strips.clear()
-            self._strips[index] = (self._lines[index], strip)
+            self._strips[index] = (self.lines[index], strip)
         return strip
 
     def get_selection(self, selection: Selection) -> tuple[str, str] | None:
         """The text under `selection`."""
-        return selection.extract("\n".join(line.plain for line in self._lines)), "\n"
+        return selection.extract("\n".join(line.plain for line in self.lines)), "\n"
 
     def selection_updated(self, selection: Selection | None) -> None:
         self.refresh(Region(0, 0, self.cells, self.rows))

@@ -94,8 +94,11 @@ def machine_line(story: Story, predicted_bytes: int | None, width: int) -> list[
     return flowing(parts, width, 1)
 
 
-def machine(story: Story, predicted_bytes: int | None, width: int, compact: bool = False) -> list[Content]:
-    """The machine as a pane: how busy it is, whose its memory is, heat and power, host and disk."""
+def machine(
+    story: Story, predicted_bytes: int | None, width: int, compact: bool = False, brief: bool = False
+) -> list[Content]:
+    """The machine as a pane: how busy it is, whose its memory is, heat and power, host and disk; then its other GPUs, with
+    `brief` in a line each."""
     history_rows = 1 if compact else 2
     device, marks = story.device, glyphs()
     if device is None:
@@ -152,10 +155,13 @@ def machine(story: Story, predicted_bytes: int | None, width: int, compact: bool
         lines.append(spread([("Host RAM", "$text-muted")], [(host, "$foreground")], width))
     disk = marks.dash if device.disk_free_bytes is None else bytes_words(device.disk_free_bytes)
     lines.append(spread([("Disk free", "$text-muted")], [(disk, "$foreground")], width))
-    for index in sorted(story.cards):
+    for index, card in sorted(story.cards.items()):
+        if brief:
+            lines.append(_card_line(card, width))
+            continue
         if not compact:
             lines.append(Content(""))
-        lines += _card(story.cards[index], story.cards_busy[index], width)
+        lines += _card(card, story.cards_busy[index], width)
     return lines
 
 
@@ -174,6 +180,22 @@ def _speed(device: Device | Card) -> tuple[str, str]:
     if not device.throttling:
         return "full speed", "$success"
     return f"{glyphs().warn} {', '.join(literal(reason, 30) for reason in device.throttling)}", "$warning"
+
+
+def _card_line(card: Card, width: int) -> Content:
+    """Another GPU in one line."""
+    marks = glyphs()
+    busy = marks.dash if card.utilization_percent is None else f"{card.utilization_percent:.0f} %"
+    celsius = card.temperature_celsius
+    heat = marks.dash if celsius is None else f"{celsius:.0f} {marks.degree}C"
+    total = marks.dash if card.total_bytes is None else f"{card.total_bytes / GIB:.0f}"
+    held = f"{_gib(card.used_bytes)}/{total} GiB"
+    slowed = f" {marks.warn}" if card.throttling else ""
+    return spread(
+        [(f"GPU {card.index} ", "$text-muted"), (busy, "$success")],
+        [(held, "$foreground"), (f" {heat}", "$text-muted"), (slowed, "$warning")],
+        width,
+    )
 
 
 def _card(card: Card, busy: Sequence[float | None], width: int) -> list[Content]:
