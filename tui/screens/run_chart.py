@@ -8,6 +8,8 @@ from textual.binding import Binding
 
 from ...core.coach import Advice
 from ...core.recipe import Recipe
+from ...core.runs import best
+from ..modals.confirm import ConfirmModal
 from ..widgets.chart import LineChart
 from ..widgets.dashboard.advising import Counsel
 from ..widgets.dashboard.charts import Charts
@@ -126,8 +128,24 @@ class ChartKeys(_Base):
             self.app.bell()
         elif action.act == "stop" and self.live:
             self._stop_run()
+        elif action.act == "best" and not self.live:
+            self._go_back(action.step)
         elif action.act == "duplicate" and self.known.recipe is not None:
             self._open_changed(changed(self.known.recipe, action.changes))
+
+    def _go_back(self, step: int) -> None:
+        def answered(answer: str | None) -> None:
+            if answer == "back":
+                self.finetui.in_background(
+                    f"best {self.run.id}", lambda: best.go_back(self.run, step), self.say
+                )
+
+        question = (
+            f"The weights of step {step:,} become those that this run exports, talks with and hands on. "
+            "The last ones are kept beside them; what was exported before stays as it is."
+        )
+        answers = [("back", f"Go back to step {step:,}"), ("cancel", "Leave it as it is")]
+        self.app.push_screen(ConfirmModal("Go back?", question, answers), answered)
 
     def _stop_run(self) -> None:
         raise NotImplementedError

@@ -145,6 +145,8 @@ class Story:
     """(seconds since the epoch, bytes that the run held) over the whole run."""
     asked: dict[int, Asked] = field(default_factory=dict)
     log: deque[LogLine] = field(default_factory=lambda: deque(maxlen=LOG_LINES))
+    checkpoints: deque[int] = field(default_factory=lambda: deque(maxlen=READINGS))
+    """The steps after which one was saved, the newest last."""
     warning: events.Warned | None = None
     score: events.Scored | None = None
     exports: dict[str, events.Exported] = field(default_factory=dict)
@@ -208,6 +210,7 @@ class Story:
             foreseen = f", predicted {bytes_words(event.predicted_bytes)}" if event.predicted_bytes else ""
             self._say(ts, f"Probe {bytes_words(event.measured_bytes)}{foreseen}")
         elif isinstance(event, events.Checkpoint):
+            self.checkpoints.append(event.step)
             self._say(ts, f"Checkpoint {event.step:,} saved")
         elif isinstance(event, events.Warned):
             self.warning = event
@@ -269,6 +272,7 @@ class Story:
             tuple(self.trained_readings),
             self.memory.points(),
             live,
+            tuple(self.checkpoints),
         )
         return coach.advise(seen)
 
