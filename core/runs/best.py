@@ -13,9 +13,6 @@ from ..errors import FinetuiError
 from . import checkpoints
 from .store import RunFolder
 
-LOCK = "worker.lock"
-"""Held by a worker as long as it lives."""
-
 
 def nearest(saved: Sequence[int], best: float) -> int | None:
     """The last of the `saved` steps at or before `best`, but not from the first half of the way there."""
@@ -25,7 +22,7 @@ def nearest(saved: Sequence[int], best: float) -> int | None:
 
 @contextlib.contextmanager
 def _alone(run: RunFolder) -> Iterator[None]:
-    descriptor = os.open(run.path / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = os.open(run.lock, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -26,12 +26,11 @@ from .events import EventWriter
 from .jobs import Job
 
 USAGE = "usage: python -m finetui.core.worker train RUN | resume RUN | probe RUN | export RUN FORMAT [FORMAT…] | verify RUN [FORMAT…] | warm FOLDER | queued train|resume RUN"
-LOCK = "worker.lock"
 
 
 def _lock(run: RunFolder) -> int | None:
     """The run's lock, held as long as this process lives; None where another worker holds it."""
-    descriptor = os.open(run.path / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = os.open(run.lock, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -60,7 +60,7 @@ def test_a_damaged_checkpoint_changes_nothing(run: RunFolder) -> None:
 
 
 def test_not_while_a_worker_holds_the_run(run: RunFolder) -> None:
-    with (run.path / best.LOCK).open("w") as held:
+    with run.lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(FinetuiError) as error:
             best.go_back(run, 20)
