@@ -14,12 +14,13 @@ from typing import Literal
 
 from .recipe import Recipe
 from .runs import events
+from .runs.best import nearest
 from .runs.curves import Curves
 from .runs.series import Point
 from .text import bytes_words
 
 Level = Literal["trouble", "warning", "hint"]
-Act = Literal["stop", "duplicate"]
+Act = Literal["stop", "duplicate", "best"]
 
 LEVELS: tuple[Level, ...] = ("trouble", "warning", "hint")
 CHECKPOINT_BYTES_PER_WEIGHT = 12
@@ -33,11 +34,12 @@ SETTLED = 10
 @dataclass(frozen=True)
 class Action:
     """What the person can do about it. `stop` saves and stops the run; `duplicate` opens a new one with `changes`, pairs of a
-    recipe's field and its value."""
+    recipe's field and its value; `best` goes back to the checkpoint of `step`."""
 
     act: Act
     words: str
     changes: tuple[tuple[str, object], ...] = ()
+    step: int = 0
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class Seen:
     readings: Sequence[events.Device] = ()
     memory: Sequence[Point] = field(default=())
     live: bool = True
+    checkpoints: Sequence[int] = ()
+    """The steps after which one was saved."""
 
 
 def advise(seen: Seen) -> list[Advice]:
@@ -239,8 +243,16 @@ def overfitting(seen: Seen) -> Advice | None:
         "warning",
         f"It memorises: held-out loss rises while training loss falls. It was best at step {best[0]:,.0f}.",
         f"Held-out {best[1]:.3f} at step {best[0]:,.0f}, {after[-1][1]:.3f} at step {after[-1][0]:,.0f}; training {then:.3f}, then {now:.3f}.",
-        _stop() if seen.live else fewer if seen.recipe is not None else None,
+        _stop() if seen.live else _back(seen, best[0]) or (fewer if seen.recipe is not None else None),
     )
+
+
+def _back(seen: Seen, best: float) -> Action | None:
+    """Back to the checkpoint of the best step, where there is one and the run did not end with it by itself."""
+    step = nearest(seen.checkpoints, best)
+    if step is None or seen.recipe is None or seen.recipe.training.keep_best:
+        return None
+    return Action("best", f"go back to step {step:,}", step=step)
 
 
 def plateau(seen: Seen) -> Advice | None:

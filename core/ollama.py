@@ -153,7 +153,7 @@ def create(made: Plan, tell: Tell = lambda _line: None, check: Callable[[], None
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             cwd=made.folder,
-            env=secrets.environment(),
+            env=secrets.without(os.environ),
             start_new_session=True,
         )
     except OSError as error:
@@ -207,7 +207,7 @@ def _version(program: Path) -> str:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=secrets.environment(),
+            env=secrets.without(os.environ),
             timeout=_SECONDS * 3,
             check=False,
         )

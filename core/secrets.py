@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
+_NAMES = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
 _SHAPES = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{8,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_[A-Za-z0-9_]{20,})"
 )
-_SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
 HIDDEN = "‹token hidden›"
 
 
@@ -31,9 +32,9 @@ def token_file() -> Path:
     return Path(os.environ.get("HF_TOKEN_PATH") or str(Path(folder) / "token")).expanduser()
 
 
-def environment() -> dict[str, str]:
-    """This process's environment without anything that is named like a secret, for other people's programs."""
-    return {name: value for name, value in os.environ.items() if not _SECRET_NAME.search(name)}
+def without(environment: Mapping[str, str]) -> dict[str, str]:
+    """`environment` without anything that is named like a secret."""
+    return {name: value for name, value in environment.items() if not _NAMES.search(name)}
 
 
 def redact(text: str) -> str:

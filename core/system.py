@@ -31,6 +31,9 @@ class Gpu:
     power_watts: float | None = None
     power_limit_watts: float | None = None
     driver: str = ""
+    uuid: str = ""
+    throttling: tuple[str, ...] | None = None
+    """Why it runs slower than it could (`throttle_reasons`)."""
 
     @property
     def free_bytes(self) -> int | None:
@@ -84,6 +87,11 @@ def snapshot(disk: Path | None = None) -> Machine:
         disk_free_bytes=disk_free_bytes(disk if disk is not None else paths.runs()),
         gpus=_nvml.gpus(),
     )
+
+
+def all_gpus() -> tuple[Gpu, ...]:
+    """Every GPU of the machine, also those that CUDA_VISIBLE_DEVICES hides. Raises nothing."""
+    return _nvml.gpus(hidden=True)
 
 
 def usable_cores() -> int:
@@ -153,7 +161,7 @@ class _Nvml:
         self._library: Any = None
         self._driver = ""
 
-    def gpus(self) -> tuple[Gpu, ...]:
+    def gpus(self, hidden: bool = False) -> tuple[Gpu, ...]:
         with self._lock:
             if not self._opened:
                 self._opened = True
@@ -161,7 +169,7 @@ class _Nvml:
             if self._library is None:
                 return ()
             count = self._ask(self._library.nvmlDeviceGetCount) or 0
-            found = [self._gpu(index) for index in range(count) if self._visible(index)]
+            found = [self._gpu(index) for index in range(count) if hidden or self._visible(index)]
             return tuple(gpu for gpu in found if gpu is not None)
 
     def _open(self) -> None:
@@ -186,6 +194,7 @@ class _Nvml:
         temperature = self._ask(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU)
         power = self._ask(nvml.nvmlDeviceGetPowerUsage, handle)
         limit = self._ask(nvml.nvmlDeviceGetEnforcedPowerLimit, handle)
+        slowed = self._ask(lambda: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))
         return Gpu(
             index=index,
             name=self._words(self._ask(nvml.nvmlDeviceGetName, handle)) or f"GPU {index}",
@@ -197,6 +206,8 @@ class _Nvml:
             power_watts=None if power is None else power / 1000,
             power_limit_watts=None if limit is None else limit / 1000,
             driver=self._driver,
+            uuid=self._words(self._ask(lambda: nvml.nvmlDeviceGetUUID(handle))),
+            throttling=None if slowed is None else throttle_reasons(int(slowed)),
         )
 
     def _visible(self, index: int) -> bool:

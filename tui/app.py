@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from textual._compositor import ChopsUpdate
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
@@ -35,9 +36,12 @@ from .theme import (
     choose_glyphs,
     register_themes,
 )
+from .widgets.sparing import Trimmed
 from .wizard import Wizard
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from ..core.runs.lineage import Origin
     from ..core.runs.store import RunFolder
     from ..core.runs.warm import Warm
@@ -157,6 +161,9 @@ class FinetuiApp(App[int], inherit_bindings=False):
 
         leave(self)
 
+    def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
+        super()._display(screen, Trimmed.of(renderable) if type(renderable) is ChopsUpdate else renderable)
+
     # ── Work off the event loop ──
 
     def in_background(
@@ -239,6 +246,15 @@ class FinetuiApp(App[int], inherit_bindings=False):
         self._close_messages_no_wait()
 
     # ── Between the screens ──
+
+    @property
+    def _background_screens(self) -> list[Screen[Any]]:
+        """The screens that can be seen through the one in front: none through one that covers all.
+
+        Textual 8.2 counts the next one below even then, and each of its timers has the whole terminal sent again.
+        """
+        stack = self._screen_stack
+        return [] if stack and stack[-1].styles.background.a == 1 else super()._background_screens
 
     def go(self, step: str) -> None:
         """Shows `step`, in place of the step that is shown now."""

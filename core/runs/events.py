@@ -164,6 +164,21 @@ class Evaluation(Event):
 
 
 @dataclass(frozen=True)
+class Card(Event):
+    """Another GPU of the machine, on which the run does not work. None is a reading that is missing."""
+
+    index: int = 0
+    name: str = ""
+    total_bytes: int | None = None
+    used_bytes: int | None = None
+    utilization_percent: float | None = None
+    temperature_celsius: float | None = None
+    power_watts: float | None = None
+    power_limit_watts: float | None = None
+    throttling: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
 class Device(Event):
     """A reading of the machine, taken by the worker. None is a reading that is missing, never 0.
 
@@ -192,6 +207,8 @@ class Device(Event):
     """Why the card runs slower than it could (`system.throttle_reasons`); empty where nothing holds it back."""
     clock_mhz: int | None = None
     clock_limit_mhz: int | None = None
+    cards: tuple[Card, ...] = ()
+    """The machine's other GPUs, in some of the readings."""
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,11 @@ class RunFolder:
         return self.path / "worker.log"
 
     @property
+    def lock(self) -> Path:
+        """Held by whoever changes the run, as long as that one lives."""
+        return self.path / "worker.lock"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 

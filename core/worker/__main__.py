@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from ..errors import FinetuiError
-from ..runs import queue, turns
+from ..runs import notice, queue, turns
 from ..runs.events import Ended, Started
 from ..runs.store import RunFolder
 from . import failures, logs, waiting, warm
@@ -26,12 +26,11 @@ from .events import EventWriter
 from .jobs import Job
 
 USAGE = "usage: python -m finetui.core.worker train RUN | resume RUN | probe RUN | export RUN FORMAT [FORMAT…] | verify RUN [FORMAT…] | warm FOLDER | queued train|resume RUN"
-LOCK = "worker.lock"
 
 
 def _lock(run: RunFolder) -> int | None:
     """The run's lock, held as long as this process lives; None where another worker holds it."""
-    descriptor = os.open(run.path / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = os.open(run.lock, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -83,12 +82,21 @@ def work(name: str, run: RunFolder, formats: Sequence[str], asked_at: float, que
         failed = failures.card(error, run.log, job.recipe)
         logs.write_traceback(error)
     seconds = time.monotonic() - began
+    state = "failed" if failed else "stopped" if stopped else "completed"
+    me = psutil.Process()
+    mine = notice.claim(run, me.pid, me.create_time())
     if failed is None:
-        writer.emit(Ended(name, "stopped" if stopped else "completed", seconds))
+        writer.emit(Ended(name, state, seconds))
     else:
         writer.emit(Ended(name, "failed", seconds, failed.what, failed.why, failed.fix, failed.code))
     writer.close()
     turns.tend()  # those that wait for this one's end are alive to see it
+    if mine:
+        what = failed.what if failed else ""
+        title = job.recipe.name if job.recipe else ""
+        wrong = notice.tell(run, name=title, job=name, state=state, what=what)
+        if wrong:
+            print(f"finetui: {wrong}", file=sys.stderr, flush=True)
     return 1 if failed else 0
 
 

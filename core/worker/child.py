@@ -15,9 +15,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from .. import secrets
 from ..asking import tied
-from ..secrets import redact
+from ..secrets import redact, without
 
 _TAIL_LINES = 30
 
@@ -42,7 +41,7 @@ class ChildFailed(Exception):
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment without anything that is named like a secret, and with `extra`."""
-    kept = secrets.environment()
+    kept = without(os.environ)
     kept.pop("PYTHONPATH", None)
     return {**kept, **(extra or {})}
 

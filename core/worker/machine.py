@@ -13,10 +13,12 @@ from typing import Any, TypeVar
 import psutil
 
 from .. import system, text
-from ..runs.events import Device
+from ..runs.events import Card, Device
 from .events import EventWriter
 
 SECONDS = 1.0
+CARDS_EVERY = 5
+"""The machine's other GPUs are in every so many readings."""
 _T = TypeVar("_T")
 
 
@@ -33,6 +35,7 @@ class _Gpu:
         uuid = str(torch.cuda.get_device_properties(index).uuid)
         name = uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
         self._handle = pynvml.nvmlDeviceGetHandleByUUID(name)
+        self.uuid = name
         self.name = text.one_line(torch.cuda.get_device_name(index), 80)
         self.index = index
 
@@ -57,6 +60,7 @@ class Monitor:
         self._process = psutil.Process()
         self._stop = threading.Event()
         self._gpu: _Gpu | None = None
+        self._readings = 0
         self._torch: Any = None
         self._thread = threading.Thread(target=self._watch, name="machine", daemon=True)
 
@@ -109,6 +113,27 @@ class Monitor:
             )
         return self._read_gpu(host)
 
+    def _cards(self, mine: str) -> tuple[Card, ...]:
+        """The other GPUs, now and then."""
+        self._readings += 1
+        if self._readings % CARDS_EVERY != 1:
+            return ()
+        return tuple(
+            Card(
+                gpu.index,
+                gpu.name,
+                gpu.total_bytes,
+                gpu.used_bytes,
+                gpu.utilization_percent,
+                gpu.temperature_celsius,
+                gpu.power_watts,
+                gpu.power_limit_watts,
+                gpu.throttling,
+            )
+            for gpu in system.all_gpus()
+            if gpu.uuid and gpu.uuid != mine
+        )
+
     def _read_gpu(self, host: dict[str, Any]) -> Device:
         cuda = self._torch.cuda
         index = cuda.current_device()
@@ -152,6 +177,7 @@ class Monitor:
             throttling=system.throttle_reasons(int(slowed)) if slowed is not None else None,
             clock_mhz=int(clock) if clock is not None else None,
             clock_limit_mhz=int(fastest) if fastest is not None else None,
+            cards=self._cards(gpu.uuid),
             **host,
         )
 

@@ -208,11 +208,12 @@ async def test_hostile_texts_are_shown_literally(worker: subprocess.Popen[bytes]
     recording.run.log.write_bytes(f"loading 1%\rloading 100%\n{nasty}\n".encode())
     async with shown(recording) as (app, pilot, _):
         assert "[bold red]x[/]" in flat(app)
-        for key in ("2", "3", "4", "1"):
+        for key in ("2", "4", "5", "6", "1"):
             await press(pilot, key)
             assert "\x1b" not in seen(app)
-        await press(pilot, "2")
+        await press(pilot, "3")
         await until(pilot, lambda: "loading 100%" in flat(app), "for the log")
+        assert "\x1b" not in seen(app)
         assert "loading 1%" not in flat(app)
 
 
@@ -284,8 +285,10 @@ async def test_panes_charts_and_samples_by_keys(worker: subprocess.Popen[bytes])
             await until(pilot, lambda name=name: name in flat(app), f"for {name}")
         for name, shows in (
             ("Log", "Evaluation"),
+            ("Output", "The libraries have printed nothing yet."),
             ("Machine", "Disk free"),
             ("Recipe", "Sequence length"),
+            ("Files", "events.jsonl"),
             ("Samples", "Prompt"),
         ):
             await press(pilot, "tab")

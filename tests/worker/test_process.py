@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from finetui.core import atomic
+from finetui.core.runs import notice, state
 from finetui.core.runs.events import (
     Checkpoint,
     Continued,
@@ -41,7 +45,12 @@ def warm(folder: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def test_a_warm_worker_does_the_job_it_is_given(tiny_model: Path, tiny_rows: Path, tmp_path: Path) -> None:
+def test_a_warm_worker_does_the_job_it_is_given(
+    tiny_model: Path, tiny_rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, writes = tmp_path / "told", "import os, sys; open(sys.argv[1], 'a').write(repr(dict(os.environ)))"
+    monkeypatch.setenv("FINETUI_NOTIFY", shlex.join([sys.executable, "-c", writes, str(told)]))
+    monkeypatch.setenv("HF_TOKEN", "hf_canaryCANARYcanary")
     worker = warm(tmp_path / "warm")
     harness.until((tmp_path / "warm/ready").exists, worker)
     run = harness.make_run(harness.recipe(tiny_model, tiny_rows, max_steps=3))
@@ -53,6 +62,15 @@ def test_a_warm_worker_does_the_job_it_is_given(tiny_model: Path, tiny_rows: Pat
     assert harness.ended(run).reason == "completed" and harness.events(run, Exported)
     assert "Unsloth" in run.log.read_text()  # what libraries print goes to the run's log
     assert Path(run.adapter / "adapter_config.json").is_file()
+    deadline = time.monotonic() + harness.PATIENCE
+    while not (told.is_file() and told.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    environment = ast.literal_eval(told.read_text())  # the person's command, run by the worker, and once
+    assert environment["FINETUI_RUN_STATE"] == "completed" and environment["FINETUI_RUN"] == run.id
+    assert environment["FINETUI_RUN_NAME"] and "canaryCANARY" not in told.read_text()
+    assert notice.of_status(run, state.status(run)) == "" and not notice.claim(
+        run, started.pid, started.create_time
+    )
 
 
 def test_a_warm_worker_ends_with_its_folder(tmp_path: Path) -> None:

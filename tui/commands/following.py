@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ...core.errors import FinetuiError
-from ...core.runs import control
+from ...core.runs import control, notice
 from ...core.runs.events import MAX_LINE_BYTES
 from ...core.runs.follow import Follower
 from ...core.runs.store import RunFolder
@@ -118,6 +118,9 @@ def follow(
                         output.card(FinetuiError(card.what, card.why, card.fix, code=card.code), True)
                 else:
                     plain.end(status)
+                wrong = notice.of_status(run, status)
+                if wrong:
+                    _note(wrong)
                 return (
                     exits.INTERRUPTED if asked and status.state == "stopped" else exits.of_state(status.state)
                 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual import events as textual_events
-from textual.containers import VerticalScroll
+from textual.containers import ScrollableContainer
 from textual.screen import Screen
 
 from ...core.runs.events import Checkpoint, Exported
@@ -59,13 +59,18 @@ class FollowingScreen(Screen[None]):
         return self.status is not None and self.status.live
 
     @property
+    def ended(self) -> bool:
+        """Whether the run is known to be at its end."""
+        return self.status is not None and not self.status.live
+
+    @property
     def run_name(self) -> str:
         """The run's name, as far as it is known."""
         return (self.status.name if self.status else "") or self.run.id[16:] or self.run.id
 
     @property
-    def pane(self) -> VerticalScroll:
-        return self.query_one(self.PANE, VerticalScroll)
+    def pane(self) -> ScrollableContainer:
+        return self.query_one(self.PANE, ScrollableContainer)
 
     @property
     def pane_cells(self) -> int:
@@ -114,8 +119,13 @@ class FollowingScreen(Screen[None]):
 
     @while_standing
     def paint(self) -> None:
-        """Shows the present state. Does nothing while the screen closes, when a late answer may still come."""
-        self.paint_all()
+        """Shows the present state. Does nothing while the screen closes, when a late answer may still come, nor while
+        another screen is in front: what moves beneath a window has all of the terminal sent again."""
+        if self.app.screen is self:
+            self.paint_all()
+
+    def on_screen_resume(self) -> None:
+        self.paint()
 
     def paint_all(self) -> None:
         """Shows the present state everywhere."""

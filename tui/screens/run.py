@@ -7,24 +7,25 @@ from typing import ClassVar
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.containers import Horizontal, Vertical
 from textual.content import Content
 
 from ...core import memory
 from ...core.recipe import Recipe
+from ...core.runs import notice as run_notice
 from ...core.runs.control import Request
 from ...core.runs.lineage import Origin
+from ...core.runs.state import RunStatus
 from ...core.runs.store import RunFolder
-from .. import run_actions
+from .. import notice, run_actions
 from ..modals.confirm import ConfirmModal
 from ..widgets.bars import ProgressLine
 from ..widgets.dashboard import doing, panes
-from ..widgets.dashboard.advising import advice
+from ..widgets.dashboard.advising import Counsel, advice
 from ..widgets.dashboard.alert import alert
 from ..widgets.dashboard.background import ASKED, ask, step_to_fix
 from ..widgets.dashboard.block import Block
 from ..widgets.dashboard.charts import Charts
-from ..widgets.dashboard.ending import ending
 from ..widgets.dashboard.feed import News
 from ..widgets.dashboard.run_rail import RunRail
 from ..widgets.dashboard.side import Side
@@ -33,18 +34,17 @@ from ..widgets.footer import Footer
 from ..widgets.header import Header
 from ..widgets.rail import StepRail
 from .closing import while_standing
-from .following import FollowingScreen
 from .run_chart import CHART_BINDINGS, ChartKeys
+from .run_panes import FOOTER, PANE_BINDINGS, PanedScreen
 
 HOW_TO_READ = (
     "The curve is the loss: how surprised the model is by the right answer, so lower is better. The bright line is "
     "smoothed, the faint one is each step. Evaluation points are measured on rows that it never trains on: while they "
     "fall, it learns; when they rise while the loss falls, it memorises. The run goes on without this window."
 )
-FOOTER = ("stop", "failure", "resume", "fix", "talk", "export", "copy", "home", "tab", "chart")
 
 
-class RunScreen(ChartKeys, FollowingScreen):
+class RunScreen(ChartKeys, PanedScreen):
     """The dashboard of one run, live or ended."""
 
     CSS_PATH = ["run.tcss"]
@@ -87,21 +87,10 @@ class RunScreen(ChartKeys, FollowingScreen):
         ),
         Binding("a", "advice", "Do what the coach says", show=False, id="run.advice"),
         *CHART_BINDINGS,
-        Binding(
-            "tab",
-            "tab(1)",
-            "Panes",
-            id="run.tab",
-            tooltip="The next pane: samples, log, machine, recipe, result",
-        ),
-        Binding("shift+tab", "tab(-1)", "Pane before", show=False, id="run.tab-back"),
+        *PANE_BINDINGS,
         Binding("escape", "home", "Home", id="run.home", tooltip="Back to Home; the run goes on"),
         Binding("left", "turn(-1)", "Back along the curve", show=False, id="run.previous"),
         Binding("right", "turn(1)", "On along the curve", show=False, id="run.next"),
-        Binding("up", "prompt(-1)", "Previous prompt, or scroll up", show=False, id="run.older"),
-        Binding("down", "prompt(1)", "Next prompt, or scroll down", show=False, id="run.newer"),
-        Binding("pageup", "page(-1)", "Scroll up", show=False, id="run.pageup"),
-        Binding("pagedown", "page(1)", "Scroll down", show=False, id="run.pagedown"),
         Binding(
             "v",
             "ask('evaluate')",
@@ -134,17 +123,14 @@ class RunScreen(ChartKeys, FollowingScreen):
             id="run.save",
             tooltip="Save a checkpoint after this step",
         ),
-        *(Binding(str(n), f"pane({n})", f"Pane {n}", show=False, id=f"run.pane{n}") for n in range(1, 6)),
     ]
 
     def __init__(self, run: RunFolder) -> None:
         super().__init__(run)
-        self.worker_log = ""
-        self.tab = "Samples"
-        self.prompt_at = 0
-        self.answers_back = 0
+        self.counsel = Counsel()
         self._trouble = ""
         self._was: str | None = None
+        self._troubles: set[str] | None = None
         self._predicted: tuple[int, int | None] | None = None
 
     # ── Layout ──
@@ -159,9 +145,7 @@ class RunScreen(ChartKeys, FollowingScreen):
                 yield Block(id="run-machine")
                 yield Charts(id="charts")
                 yield Block(id="coach")
-                yield TabLine(id="tabs")
-                with VerticalScroll(id="pane", can_focus=False):
-                    yield Block(id="pane-text")
+                yield from self.compose_panes()
                 yield Block(id="alert")
             yield Side(id="run-side")
         yield Footer(first=tuple(f"run.{action}" for action in FOOTER))
@@ -171,8 +155,9 @@ class RunScreen(ChartKeys, FollowingScreen):
     def take(self, news: News) -> None:
         self._trouble = news.trouble
         if news.log is not None:
-            self.worker_log = news.log
+            self.tail = news.log
         self._follow_state()
+        self._tell_trouble()
 
     @while_standing
     def _follow_state(self) -> None:
@@ -187,18 +172,34 @@ class RunScreen(ChartKeys, FollowingScreen):
         self.set_class(not status.live, "-ended")
         if not status.live:
             if not first:
-                self.app.bell()  # many terminals and tmux mark the window
+                self._tell_end(status)
             self.said = ""
-            self.tab = "Result"
-            self.pane.scroll_home(animate=False)
+            self.choose("Result")
         elif not first and self.tab == "Result":
-            self.tab = "Samples"
+            self.choose("Samples")
         self.refresh_bindings()
 
-    @property
-    def ended(self) -> bool:
-        """Whether the run is known to be at its end."""
-        return self.status is not None and not self.status.live
+    def _tell_end(self, status: RunStatus) -> None:
+        """Tells the terminal, and the person's own command where the worker could not."""
+        what = status.card.what if status.card is not None else f"{status.job or 'run'} {status.state}"
+        notice.tell(self.app, self.run_name, what)
+        self.finetui.in_background(
+            f"notice {self.run.id}", lambda: run_notice.of_status(self.run, status), self._noticed
+        )
+
+    def _noticed(self, wrong: str) -> None:
+        if wrong:
+            self.say(wrong)
+
+    def _tell_trouble(self) -> None:
+        """Tells the terminal once of each trouble that the coach finds; what was there at the first look is seen anyway."""
+        if not self.live or not self.caught_up or not self.story.whole:
+            return
+        found = {one.rule: one.sentence for one in self.coached() if one.level == "trouble"}
+        new = found.keys() - (self._troubles if self._troubles is not None else found.keys())
+        self._troubles = (self._troubles or set()) | found.keys()
+        for rule in sorted(new):
+            notice.tell(self.app, self.run_name, found[rule])
 
     def predicted_bytes(self) -> int | None:
         """The memory predicted for the training, by the longest row once that is known."""
@@ -209,12 +210,6 @@ class RunScreen(ChartKeys, FollowingScreen):
             estimate = memory.estimate(known.recipe, known.facts, gpu=known.gpu, longest_tokens=told.longest)
             self._predicted = (told.longest, estimate.total_bytes if estimate else None)
         return self._predicted[1]
-
-    def tabs(self) -> tuple[str, ...]:
-        """The panes there are now."""
-        told = self.ended or bool(self.story.exports) or self.story.score is not None
-        names = ("Samples", "Log", "Machine", "Recipe")
-        return ("Result", *names) if self.ended else (*names, "Result") if told else names
 
     # ── Painting ──
 
@@ -237,14 +232,16 @@ class RunScreen(ChartKeys, FollowingScreen):
         self.query_one("#coach", Block).show(advice(found, width, 0 if self.tab == "Result" else most))
         self.set_class(not story.curves.steps, "-waiting")
         if self.tab not in self.tabs():
-            self.tab = "Samples"
+            self.choose("Samples")
+            return
         tabs = self.query_one(TabLine)
         tabs.names, tabs.current = self.tabs(), self.tab
         self.set_class(self.tab == "Result", "-result")
         ways = self.uses()
+        self.set_class(size.width >= 180, "-vast")
         if size.width >= 100:
             self.query_one(Side).show(story, predicted, self.done() if self.ended else [], ways, self.use_at)
-        self._paint_pane(self.pane_cells)
+        self.paint_pane()
         way = ways[self.use_at % len(ways)] if ways and self.ended and size.width < 100 else None
         self.query_one("#alert", Block).show(
             alert(status, trouble=self._trouble, said=self.said, warning=story.warning, way=way, width=width)
@@ -258,29 +255,6 @@ class RunScreen(ChartKeys, FollowingScreen):
         else:
             header.show_status(doing.state_word(status), doing.MOODS.get(status.state, "calm"))
             header.show_figures(doing.figures(status))
-
-    def _paint_pane(self, width: int) -> None:
-        lines = self._pane_lines(width)
-        self.set_class(self.tab == "Result" and len(lines) > self.size.height - 15, "-much")
-        follow = self.tab == "Log" and self.pane.max_scroll_y - self.pane.scroll_y <= 1
-        self.query_one("#pane-text", Block).show(lines)
-        if follow:
-            self.pane.scroll_end(animate=False)
-
-    def _pane_lines(self, width: int) -> list[Content]:
-        story, status = self.story, self.status
-        if self.tab == "Samples":
-            return panes.samples(story, self.prompt_at, self.answers_back, width)
-        if self.tab == "Log":
-            return panes.whole_log(story, self.worker_log, width)
-        if self.tab == "Machine":
-            compact = self.size.height < 30
-            return panes.machine(story, self.predicted_bytes(), min(width, 70), compact=compact)
-        if self.tab == "Recipe":
-            return panes.settings(self.known.recipe, width, str(self.run.recipe))
-        if status is None:
-            return []
-        return ending(self.run, story, status, self.done(), self.uses(), self.use_at, width)
 
     def explain_content(self) -> Content:
         """How to read the dashboard, for the help."""
@@ -371,29 +345,7 @@ class RunScreen(ChartKeys, FollowingScreen):
             Origin(self.run.id, "retry"),
         )
 
-    # ── Actions on what is shown ──
-
-    def action_tab(self, by: int) -> None:
-        names = self.tabs()
-        self.choose(names[(names.index(self.tab) + by) % len(names)] if self.tab in names else names[0])
-
-    def action_pane(self, number: int) -> None:
-        names = self.tabs()
-        if number <= len(names):
-            self.choose(names[number - 1])
-
-    def choose(self, name: str) -> None:
-        """Brings a pane to the front."""
-        self.tab = name
-        self.paint()
-        scroll = self.pane.scroll_end if name == "Log" else self.pane.scroll_home
-        self.call_after_refresh(scroll, animate=False)
-        self.call_after_refresh(self.paint)
-
-    @on(TabLine.Chosen)
-    def _tab_chosen(self, event: TabLine.Chosen) -> None:
-        event.stop()
-        self.choose(event.name)
+    # ── Between the screens ──
 
     @on(StepRail.Chosen)
     def _step_chosen(self, event: StepRail.Chosen) -> None:

@@ -8,7 +8,10 @@ from textual.binding import Binding
 
 from ...core.coach import Advice
 from ...core.recipe import Recipe
+from ...core.runs import best
+from ..modals.confirm import ConfirmModal
 from ..widgets.chart import LineChart
+from ..widgets.dashboard.advising import Counsel
 from ..widgets.dashboard.charts import Charts
 
 CHART_BINDINGS = (
@@ -109,31 +112,13 @@ class ChartKeys(_Base):
         self._looked()
         self.paint()
 
-    def action_prompt(self, by: int) -> None:
-        if self.tab == "Samples" and self.story.asked:
-            self.prompt_at += by
-            self.paint()
-        else:
-            self.pane.scroll_relative(y=by, animate=False)
-
     # ── The coach ──
 
-    _advised: tuple[object, list[Advice]] = (None, [])
+    counsel: Counsel
 
     def coached(self) -> list[Advice]:
-        """What the coach finds, asked again when a step, an evaluation or the state is new."""
-        story = self.story
-        told = story.step.step if story.step else 0
-        key = (
-            told - told % max(1, told // 500),
-            story.curves.evaluations.total,
-            self.live,
-            story.whole,
-            self.known.recipe is None,
-        )
-        if self._advised[0] != key:
-            self._advised = (key, story.advice(self.known.recipe, self.live))
-        return self._advised[1]
+        """What the coach finds."""
+        return self.counsel.of(self.story, self.known.recipe, self.live)
 
     def action_advice(self) -> None:
         """Does what the first finding proposes; asks first where that ends or replaces something."""
@@ -143,8 +128,24 @@ class ChartKeys(_Base):
             self.app.bell()
         elif action.act == "stop" and self.live:
             self._stop_run()
+        elif action.act == "best" and not self.live:
+            self._go_back(action.step)
         elif action.act == "duplicate" and self.known.recipe is not None:
             self._open_changed(changed(self.known.recipe, action.changes))
+
+    def _go_back(self, step: int) -> None:
+        def answered(answer: str | None) -> None:
+            if answer == "back":
+                self.finetui.in_background(
+                    f"best {self.run.id}", lambda: best.go_back(self.run, step), self.say
+                )
+
+        question = (
+            f"The weights of step {step:,} become those that this run exports, talks with and hands on. "
+            "The last ones are kept beside them; what was exported before stays as it is."
+        )
+        answers = [("back", f"Go back to step {step:,}"), ("cancel", "Leave it as it is")]
+        self.app.push_screen(ConfirmModal("Go back?", question, answers), answered)
 
     def _stop_run(self) -> None:
         raise NotImplementedError

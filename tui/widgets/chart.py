@@ -22,7 +22,9 @@ from .scale import number
 from .sparing import changed_regions
 
 REDRAW_SECONDS = 0.25
-"""Redraws are at least this far apart, however fast points come."""
+"""Redraws are about this far apart, however fast points come."""
+JITTER_SECONDS = 0.05
+"""A redraw that is due so soon goes with the figures that are new now: one writing to the terminal in place of two."""
 LEAST_STEPS = 8.0
 """No closer view than of so many steps."""
 UNITS: dict[Axis, str] = {"step": "step", "tokens": "tokens", "time": "time", "epoch": "epoch"}
@@ -162,7 +164,7 @@ class LineChart(Widget):
         if self._pending is not None or not self.is_attached:
             return
         wait = self._drawn_at + REDRAW_SECONDS - monotonic()
-        if wait <= 0:
+        if wait <= JITTER_SECONDS:
             self._redraw()
         else:
             self._pending = self.set_timer(wait, self._redraw)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.console import Console
+from rich.control import Control
+from textual._compositor import ChopsUpdate
 from textual.content import Content
 from textual.geometry import Region
 from textual.widget import Widget
@@ -47,3 +50,28 @@ def refresh_line(widget: Widget, before: Content | None, now: Content) -> Conten
         if regions:
             widget.refresh(*regions)
     return now
+
+
+class Trimmed(ChopsUpdate):
+    """An update of parts of the screen that sends those parts alone.
+
+    Textual 8.2 sends each line from its widget's left edge to the end of the part that changed: most of a chart's row for
+    its last cell.
+    """
+
+    @classmethod
+    def of(cls, update: ChopsUpdate) -> Trimmed:
+        """`update`, trimmed."""
+        return cls(update.chops, update.spans, update.chop_ends)
+
+    def render_segments(self, console: Console) -> str:
+        """The update as a terminal takes it."""
+        sequences: list[str] = []
+        for y, left, right in self.spans:
+            for end, (x, strip) in zip(self.chop_ends[y], self.chops[y].items(), strict=False):
+                if strip is None or x >= right or end <= left:
+                    continue
+                first = max(x, left)
+                sequences.append(Control.move_to(first, y).segment.text)
+                sequences.append(strip.crop(first - x, min(end, right) - x).render(console))
+        return "".join(sequences)

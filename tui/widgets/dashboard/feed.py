@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 
-from ....core.runs import crash, state
+from ....core.runs import output, state
 from ....core.runs.events import Record
 from ....core.runs.follow import Follower
 from ....core.runs.history import History
@@ -16,7 +16,6 @@ from .story import Story
 POLL_SECONDS = 0.25
 SLICE = 5000
 """Records taken into the screen at once: about fifteen milliseconds of work."""
-LOG_BYTES = 16 * 1024
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class News:
 
     records: tuple[Record, ...] = ()
     status: state.RunStatus | None = None
-    log: str | None = None
+    log: output.Piece | None = None
     more: bool = False
     """Records are waiting, or the history has not been read yet; take again soon."""
     trouble: str = ""
@@ -48,7 +47,7 @@ class Feed:
         self._lock = threading.Lock()
         self._records: deque[Record] = deque()
         self._status: state.RunStatus | None = None
-        self._log: str | None = None
+        self._log: output.Piece | None = None
         self._trouble = ""
         self._polled = False
         self._story: Story | None = None
@@ -94,7 +93,7 @@ class Feed:
         self,
         records: list[Record],
         status: state.RunStatus | None,
-        log: str | None,
+        log: output.Piece | None,
         trouble: str = "",
         polled: bool = True,
     ) -> None:
@@ -107,7 +106,7 @@ class Feed:
 
     def _follow(self) -> None:
         follower = Follower(self.run, keep=True)
-        log: str | None = None
+        log: output.Piece | None = None
         log_size = -1
         first = True
         while not self._stopping.is_set():
@@ -125,7 +124,7 @@ class Feed:
                 except OSError:
                     size = 0
                 if size != log_size:
-                    log, log_size = crash.log_tail(self.run, LOG_BYTES), size
+                    log, log_size = output.before(self.run.log), size
                 else:
                     log = None
                 if self._read:
@@ -152,7 +151,7 @@ class Feed:
 
         threading.Thread(target=read, name="history", daemon=True).start()
 
-    def _join(self, follower: Follower, log: str | None) -> None:
+    def _join(self, follower: Follower, log: output.Piece | None) -> None:
         """The whole story, in place of the tail's."""
         assert self._history is not None and self._past is not None
         past, history = self._past, self._history

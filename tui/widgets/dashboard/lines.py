@@ -20,6 +20,9 @@ def wrapped(text: str, width: int, most: int | None = None) -> list[str]:
     width = max(1, width)
     lines: list[str] = []
     for line in clean(text, 8000).expandtabs(2).split("\n"):
+        if len(line) <= width and line.isascii():  # most lines, and a log has many
+            lines.append(line.rstrip())
+            continue
         lines += [part.plain.rstrip() for part in Content(line).wrap(width)] or [""]
     while lines and not lines[-1]:
         lines.pop()

@@ -9,6 +9,7 @@ from textual.content import Content
 
 from ....core.fields import fields as declared_fields
 from ....core.recipe import Recipe
+from ....core.runs.events import Card, Device
 from ....core.runs.state import RunStatus
 from ....core.text import bytes_words, count_words, duration_words, one_line
 from ...theme import glyphs
@@ -93,8 +94,11 @@ def machine_line(story: Story, predicted_bytes: int | None, width: int) -> list[
     return flowing(parts, width, 1)
 
 
-def machine(story: Story, predicted_bytes: int | None, width: int, compact: bool = False) -> list[Content]:
-    """The machine as a pane: how busy it is, whose its memory is, heat and power, host and disk."""
+def machine(
+    story: Story, predicted_bytes: int | None, width: int, compact: bool = False, brief: bool = False
+) -> list[Content]:
+    """The machine as a pane: how busy it is, whose its memory is, heat and power, host and disk; then its other GPUs, with
+    `brief` in a line each."""
     history_rows = 1 if compact else 2
     device, marks = story.device, glyphs()
     if device is None:
@@ -139,26 +143,10 @@ def machine(story: Story, predicted_bytes: int | None, width: int, compact: bool
     ]
     lines += flowing(legend, width, 3, gap=2)
     if gpu:
-        heat = (
-            marks.dash
-            if device.temperature_celsius is None
-            else f"{device.temperature_celsius:.0f} {marks.degree}C"
-        )
-        power = marks.dash if device.power_watts is None else f"{device.power_watts:.0f}"
-        limit = "" if device.power_limit_watts is None else f" of {device.power_limit_watts:.0f}"
         lines.append(
-            spread(
-                [("Heat, power", "$text-muted")],
-                [(f"{heat} {marks.middot} {power}{limit} W", "$foreground")],
-                width,
-            )
+            spread([("Heat, power", "$text-muted")], [(_heat_and_power(device), "$foreground")], width)
         )
-        if device.throttling is None:
-            slowed, how = marks.dash, "$foreground"
-        elif not device.throttling:
-            slowed, how = "full speed", "$success"
-        else:
-            slowed, how = f"{marks.warn} {', '.join(device.throttling)}", "$warning"
+        slowed, how = _speed(device)
         clock = "" if device.clock_mhz is None else f" {marks.middot} {device.clock_mhz:,} MHz"
         lines.append(spread([("Clock", "$text-muted")], [(slowed + clock, how)], width))
         cpu = marks.dash if device.cpu_percent is None else f"{device.cpu_percent:.0f} %"
@@ -167,7 +155,78 @@ def machine(story: Story, predicted_bytes: int | None, width: int, compact: bool
         lines.append(spread([("Host RAM", "$text-muted")], [(host, "$foreground")], width))
     disk = marks.dash if device.disk_free_bytes is None else bytes_words(device.disk_free_bytes)
     lines.append(spread([("Disk free", "$text-muted")], [(disk, "$foreground")], width))
+    for index, card in sorted(story.cards.items()):
+        if brief:
+            lines.append(_card_line(card, width))
+            continue
+        if not compact:
+            lines.append(Content(""))
+        lines += _card(card, story.cards_busy[index], width)
     return lines
+
+
+def _heat_and_power(device: Device | Card) -> str:
+    marks = glyphs()
+    celsius, watts, limit = device.temperature_celsius, device.power_watts, device.power_limit_watts
+    heat = marks.dash if celsius is None else f"{celsius:.0f} {marks.degree}C"
+    power = marks.dash if watts is None else f"{watts:.0f}"
+    return f"{heat} {marks.middot} {power}{'' if limit is None else f' of {limit:.0f}'} W"
+
+
+def _speed(device: Device | Card) -> tuple[str, str]:
+    """Whether it is held back, and a style."""
+    if device.throttling is None:
+        return glyphs().dash, "$foreground"
+    if not device.throttling:
+        return "full speed", "$success"
+    return f"{glyphs().warn} {', '.join(literal(reason, 30) for reason in device.throttling)}", "$warning"
+
+
+def _card_line(card: Card, width: int) -> Content:
+    """Another GPU in one line."""
+    marks = glyphs()
+    busy = marks.dash if card.utilization_percent is None else f"{card.utilization_percent:.0f} %"
+    celsius = card.temperature_celsius
+    heat = marks.dash if celsius is None else f"{celsius:.0f} {marks.degree}C"
+    total = marks.dash if card.total_bytes is None else f"{card.total_bytes / GIB:.0f}"
+    held = f"{_gib(card.used_bytes)}/{total} GiB"
+    slowed = f" {marks.warn}" if card.throttling else ""
+    return spread(
+        [(f"GPU {card.index} ", "$text-muted"), (busy, "$success")],
+        [(held, "$foreground"), (f" {heat}", "$text-muted"), (slowed, "$warning")],
+        width,
+    )
+
+
+def _card(card: Card, busy: Sequence[float | None], width: int) -> list[Content]:
+    """Another GPU of the machine: its use, and what others hold of its memory."""
+    marks = glyphs()
+    name = literal(card.name, 60).removeprefix("NVIDIA ").removeprefix("GeForce ")
+    now = marks.dash if card.utilization_percent is None else f"{card.utilization_percent:.0f} % busy"
+    used, total = card.used_bytes, card.total_bytes
+    load = Load(0.0 if used is not None else None, (total or 0) / GIB, others=(used or 0) / GIB)
+    slowed, how = _speed(card)
+    free = None if used is None or total is None else max(0, total - used)
+    return [
+        spread(
+            [(f"GPU {card.index} ", "$text-muted"), (clip(name, max(4, width - 20)), "$foreground")],
+            [(now, "$success")],
+            width,
+        ),
+        *(Content.assemble((row, "$success")) for row in sparkline(list(busy), width, 0.0, 100.0, 1, marks)),
+        Content.assemble(*bar(load, width, "$accent", marks)),
+        *flowing(
+            [
+                [("others ", "$text-muted"), (f"{_gib(used)} of {_gib(total)} GiB", "$foreground")],
+                [("free ", "$text-muted"), (_gib(free), "$foreground")],
+                [(_heat_and_power(card), "$foreground")],
+                [(slowed, how)],
+            ],
+            width,
+            3,
+            gap=2,
+        ),
+    ]
 
 
 def samples(story: Story, prompt_at: int, back: int, width: int) -> list[Content]:
@@ -214,24 +273,6 @@ def log(story: Story, width: int, rows: int | None = None) -> list[Content]:
     if not lines:
         return [Content.assemble(("Nothing yet.", "$text-muted"))]
     return lines if rows is None else lines[-rows:]
-
-
-def worker_log(text: str, width: int, rows: int = 200) -> list[Content]:
-    """The end of worker.log. A progress bar that was drawn over itself shows its last state."""
-    found: list[str] = []
-    for line in text.split("\n")[-rows:]:
-        parts = [part for part in line.replace("\r", "\ufffd").split("\ufffd") if part.strip()]
-        if parts:
-            found += wrapped(parts[-1], width, 3)
-    return [Content.assemble((line, "$text-muted")) for line in found[-rows:]]
-
-
-def whole_log(story: Story, text: str, width: int) -> list[Content]:
-    """The events in words, and under them the end of worker.log, `text`."""
-    lines, tail = log(story, width), worker_log(text, width)
-    if tail:
-        lines += [Content(""), Content.assemble(("worker.log", "bold $text-muted")), *tail]
-    return lines
 
 
 def settings(recipe: Recipe | None, width: int, path: str) -> list[Content]:

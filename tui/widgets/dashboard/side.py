@@ -32,10 +32,11 @@ class Side(Vertical):
         """The exports that are `done` with the chosen way to use one; the machine where there are none."""
         above, below = self.query_one("#side-machine", Block), self.query_one("#side-log", Block)
         width = above.content_size.width or 30
+        brief = self.size.height < 50
         if done:
             above.show([_headed("Exports"), *result.sizes(done, ways, chosen, width)])
         else:
-            above.show([_headed("Machine"), *panes.machine(story, predicted_bytes, width)])
+            above.show([_headed("Machine"), *panes.machine(story, predicted_bytes, width, brief=brief)])
         rows = max(3, below.content_size.height - 1)
         below.show([_headed("Log"), *panes.log(story, width, rows)])
 

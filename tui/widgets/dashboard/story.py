@@ -11,11 +11,13 @@ from ....core import coach
 from ....core.recipe import Recipe
 from ....core.runs import events
 from ....core.runs.curves import Curves
+from ....core.runs.output import Level
 from ....core.runs.series import Thinned
 from ....core.text import bytes_words, clean, count_words, duration_words, one_line
 
-LOG_LINES = 400
+LOG_LINES = 2000
 READINGS = 240
+CARDS = 16
 PROMPTS = 32
 """Prompts that are kept; a run asks a handful."""
 ANSWERS = 200
@@ -91,6 +93,9 @@ def progress_words(done: float, total: float, unit: str) -> str:
     return f"{words} {one_line(unit, 20)}".rstrip()
 
 
+_LEVELS: dict[str, Level] = {"$text-warning": "warning", "$text-error": "error"}
+
+
 @dataclass(frozen=True, slots=True)
 class LogLine:
     """One line of the log in words. `style` is a theme variable."""
@@ -98,6 +103,11 @@ class LogLine:
     ts: float
     words: str
     style: str = "$foreground"
+
+    @property
+    def level(self) -> Level:
+        """What it weighs."""
+        return _LEVELS.get(self.style, "info")
 
 
 @dataclass
@@ -127,10 +137,16 @@ class Story:
     """The newest readings of the machine."""
     trained_readings: deque[events.Device] = field(default_factory=lambda: deque(maxlen=READINGS))
     """Those that were taken while it trained."""
+    cards: dict[int, events.Card] = field(default_factory=dict)
+    """The machine's other GPUs, by their number."""
+    cards_busy: dict[int, deque[float | None]] = field(default_factory=dict)
+    """How busy each was, percent, oldest first."""
     memory: Thinned = field(default_factory=Thinned)
     """(seconds since the epoch, bytes that the run held) over the whole run."""
     asked: dict[int, Asked] = field(default_factory=dict)
     log: deque[LogLine] = field(default_factory=lambda: deque(maxlen=LOG_LINES))
+    checkpoints: deque[int] = field(default_factory=lambda: deque(maxlen=READINGS))
+    """The steps after which one was saved, the newest last."""
     warning: events.Warned | None = None
     score: events.Scored | None = None
     exports: dict[str, events.Exported] = field(default_factory=dict)
@@ -169,6 +185,8 @@ class Story:
             self.peak_bytes = None
             self.devices.clear()
             self.trained_readings.clear()
+            self.cards.clear()
+            self.cards_busy.clear()
             self.memory = Thinned()
             self.curves.begin(ts)
             self._say(
@@ -192,6 +210,7 @@ class Story:
             foreseen = f", predicted {bytes_words(event.predicted_bytes)}" if event.predicted_bytes else ""
             self._say(ts, f"Probe {bytes_words(event.measured_bytes)}{foreseen}")
         elif isinstance(event, events.Checkpoint):
+            self.checkpoints.append(event.step)
             self._say(ts, f"Checkpoint {event.step:,} saved")
         elif isinstance(event, events.Warned):
             self.warning = event
@@ -253,6 +272,7 @@ class Story:
             tuple(self.trained_readings),
             self.memory.points(),
             live,
+            tuple(self.checkpoints),
         )
         return coach.advise(seen)
 
@@ -290,6 +310,10 @@ class Story:
         self.device = event
         on_gpu = event.device.startswith("cuda")
         self.devices.append(event)
+        for card in event.cards[:CARDS]:
+            self.cards[card.index] = card
+            busy = self.cards_busy.setdefault(card.index, deque(maxlen=READINGS))
+            busy.append(card.utilization_percent)
         if self._stage == "train":
             self.trained_readings.append(event)
             held = event.reserved_bytes if on_gpu else event.run_bytes

@@ -1,0 +1,75 @@
+"""The person's own command at the end of a run."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from finetui.core.runs import events, notice, state, store
+from finetui.core.runs.events import Record
+from finetui.core.runs.store import RunFolder
+
+WRITES = (
+    "import json, os, sys; open(sys.argv[1], 'a').write(json.dumps([dict(os.environ), sys.argv[2:]]) + '\\n')"
+)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+    monkeypatch.setenv("FINETUI_HOME", str(tmp_path))
+    return store.create("kiosk")
+
+
+def _asks(monkeypatch: pytest.MonkeyPatch, target: Path, *words: str) -> None:
+    monkeypatch.setenv(notice.VARIABLE, shlex.join([sys.executable, "-c", WRITES, str(target), *words]))
+
+
+def _written(target: Path) -> list[tuple[dict[str, str], list[str]]]:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if target.exists() and target.read_text().endswith("\n"):
+            return [(a, b) for a, b in map(json.loads, target.read_text().splitlines())]
+        time.sleep(0.02)
+    raise AssertionError("the command was not run")
+
+
+def _crashed(run: RunFolder, reason: str | None = None) -> None:
+    told: list[events.Event] = [events.Started("train", 2**22 - 3, 1.0, state.manifest.this_host(), "kiosk")]
+    if reason:
+        told.append(events.Ended("train", reason, 3.0))
+    run.events.write_bytes(b"".join(events.encode(Record(n + 1, time.time(), e)) for n, e in enumerate(told)))
+
+
+def test_it_is_told_once_without_a_shell_and_without_tokens(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "told"
+    _asks(monkeypatch, target, "$(touch canary)", "; touch canary")
+    monkeypatch.setenv("HF_TOKEN", "hf_canaryCANARYcanary")
+    _crashed(run)
+    status = state.status(run)
+    assert status.state == "crashed"
+    assert notice.of_status(run, status) == "" and notice.of_status(run, status) == ""
+    ((environment, words),) = _written(target)
+    assert words == ["$(touch canary)", "; touch canary"] and not list(tmp_path.rglob("canary"))
+    assert "canaryCANARY" not in json.dumps(environment)
+    assert (environment["FINETUI_RUN"], environment["FINETUI_RUN_STATE"]) == (run.id, "crashed")
+    assert environment["FINETUI_RUN_NAME"] == "kiosk" and environment["FINETUI_RUN_JOB"] == "train"
+    time.sleep(0.2)
+    assert len(_written(target)) == 1
+
+
+def test_what_cannot_be_run_is_said(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    _crashed(run, "completed")
+    status = state.status(run)
+    monkeypatch.setenv(notice.VARIABLE, "/no/such/program --now")
+    assert "FINETUI_NOTIFY could not be run" in notice.of_status(run, status)
+    monkeypatch.setenv(notice.VARIABLE, "an 'open quote")
+    assert notice.command() == [] and notice.of_status(run, status) == ""
+    monkeypatch.delenv(notice.VARIABLE)
+    assert not notice.claim(run, 1, 1.0)
