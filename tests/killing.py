@@ -7,6 +7,7 @@ one, whatever the library; a library's own native writes are cut by `at_every_si
 
 from __future__ import annotations
 
+import io
 import os
 import resource
 import signal
@@ -15,12 +16,16 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from finetui.core.errors import FinetuiError
+
 OPERATIONS = frozenset(
     "open write writelines fsync flush close replace rename link symlink mkdir unlink remove rmdir truncate ftruncate "
     "sendfile copy_file_range utime chmod "
     "serialize_file save_pretrained write_record write_end_of_file PyTorchFileWriter".split()
 )
 MOST = 2000
+REFUSED = 4
+"""The exit code of a fork whose work was refused by the disk, and said so."""
 
 
 def at_every_operation(work: Callable[[], object], look: Callable[[bool], object]) -> int:
@@ -37,7 +42,7 @@ def at_every_operation(work: Callable[[], object], look: Callable[[bool], object
 
 def at_every_size(work: Callable[[], object], look: Callable[[bool], object], sizes: Iterable[int]) -> int:
     """Kills `work` inside the write that makes any file longer than each of `sizes` in bytes, by the kernel's own hand
-    (SIGXFSZ). Returns how often it died."""
+    (SIGXFSZ), or lets it see that the write came short. Returns how often it did not come to its end."""
     deaths = 0
     for size in sorted(set(sizes)):
 
@@ -47,7 +52,7 @@ def at_every_size(work: Callable[[], object], look: Callable[[bool], object], si
             work()
 
         code = _forked(limited)
-        assert code in (0, -signal.SIGXFSZ), f"the work ended with {code} by itself"
+        assert code in (0, REFUSED, -signal.SIGXFSZ), f"the work ended with {code} by itself"
         deaths += code != 0
         look(code == 0)
     return deaths
@@ -60,10 +65,9 @@ def _counted(work: Callable[[], object], deadly: int) -> None:
         nonlocal count
         if event != "c_call" or getattr(called, "__name__", "") not in OPERATIONS:
             return
-        of = getattr(called, "__module__", None) or type(getattr(called, "__self__", None)).__module__
-        if of in ("builtins", "str", "re"):  # str.replace and its like
-            if called is not open:
-                return
+        owner = type(getattr(called, "__self__", None))
+        if owner in (str, bytes, io.StringIO, io.BytesIO):  # not on any disk
+            return
         count += 1
         if count == deadly:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -85,6 +89,8 @@ def _forked(work: Callable[[], None]) -> int:
         try:
             work()
             code = 0
+        except (OSError, FinetuiError):
+            code = REFUSED
         except BaseException:  # the process's edge
             traceback.print_exc()
         finally:

@@ -62,7 +62,7 @@ class Soak:
             tiny.make(folder / "model"),
             tiny.write_rows(folder / "rows.jsonl", 40),
             max_steps=STEPS,
-            epochs=float(STEPS),
+            epochs=1000.0,
             save_every_steps=5,
             evaluate_every_steps=7,
             gradient_accumulation_steps=2,
@@ -320,10 +320,11 @@ def measure() -> list[Result]:
         )
         soak = Soak(Path(home))
         untouched = harness.make_run(soak.recipe)
-        if harness.finish(harness.start("train", untouched), untouched):
-            raise RuntimeError(harness.ended(untouched))
+        alone = harness.start("train", untouched)
         began = time.monotonic()
         soak.soak()
+        if alone.wait():
+            raise RuntimeError(harness.ended(untouched))
         worst = soak.compare(untouched)
         soak.left_behind(home)
         minutes = (time.monotonic() - began) / 60
