@@ -1,7 +1,8 @@
 """One run of a tiny real model whose wizards and workers are killed again and again, at random moments and by random signals.
 
 After each death the run is brought back by one of the ways that a person has, and at its end its losses must be those of a run
-that was never touched, step by step. FINETUI_SOAK_KILLS is how many deaths (200), FINETUI_SOAK_SEED makes the choices again.
+that was never touched, step by step. FINETUI_SOAK_KILLS is how many deaths (200), FINETUI_SOAK_MINUTES ends them earlier, FINETUI_SOAK_SEED makes the
+choices again.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from .paint import Terminal
 
 KILLS = int(os.environ.get("FINETUI_SOAK_KILLS", "200"))
 SEED = int(os.environ.get("FINETUI_SOAK_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
+MINUTES = float(os.environ.get("FINETUI_SOAK_MINUTES", "inf"))
 STEPS = int(os.environ.get("FINETUI_SOAK_STEPS", "0")) or max(60, 8 * KILLS)
 PATIENCE = 300.0
 """Seconds. A busy machine takes a minute for Unsloth's import alone."""
@@ -87,8 +89,8 @@ class Soak:
 
     # ---- bringing it back ------------------------------------------------------------------------------------
 
-    def bring_back(self) -> None:
-        """Starts the run, or resumes it, as a person does."""
+    def bring_back(self, last: bool = False) -> None:
+        """Starts the run, or resumes it, as a person does; `last`: nobody kills it any more."""
         if not checkpoints.newest_first(self.run.checkpoints):
             self.run = store.find(
                 self._finetui("train", str(self.run.recipe), "--detach").split()[1].rstrip(".")
@@ -96,7 +98,7 @@ class Soak:
             self.kept = 0
             self.say("begun anew: nothing was saved yet")
             return
-        way = "detach" if self.kills >= KILLS else self.random.choice(("detach", "queue", "follow", "key"))
+        way = "detach" if last else self.random.choice(("detach", "queue", "follow", "key"))
         if way in ("detach", "queue"):
             self._finetui("resume", self.run.id, f"--{way}")
         else:
@@ -111,8 +113,7 @@ class Soak:
                 if time.monotonic() > end:
                     self.fault(f"{way} did not resume: {terminal.seen[-500:]!r}")
                     break
-            self._kill_wizard(terminal, way)
-        harness.until(lambda: self.live() or state.status(self.run).trained)
+            self._kill_wizard(terminal, way)  # a follower that is interrupted asks the run to stop
 
     def _finetui(self, *words: str) -> str:
         done = subprocess.run([FINETUI, *words], capture_output=True, text=True, check=False)
@@ -259,7 +260,8 @@ class Soak:
     # ---- the whole -------------------------------------------------------------------------------------------
 
     def soak(self) -> None:
-        while self.kills < KILLS and not state.status(self.run).trained:
+        end = time.monotonic() + 60 * MINUTES
+        while self.kills < KILLS and time.monotonic() < end and not state.status(self.run).trained:
             if not self.live():
                 self.bring_back()
             killer = threading.Thread(target=self.kill_the_worker)
@@ -271,7 +273,7 @@ class Soak:
             killer.join()
         while not state.status(self.run).trained:
             if not self.live():
-                self.bring_back()
+                self.bring_back(last=True)
             harness.until(lambda: not self.live())
 
     def compare(self, reference: RunFolder) -> float:
