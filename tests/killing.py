@@ -58,6 +58,16 @@ def at_every_size(work: Callable[[], object], look: Callable[[bool], object], si
     return deaths
 
 
+def refused(work: Callable[[], object]) -> bool:
+    """Whether `work`, on a disk that takes no byte more (EFBIG at its first write), ends with words of its own."""
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+        work()
+
+    return _forked(limited) == REFUSED
+
+
 def _counted(work: Callable[[], object], deadly: int) -> None:
     count = 0
 

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import psutil
 
+from finetui.core import recipe_file
 from finetui.core.runs import checkpoints, state, store
 from finetui.core.runs.events import Checkpoint, read_all
 from finetui.core.runs.store import RunFolder
@@ -70,7 +71,8 @@ class Soak:
             gradient_accumulation_steps=2,
             dropout=0.1,
         )
-        self.run = harness.make_run(self.recipe)
+        recipe_file.save(self.recipe, folder / "recipe.yaml")
+        self.run = self.begin(folder / "recipe.yaml")
         self.kept = 0
         """The step of the newest whole checkpoint that was seen."""
 
@@ -92,9 +94,7 @@ class Soak:
     def bring_back(self, last: bool = False) -> None:
         """Starts the run, or resumes it, as a person does; `last`: nobody kills it any more."""
         if not checkpoints.newest_first(self.run.checkpoints):
-            self.run = store.find(
-                self._finetui("train", str(self.run.recipe), "--detach").split()[1].rstrip(".")
-            )
+            self.run = self.begin(self.run.recipe)
             self.kept = 0
             self.say("begun anew: nothing was saved yet")
             return
@@ -114,6 +114,10 @@ class Soak:
                     self.fault(f"{way} did not resume: {terminal.seen[-500:]!r}")
                     break
             self._kill_wizard(terminal, way)  # a follower that is interrupted asks the run to stop
+
+    def begin(self, recipe: Path) -> RunFolder:
+        """Starts a run of `recipe`."""
+        return store.find(self._finetui("train", str(recipe), "--detach").split()[1].rstrip("."))
 
     def _finetui(self, *words: str) -> str:
         done = subprocess.run([FINETUI, *words], capture_output=True, text=True, check=False)

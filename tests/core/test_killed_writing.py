@@ -112,6 +112,18 @@ def test_a_small_file_is_the_old_or_the_new(run: RunFolder, what: str) -> None:
     assert killing.at_every_size(lambda: write(run, "after"), look, (1, 10)) == 2
 
 
+@pytest.mark.parametrize("what", CASES)
+def test_a_disk_that_refuses_a_small_file_leaves_the_old_one_and_no_rubbish(
+    run: RunFolder, tmp_path: Path, what: str
+) -> None:
+    write, read, old, _new = CASES[what]
+    write(run, "before")
+    before = sorted(tmp_path.rglob("*"))
+    assert killing.refused(lambda: write(run, "after"))
+    assert read(run) == old
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_a_request_is_there_or_not(run: RunFolder) -> None:
     """A half-made one would be a request of another name, or none that a worker ever removes."""
 
@@ -141,6 +153,8 @@ def test_a_talk_is_kept_whole_or_not_at_all(run: RunFolder) -> None:
             file.unlink()
 
     assert killing.at_every_operation(lambda: talk_files.save(target, talk), look) >= 8
+    assert killing.refused(lambda: talk_files.save(target, talk))
+    assert not list(talk_files.folder(target).iterdir())
     assert killing.at_every_size(lambda: talk_files.save(target, talk), look, (1, 5000)) == 2
 
 

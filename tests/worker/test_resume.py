@@ -113,6 +113,7 @@ def test_sigterm_saves_and_a_second_one_is_harmless(made_of: Recipe) -> None:
     worker = harness.start("train", run)
     harness.until(lambda: harness.losses(run), worker)
     worker.send_signal(signal.SIGTERM)
+    worker.send_signal(signal.SIGHUP)  # as the system does where a login ends
     worker.send_signal(signal.SIGTERM)
     assert harness.finish(worker, run) == 0
     assert harness.ended(run).reason == "stopped"
