@@ -37,6 +37,18 @@ def test_a_signal_gives_the_terminal_back_and_keeps_draft(number: signal.Signals
         os.close(terminal.master)
 
 
+def test_a_signal_before_the_first_screen_gives_the_terminal_back_too(tmp_path: Path) -> None:
+    terminal = Terminal(tmp_path)
+    try:
+        terminal.read_until(b"\x1b[?1049h")
+        terminal.process.send_signal(signal.SIGTERM)
+        assert terminal.end() == 128 + signal.SIGTERM
+        assert b"\x1b[?1049l" in terminal.output and b"\x1b[?25h" in terminal.output
+    finally:
+        terminal.process.kill()
+        os.close(terminal.master)
+
+
 def test_a_terminal_that_hangs_up_ends_the_wizard(tmp_path: Path) -> None:
     terminal = Terminal(tmp_path)
     try:
