@@ -16,7 +16,7 @@ from finetui.core.runs.store import RunFolder
 
 from . import harness
 
-STEPS = 40
+STEPS = 80  # enough of them that a test on a busy machine still meets the worker at work
 
 
 @pytest.fixture(scope="module")
