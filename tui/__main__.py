@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from .commands.exits import INTERRUPTED
+
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+"""What a disk says that takes nothing, wherever it was written to."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code (`commands.exits`). Never raises, never shows a traceback."""
+    try:
+        return _main(arguments)
+    except KeyboardInterrupt:  # while it was still being imported
+        print("Interrupted.", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     from ..core.errors import FinetuiError
     from .commands import exits, output
 
@@ -37,14 +51,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except FinetuiError as error:
             output.card(error, as_json)
             return exits.of_error(error.code)
-        except KeyboardInterrupt:
-            output.line("Interrupted.", sys.stderr)
-            return exits.INTERRUPTED
     except BrokenPipeError:  # the reader has gone, as `head` does; a run that was followed goes on
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exits.OK
     except Exception as fault:
+        if isinstance(fault, OSError) and fault.errno in REFUSALS:
+            from ..core import paths
+
+            output.card(
+                FinetuiError(
+                    "The disk did not take it.",
+                    f"{fault.filename or paths.data()}: {fault.strerror}.",
+                    "Free some space, or set FINETUI_HOME to a folder that you can write to.",
+                    code="disk",
+                ),
+                as_json,
+            )
+            return exits.REFUSED
         output.card(
             FinetuiError(
                 "finetui stopped over a fault of its own.",

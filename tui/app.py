@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import sys
+import termios
 import threading
 import time
 import traceback
@@ -438,5 +439,23 @@ class FinetuiApp(App[int], inherit_bindings=False):
 def run(*, demo: bool = False, attach: Path | None = None, ascii: bool = False) -> int:
     """Runs the wizard in this terminal. Returns the exit code."""
     app = FinetuiApp(demo=demo, attach=attach, ascii=ascii)
+    _catch_early_signals()
     code = app.run()
     return code if code is not None else (app.return_code or 0)
+
+
+def _catch_early_signals() -> None:
+    """Until the application listens by itself, a signal that ends it gives the terminal back too."""
+    modes: list[Any] | None = None
+    with contextlib.suppress(OSError, termios.error):
+        modes = termios.tcgetattr(0)
+
+    def leave(number: int, _frame: object) -> None:
+        with contextlib.suppress(OSError, termios.error):
+            os.write(2, RESTORE)
+            if modes is not None:
+                termios.tcsetattr(0, termios.TCSANOW, modes)
+        os._exit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, leave)

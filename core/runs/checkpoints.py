@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -97,4 +98,6 @@ def choose(folder: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
 def discard(checkpoints: list[Path]) -> None:
     """Removes checkpoints that nobody can resume from, so that they do not crowd out whole ones."""
     for checkpoint in checkpoints:
+        with contextlib.suppress(OSError):
+            (checkpoint / SEAL).unlink(missing_ok=True)  # one that is half gone says so at a glance
         shutil.rmtree(checkpoint, ignore_errors=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import socket
 import sys
 import time
@@ -123,6 +124,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    # No terminal is its own, and where a login ends the system may send this right after the TERM that it saves at.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     logs.forgive()
     code = main(sys.argv[1:])
     sys.stdout.flush()

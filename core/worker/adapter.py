@@ -52,12 +52,20 @@ def save(model: Any, tokenizer: Any, recipe: Recipe, run: RunFolder) -> Path:
     return target
 
 
+def settle(recipe: Recipe, run: RunFolder) -> None:
+    """Ends what a worker that was killed between the two renames of `save` had begun: the new one was whole by then."""
+    target, temporary = folder(recipe, run), run.path / ".adapter.new"
+    if not target.exists() and (run.path / ".adapter.old").exists() and temporary.exists():
+        temporary.rename(target)
+
+
 def adopt_checkpoint(recipe: Recipe, run: RunFolder) -> int | None:
     """Gives a run that was cut short the adapter of its newest whole checkpoint. Returns that one's step; None where
     the run has saved its adapter itself.
 
     Raises FinetuiError (adapter-missing) where there is neither.
     """
+    settle(recipe, run)
     if is_saved(recipe, run):
         return None
     checkpoint, _damaged = checkpoints.choose(run.checkpoints)

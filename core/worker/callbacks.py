@@ -76,7 +76,7 @@ class Reporter(TrainerCallback):
         self.outcome: Outcome = "completed"
         self.counter = Counter()
         self.last_step = 0
-        self.saving = Saving(folder, writer)
+        self.saving = Saving(folder, writer, recipe.training.checkpoints_kept)
         self.has_evaluation = has_evaluation
         self.pause_due = False
         """A pause begins before the next step."""
@@ -186,9 +186,6 @@ class Reporter(TrainerCallback):
             self._best, self._without_better = (loss, state.global_step), 0
             if training.keep_best:
                 control.should_save = True
-                # The trainer never clears away the checkpoint that stands here.
-                state.best_model_checkpoint = str(self.saving.path(state.global_step))
-                state.best_metric, state.best_global_step = loss, state.global_step
         else:
             self._without_better += 1
         patience = training.early_stopping_patience
@@ -224,7 +221,10 @@ class Reporter(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         step = int(state.global_step)
-        self.saving.seal(step, {"tokens": self.counter.tokens, "trained_tokens": self.counter.trained})
+        best = self._best[1] if self._best and self._recipe.training.keep_best else None
+        self.saving.seal(
+            step, {"tokens": self.counter.tokens, "trained_tokens": self.counter.trained}, best=best
+        )
         if self.outcome == "stop" and not self.saving.whole(step) and not self._requests.terminated:
             # Nothing would keep what was learned since the last checkpoint: it waits for room, or for another word.
             self.outcome = "completed"

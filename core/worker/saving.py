@@ -30,8 +30,8 @@ SPARE_BYTES = 64 * 1024 * 1024
 class Saving:
     """Watches over the checkpoints in `folder` while the run trains."""
 
-    def __init__(self, folder: Path, writer: EventWriter) -> None:
-        self._folder, self._writer = folder, writer
+    def __init__(self, folder: Path, writer: EventWriter, kept: int) -> None:
+        self._folder, self._writer, self._kept = folder, writer, kept
 
     def path(self, step: int) -> Path:
         return self._folder / f"checkpoint-{step}"
@@ -77,8 +77,9 @@ class Saving:
         weights = sum(p.numel() * p.element_size() for p in trainer.model.parameters() if p.requires_grad)
         return 3 * weights
 
-    def seal(self, step: int, counts: Mapping[str, int]) -> None:
-        """Seals what was saved at `step`, with its counts, and reports it; nothing where it was left out."""
+    def seal(self, step: int, counts: Mapping[str, int], best: int | None = None) -> None:
+        """Seals what was saved at `step`, with its counts, and reports it; nothing where it was left out. Only then older
+        ones go, but for that of the `best` step: until now they were all that a killed run had."""
         checkpoint = self.path(step)
         if not checkpoint.is_dir():
             return
@@ -89,6 +90,11 @@ class Saving:
             self._drop(step, error)
             return
         self._writer.emit(Checkpoint(step, f"{self._folder.name}/{checkpoint.name}"))
+        others = [
+            p for p in checkpoints.newest_first(self._folder) if checkpoints.step_of(p) not in (step, best)
+        ]
+        room = self._kept - 1 - (best is not None and best != step and self.whole(best))
+        checkpoints.discard(others[max(0, room) :])
 
     def _drop(self, step: int, error: Exception) -> None:
         """Takes back what was begun at `step`."""

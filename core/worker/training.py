@@ -66,7 +66,7 @@ def arguments(recipe: Recipe, folder: Path, dtype: str) -> Any:
         "dataset_kwargs": {"skip_prepare_dataset": True},  # the rows are tokenized, labelled, cut and packed
         "eval_strategy": "no",
         "save_strategy": "no",
-        "save_total_limit": training.checkpoints_kept,
+        "save_total_limit": None,  # the trainer would clear away the old ones before the new one is sealed
         "logging_strategy": "steps",
         "logging_steps": 1,
         "logging_nan_inf_filter": False,

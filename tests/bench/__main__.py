@@ -1,10 +1,10 @@
-"""Runs the benchmarks: `python -m tests.bench [NAME …] [--json]`."""
+"""Runs the benchmarks: `python -m tests.bench [NAME …] [--json]`. The soak is run where it is named."""
 
 from __future__ import annotations
 
 import sys
 
-from . import attach, chat, inspect, listing, live, overhead, paint, startup
+from . import attach, chat, inspect, listing, live, overhead, paint, soak, startup
 from .measure import Result, show
 
 ALL = {
@@ -16,11 +16,12 @@ ALL = {
     "live": live.measure,
     "listing": listing.measure,
     "chat": chat.measure,
+    "soak": soak.measure,
 }
 
 
 def main() -> None:
-    names = [a for a in sys.argv[1:] if not a.startswith("-")] or list(ALL)
+    names = [a for a in sys.argv[1:] if not a.startswith("-")] or [n for n in ALL if n != "soak"]
     unknown = [n for n in names if n not in ALL]
     if unknown:
         sys.exit(f"no benchmark called {unknown[0]}; there are {', '.join(ALL)}")

@@ -10,7 +10,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from finetui.core import proof, talk, talk_files, talk_score
 from finetui.core.errors import FinetuiError
 from finetui.core.proof import Reference, ReferencePrompt
 from finetui.core.runs import events
-from finetui.core.serving import Server
+from finetui.core.serving import MOST_WAITING, Server
 from finetui.core.system import Gpu, Machine
 from finetui.core.talk import Exchange, Reply, Sampling, Talk, Target
 from finetui.core.talking import Talker
@@ -252,6 +254,26 @@ def test_the_server_speaks_openai_and_refuses_strangers(server: Server) -> None:
         found, error = request(server, "POST", path, body)
         assert found == status and error["error"]["message"], (body, error)
     assert request(server, "POST", path, b"", **{"Content-Length": "99999999"})[0] == 413
+
+    # A full queue: one more is turned away at once, the others are all served; and none hangs once the model is killed.
+    with ThreadPoolExecutor(MOST_WAITING) as clients:
+        with server.writing:
+            waiting = [clients.submit(request, server, "POST", path, asked) for _ in range(MOST_WAITING)]
+            while server.waiting._value:
+                time.sleep(0.01)
+            found, error = request(server, "POST", path, asked)
+            assert found == 429 and error["error"]["type"] == "rate_limit_error"
+        assert {one.result(120)[0] for one in waiting} == {200}
+        with server.writing:
+            waiting = [clients.submit(request, server, "POST", path, asked) for _ in range(MOST_WAITING)]
+            while server.waiting._value:
+                time.sleep(0.01)
+            assert server.talker.pid
+            os.kill(server.talker.pid, signal.SIGKILL)
+        answers = [one.result(120) for one in waiting]
+    assert {status for status, _ in answers} == {500}
+    assert all("Traceback" not in error["error"]["message"] for _, error in answers)
+    assert request(server, "GET", "/v1/models")[0] == 200
 
 
 # ── Without a model ──

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
-import pty
-import select
 import signal
-import struct
 import subprocess
 import sys
-import termios
-import time
 from pathlib import Path
 
 import pytest
@@ -21,52 +15,7 @@ from finetui.core.draft import Draft
 from finetui.core.runs import store
 from finetui.tui.screens.step import StepScreen
 from tests.tui.driving import PATIENCE_SECONDS, at_step, until, wizard
-
-
-class Terminal:
-    """The wizard in a pseudo-terminal of its own."""
-
-    def __init__(self, home: Path) -> None:
-        self.master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-        environment = {
-            **os.environ,
-            "FINETUI_HOME": str(home),
-            "FINETUI_NO_WARM": "1",
-            "TERM": "xterm-256color",
-        }
-        code = "from finetui.tui.app import run; raise SystemExit(run(demo=True))"
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", code],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            env=environment,
-            start_new_session=True,
-        )
-        os.close(slave)
-        self.output = b""
-
-    def read_until(self, wanted: bytes) -> None:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while wanted not in self.output:
-            assert time.monotonic() < deadline, f"waited in vain for {wanted!r}: {self.output[-2000:]!r}"
-            if select.select([self.master], [], [], 0.2)[0]:
-                try:
-                    self.output += os.read(self.master, 65536)
-                except OSError:
-                    break
-
-    def end(self) -> int:
-        """Reads what is left and gives the exit code."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while self.process.poll() is None and time.monotonic() < deadline:
-            if select.select([self.master], [], [], 0.2)[0]:
-                try:
-                    self.output += os.read(self.master, 65536)
-                except OSError:
-                    break
-        return self.process.wait(PATIENCE_SECONDS)
+from tests.tui.terminal import Terminal
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -83,6 +32,18 @@ def test_a_signal_gives_the_terminal_back_and_keeps_draft(number: signal.Signals
         assert b"\x1b[?25h" in terminal.output[before:]
         assert b"Traceback" not in terminal.output
         assert (tmp_path / "data" / "draft.yaml").is_file()
+    finally:
+        terminal.process.kill()
+        os.close(terminal.master)
+
+
+def test_a_signal_before_the_first_screen_gives_the_terminal_back_too(tmp_path: Path) -> None:
+    terminal = Terminal(tmp_path)
+    try:
+        terminal.read_until(b"\x1b[?1049h")
+        terminal.process.send_signal(signal.SIGTERM)
+        assert terminal.end() == 128 + signal.SIGTERM
+        assert b"\x1b[?1049l" in terminal.output and b"\x1b[?25h" in terminal.output
     finally:
         terminal.process.kill()
         os.close(terminal.master)

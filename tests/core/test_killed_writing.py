@@ -1,0 +1,213 @@
+"""Whoever writes may be killed at any operation on files: every reader then sees the old or the new, whole."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import resource
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from finetui.core import presets, recipe_file, talk_files
+from finetui.core.draft import Draft
+from finetui.core.errors import FinetuiError
+from finetui.core.recipe import Recipe
+from finetui.core.runs import care, control, lineage, manifest, queue, store
+from finetui.core.runs.events import Step, read_all
+from finetui.core.runs.store import RunFolder
+from finetui.core.talk import Exchange, Reply, Talk, Target
+from tests import killing
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+    monkeypatch.setenv("FINETUI_HOME", str(tmp_path))
+    made = store.create("killed")
+    recipe_file.save(Recipe(name="before"), made.recipe)
+    return made
+
+
+def signed(run: RunFolder, job: str) -> None:
+    manifest.write(run, manifest.Manifest(job, 4_000_000, 1.0, "somewhere", 2.0, versions={"x": "1" * 5000}))
+
+
+def job_of(run: RunFolder) -> str | None:
+    told = manifest.read(run)
+    return told.job if told and told.versions == {"x": "1" * 5000} else None
+
+
+def drafted(name: str) -> None:
+    draft = Draft(Recipe(name=name))
+    draft.set("training.max_steps", len(name))
+    draft.save()
+
+
+def draft() -> tuple[str, int] | None:
+    loaded = Draft.load()
+    return (loaded.name, loaded["training.max_steps"]) if loaded else None
+
+
+def preset(why: str) -> None:
+    presets.save(presets.of_recipe("mine", why, Recipe(), own=True), replace=True)
+
+
+def waiting(path: str) -> None:
+    with queue.changing() as places:
+        places[:] = [queue.Place(path), queue.Place(path + "-2")]
+
+
+CASES: dict[str, tuple[Callable[[RunFolder, str], object], Callable[[RunFolder], object], object, object]] = {
+    "recipe": (
+        lambda run, name: recipe_file.save(Recipe(name=name), run.recipe),
+        lambda run: recipe_file.load(run.recipe).name,
+        "before",
+        "after",
+    ),
+    "manifest": (signed, job_of, "before", "after"),
+    "labels": (
+        lambda run, name: care.label(run, title=name, note=name * 500),
+        lambda run: care.labels(run).title if len(care.labels(run).note) % 500 == 0 else "torn",
+        "before",
+        "after",
+    ),
+    "origin": (
+        lambda run, name: lineage.sign(run, lineage.Origin(name, "copy")),
+        lambda run: getattr(lineage.origin(run), "run", None),
+        "before",
+        "after",
+    ),
+    "draft": (lambda _run, name: drafted(name), lambda _run: draft(), ("before", 6), ("after", 5)),
+    "preset": (
+        lambda _run, name: preset(name),
+        lambda _run: (presets.own()[0][0].why, presets.own()[1]),
+        ("before", ()),
+        ("after", ()),
+    ),
+    "queue": (
+        lambda _run, name: waiting(name),
+        lambda _run: [place.path for place in queue.places()],
+        ["before", "before-2"],
+        ["after", "after-2"],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", CASES)
+def test_a_small_file_is_the_old_or_the_new(run: RunFolder, what: str) -> None:
+    write, read, old, new = CASES[what]
+    write(run, "before")
+    assert read(run) == old
+    seen: list[object] = []
+
+    def look(done: bool) -> None:
+        seen.append(read(run))
+        assert seen[-1] in ((new,) if done else (old, new))
+        write(run, "before")  # what a dead writer leaves behind hinders no later one
+        assert read(run) == old
+
+    assert killing.at_every_operation(lambda: write(run, "after"), look) >= 4  # open, write, fsync, rename
+    assert old in seen and new in seen[:-1]
+    assert killing.at_every_size(lambda: write(run, "after"), look, (1, 10)) == 2
+
+
+@pytest.mark.parametrize("what", CASES)
+def test_a_disk_that_refuses_a_small_file_leaves_the_old_one_and_no_rubbish(
+    run: RunFolder, tmp_path: Path, what: str
+) -> None:
+    write, read, old, _new = CASES[what]
+    write(run, "before")
+    before = sorted(tmp_path.rglob("*"))
+    assert killing.refused(lambda: write(run, "after"))
+    assert read(run) == old
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_request_is_there_or_not(run: RunFolder) -> None:
+    """A half-made one would be a request of another name, or none that a worker ever removes."""
+
+    def ask() -> None:
+        store.paths.private_dir(run.control)
+        control.atomic.write_text(run.control / "stop", "")
+
+    def look(_done: bool) -> None:
+        assert control.pending(run) in ((), ("stop",))
+        control.clear(run)
+        assert control.pending(run) == ()
+
+    assert killing.at_every_operation(ask, look) >= 4
+
+
+def test_a_talk_is_kept_whole_or_not_at_all(run: RunFolder) -> None:
+    target = Target("adapter", run.adapter, "a run", run.path)
+    talk = Talk()
+    talk.exchanges.append(Exchange("Which?", replies={"tuned": Reply("Red. " * 2000)}))
+
+    def look(_done: bool) -> None:
+        for file in talk_files.folder(target).glob("talk-*"):
+            text = file.read_text(encoding="utf-8")
+            assert text.count("Red. ") == 2000
+            if file.suffix == ".jsonl":
+                assert [json.loads(line) for line in text.splitlines()]
+            file.unlink()
+
+    assert killing.at_every_operation(lambda: talk_files.save(target, talk), look) >= 8
+    assert killing.refused(lambda: talk_files.save(target, talk))
+    assert not list(talk_files.folder(target).glob("talk-*"))
+    assert killing.at_every_size(lambda: talk_files.save(target, talk), look, (1, 5000)) == 2
+
+
+def test_a_row_that_a_killed_chat_was_appending_costs_no_other_row(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    row = (("user", "Which?"), ("assistant", "Red. " * 2000))
+    talk_files.append(file, row)
+    whole = file.read_bytes()
+
+    def look(_done: bool) -> None:
+        assert file.read_bytes().startswith(whole)
+        line = talk_files.append(file, (("user", "Next?"), ("assistant", "Blue.")))
+        rows = file.read_bytes().split(b"\n")
+        assert json.loads(rows[0]) and json.loads(rows[line - 1])["messages"][1]["content"] == "Blue."
+        assert len(rows) - 1 == line <= 3  # at worst the row that was cut off stands on a line of its own
+        file.write_bytes(whole)
+
+    def short() -> None:
+        """The disk takes half of the row; who appends it is killed before it can take that back."""
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 4000, len(whole) + 4000))
+        with contextlib.suppress(FinetuiError):
+            talk_files.append(file, row)
+
+    assert killing.at_every_operation(lambda: talk_files.append(file, row), look) >= 3
+    assert killing.at_every_operation(short, look) >= 3
+    assert (
+        killing.at_every_size(lambda: talk_files.append(file, row), look, (len(whole) + 1, len(whole) + 4000))
+        == 2
+    )
+
+
+def test_the_events_of_a_killed_worker_are_whole_and_go_on(run: RunFolder) -> None:
+    from finetui.core.worker.events import EventWriter
+
+    def report() -> None:
+        writer = EventWriter(run.events)
+        for step in (1, 2, 3):
+            writer.emit(Step(step, 3, 0.0, 1.0, 1e-4))
+        writer.close()
+
+    def look(done: bool) -> None:
+        before = [r.event.step for r in read_all(run.events) if isinstance(r.event, Step)]
+        assert before == list(range(1, len(before) + 1)) and (len(before) == 3 or not done)
+        writer = EventWriter(run.events)
+        writer.emit(Step(4, 4, 0.0, 1.0, 1e-4))
+        writer.close()
+        records = read_all(run.events)
+        assert [r.seq for r in records] == list(range(1, len(before) + 2))
+        assert [r.event.step for r in records if isinstance(r.event, Step)] == [*before, 4]
+        run.events.unlink()
+
+    assert killing.at_every_operation(report, look) >= 4
+    report()
+    size = run.events.stat().st_size
+    run.events.unlink()
+    assert killing.at_every_size(report, look, range(1, size, 23)) == len(range(1, size, 23))
