@@ -32,7 +32,30 @@ MODULE_GROUPS: dict[str, tuple[str, ...]] = {
 TargetModule = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 SavedModule = Literal["embed_tokens", "lm_head"]
 ExportFormat = Literal[
-    "adapter", "merged", "gguf_f16", "gguf_q8_0", "gguf_q6_k", "gguf_q5_k_m", "gguf_q4_k_m", "gguf_q3_k_m"
+    "adapter",
+    "merged",
+    "gguf_f16",
+    "gguf_q8_0",
+    "gguf_q6_k",
+    "gguf_q5_k_m",
+    "gguf_q4_k_m",
+    "gguf_q3_k_m",
+    # the less common ones
+    "gguf_f32",
+    "gguf_bf16",
+    "gguf_q5_1",
+    "gguf_q5_k_s",
+    "gguf_q5_0",
+    "gguf_q4_1",
+    "gguf_iq4_nl",
+    "gguf_q4_k_s",
+    "gguf_q4_0",
+    "gguf_iq4_xs",
+    "gguf_q3_k_l",
+    "gguf_iq3_m",
+    "gguf_iq3_s",
+    "gguf_q3_k_s",
+    "gguf_q2_k",
 ]
 
 
