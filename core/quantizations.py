@@ -38,7 +38,9 @@ class Quantization:
     def loss(self) -> str:
         """The expected loss of quality, in words and numbers."""
         if self.perplexity is None:
-            return "exact: nothing is lost" if self.name != "BF16" else "nothing that the training had is lost"
+            return (
+                "exact: nothing is lost" if self.name != "BF16" else "nothing that the training had is lost"
+            )
         share = self.perplexity
         word = next(
             (
@@ -95,25 +97,68 @@ QUANTIZATIONS: Final[dict[str, Quantization]] = {
             0.101913,
         ),
         Quantization("F32", 0, 32.0, "twice F16; only to convert further", "f32"),
-        Quantization("BF16", 32, 16.0, "F16's size with the range of the training; some old GPUs lack it", "bf16"),
+        Quantization(
+            "BF16", 32, 16.0, "F16's size with the range of the training; some old GPUs lack it", "bf16"
+        ),
         Quantization("Q5_1", 9, 6.0, "an old form; take Q5_K_M", "", False, _ppl(0.106223), 0.018045),
         Quantization("Q5_K_S", 16, 5.57, "a little less than Q5_K_M", "", False, _ppl(0.104964), 0.016595),
         Quantization("Q5_0", 8, 5.5, "an old form; take Q5_K_S", "", False, _ppl(0.131591), 0.022239),
-        Quantization("Q4_1", 3, 5.1, "an old form; Q4_K_M is smaller and better", "", False, _ppl(0.451103), 0.071683),
         Quantization(
-            "IQ4_NL", 25, 4.68, "about Q4_K_S, faster on some ARM processors", "", False, _ppl(0.223959), 0.035742, True
+            "Q4_1", 3, 5.1, "an old form; Q4_K_M is smaller and better", "", False, _ppl(0.451103), 0.071683
+        ),
+        Quantization(
+            "IQ4_NL",
+            25,
+            4.68,
+            "about Q4_K_S, faster on some ARM processors",
+            "",
+            False,
+            _ppl(0.223959),
+            0.035742,
+            True,
         ),
         Quantization("Q4_K_S", 14, 4.67, "a little less than Q4_K_M", "", False, _ppl(0.268895), 0.043136),
-        Quantization("Q4_0", 2, 4.6, "an old form, the fastest on phones", "", False, _ppl(0.468514), 0.07194),
         Quantization(
-            "IQ4_XS", 30, 4.46, "a tenth less than Q4_K_M, about as good; slower on a CPU", "", False, _ppl(0.228071), 0.036334, True
+            "Q4_0", 2, 4.6, "an old form, the fastest on phones", "", False, _ppl(0.468514), 0.07194
+        ),
+        Quantization(
+            "IQ4_XS",
+            30,
+            4.46,
+            "a tenth less than Q4_K_M, about as good; slower on a CPU",
+            "",
+            False,
+            _ppl(0.228071),
+            0.036334,
+            True,
         ),
         Quantization("Q3_K_L", 13, 4.3, "between Q3_K_M and Q4_K_S", "", False, _ppl(0.556242), 0.087176),
-        Quantization("IQ3_M", 27, 3.76, "about Q3_K_M, smaller; slower on a CPU", "", False, _ppl(0.666694), 0.102534, True),
-        Quantization("IQ3_S", 26, 3.66, "a little less than IQ3_M", "", False, _ppl(0.733867), 0.111278, True),
-        Quantization("Q3_K_S", 11, 3.64, "worse than IQ3_S at the same size", "", False, _ppl(1.632152), 0.228217),
         Quantization(
-            "Q2_K", 10, 3.16, "a fifth of F16; only for models far too large otherwise", "", False, _ppl(3.519934), 0.445132
+            "IQ3_M",
+            27,
+            3.76,
+            "about Q3_K_M, smaller; slower on a CPU",
+            "",
+            False,
+            _ppl(0.666694),
+            0.102534,
+            True,
+        ),
+        Quantization(
+            "IQ3_S", 26, 3.66, "a little less than IQ3_M", "", False, _ppl(0.733867), 0.111278, True
+        ),
+        Quantization(
+            "Q3_K_S", 11, 3.64, "worse than IQ3_S at the same size", "", False, _ppl(1.632152), 0.228217
+        ),
+        Quantization(
+            "Q2_K",
+            10,
+            3.16,
+            "a fifth of F16; only for models far too large otherwise",
+            "",
+            False,
+            _ppl(3.519934),
+            0.445132,
         ),
     )
 }

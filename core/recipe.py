@@ -67,6 +67,10 @@ def _printable(text: str) -> str:
     return text
 
 
+def _step_as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 def _without_repeats(items: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(items)) != len(items):
         raise ValueError("names something twice")
@@ -700,6 +704,16 @@ class ExportSection(Section):
         "which finetui fetches once (21 MB).",
         min_length=1,
         strict=False,
+    )
+    checkpoint: Annotated[str, BeforeValidator(_step_as_text)] = _declare(
+        "result",
+        "Weights",
+        "whose weights leave: result, last, best, or the step of a checkpoint",
+        "result is what the run ended with: the last step, or with Keep best on the training step the lowest held-out loss. "
+        "best is the lowest held-out loss among the weights that are still there, last the highest step, and a number one "
+        "checkpoint. Which step it came to is said, and an export is proved against the answers of the same weights.",
+        advanced=True,
+        pattern=r"^(result|last|best|[1-9][0-9]{0,8})$",
     )
     prove: bool = _declare(
         True,

@@ -20,8 +20,8 @@ WORDS: tuple[str, ...] = ("result", "last", "best")
 
 
 @dataclass(frozen=True)
-class Weights:
-    """Weights that a run left behind. `folder` holds an adapter, or a whole model after full fine-tuning."""
+class Chosen:
+    """Chosen that a run left behind. `folder` holds an adapter, or a whole model after full fine-tuning."""
 
     folder: Path
     step: int | None
@@ -68,7 +68,7 @@ def holds_weights(recipe: Recipe, folder: Path) -> bool:
     return (folder / name).is_file()
 
 
-def choose(run: RunFolder, recipe: Recipe, wanted: Wanted) -> Weights:
+def choose(run: RunFolder, recipe: Recipe, wanted: Wanted) -> Chosen:
     """The weights that `wanted` names. A damaged checkpoint is passed over, or refused where it was named by its step.
 
     Reads the run's events, and the whole of the checkpoint that it chooses. Raises FinetuiError: export-nothing where
@@ -76,7 +76,7 @@ def choose(run: RunFolder, recipe: Recipe, wanted: Wanted) -> Weights:
     """
     saved_step, losses = _told(run)
     found = [
-        Weights(path, step, False, losses.get(step))
+        Chosen(path, step, False, losses.get(step))
         for path in checkpoints.newest_first(run.checkpoints)
         if (path / checkpoints.SEAL).is_file() and holds_weights(recipe, path)
         for step in [checkpoints.step_of(path)]
@@ -84,7 +84,7 @@ def choose(run: RunFolder, recipe: Recipe, wanted: Wanted) -> Weights:
     folder = result_folder(recipe, run)
     saved = holds_weights(recipe, folder)
     if saved:
-        result = Weights(folder, saved_step, True, None if saved_step is None else losses.get(saved_step))
+        result = Chosen(folder, saved_step, True, None if saved_step is None else losses.get(saved_step))
         found = [result, *(weights for weights in found if weights.step != saved_step)]
     if not found:
         raise FinetuiError(
@@ -125,7 +125,7 @@ def _told(run: RunFolder) -> tuple[int | None, dict[int, float]]:
     return (last if saved is None else saved), {s: v for s, v in losses.items() if math.isfinite(v)}
 
 
-def _of_step(found: list[Weights], step: int) -> Weights:
+def _of_step(found: list[Chosen], step: int) -> Chosen:
     weights = next((w for w in found if w.step == step), None)
     if weights is None:
         raise _refused(f"There are no weights of step {step:,}.", "The run did not keep them.", found)
@@ -134,7 +134,7 @@ def _of_step(found: list[Weights], step: int) -> Weights:
     return weights
 
 
-def _ordered(found: list[Weights], wanted: Literal["result", "last", "best"], saved: bool) -> list[Weights]:
+def _ordered(found: list[Chosen], wanted: Literal["result", "last", "best"], saved: bool) -> list[Chosen]:
     """The weights in the order in which they answer to `wanted`."""
     if wanted == "result" and saved:
         return found[:1]
@@ -150,9 +150,7 @@ def _ordered(found: list[Weights], wanted: Literal["result", "last", "best"], sa
     return sorted(found, key=lambda w: -math.inf if w.step is None else -w.step)
 
 
-def _note(
-    weights: Weights, wanted: Wanted, saved: bool, losses: dict[int, float], passed: list[str]
-) -> str:
+def _note(weights: Chosen, wanted: Wanted, saved: bool, losses: dict[int, float], passed: list[str]) -> str:
     said = list(passed)
     if wanted == "result" and not saved:
         said.append("The run ended before it saved what it learned; this is its newest checkpoint.")
@@ -165,7 +163,7 @@ def _note(
     return " ".join(said)
 
 
-def _refused(what: str, why: str, found: list[Weights]) -> FinetuiError:
+def _refused(what: str, why: str, found: list[Chosen]) -> FinetuiError:
     steps = ", ".join(f"{w.step:,}" for w in found if w.step is not None)
     there = f"There are those of the steps {steps}." if steps else "There is what the run ended with: result."
     return FinetuiError(what, why, f"{there} Name one with --checkpoint.", code="export-checkpoint")

@@ -102,7 +102,7 @@ def write(file: Path, planned: Sequence[Planned], rows: Iterator[torch.Tensor]) 
         opened.write(_header(planned))
         for values in rows:
             flat = values.contiguous().view(-1)
-            opened.write(memoryview(flat.view(torch.uint8).numpy()))
+            opened.write(flat.view(torch.uint8).numpy().data)
         opened.flush()
         os.fsync(opened.fileno())
     part.rename(file)

@@ -15,6 +15,7 @@ from . import (
     diagnosis,
     estimate,
     exits,
+    exporting,
     fit,
     inspect,
     listing,
@@ -50,7 +51,7 @@ app.command("evaluate")(asking.evaluate)
 app.command("sample")(asking.sample)
 app.command("longer")(again.longer)
 app.command("duplicate")(again.duplicate)
-app.command("export")(training.export)
+app.command("export")(exporting.export)
 app.command("verify")(verifying.verify)
 app.command("chat")(chatting.chat)
 app.command("eval")(chatting.evaluate)
