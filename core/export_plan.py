@@ -112,7 +112,9 @@ def plan(
     Raises FinetuiError: export-nothing, export-checkpoint, run-folder.
     """
     weights = chosen.choose(run, recipe, chosen.parse(checkpoint or recipe.export.checkpoint))
-    standing = tuple(format for format in formats if (run.exports / format).exists())
+    standing: tuple[ExportFormat, ...] = tuple(
+        format for format in formats if (run.exports / format).exists()
+    )
     try:
         learned = export_record.learned_print(weights.folder) if standing else ""
         there = export_record.there(run, standing, learned)
@@ -123,7 +125,7 @@ def plan(
             "Check the disk and who owns the folder.",
             code="run-folder",
         ) from error
-    kept = () if replace else tuple(one.format for one in there if one.same)
+    kept: tuple[ExportFormat, ...] = () if replace else tuple(one.format for one in there if one.same)
     return Plan(
         run,
         tuple(formats),

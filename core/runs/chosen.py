@@ -17,6 +17,7 @@ Wanted = Literal["result", "last", "best"] | int
 highest step that are still there; `best`: those of the lowest held-out loss that are; a number: those of that step."""
 
 WORDS: tuple[str, ...] = ("result", "last", "best")
+"""The words for it, in the order in which a screen goes through them."""
 
 
 @dataclass(frozen=True)
