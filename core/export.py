@@ -116,22 +116,33 @@ class NextCommand:
     command: str
 
 
+_VLLM_RANKS: Final = (16, 32, 64, 128, 256, 320, 512)
+"""What vLLM's --max-lora-rank takes; without it an adapter of a higher rank than the first is refused."""
+
 ASK_SCRIPT = "ask.py"
 """Beside an adapter or a merged model: a script that asks it a question."""
 
 
 def next_commands(
-    format: ExportFormat, path: Path, name: str, base: str, system_prompt: str | None = None
+    format: ExportFormat,
+    path: Path,
+    name: str,
+    base: str,
+    system_prompt: str | None = None,
+    rank: int = 16,
 ) -> tuple[NextCommand, ...]:
     """The ways to use the export at `path`, the best first, each an exact, quoted shell command.
 
     `path` is the GGUF file, or the folder of the other formats; `base` the base model's folder or hub id. A
-    `system_prompt` that was trained is given along where the command can carry one.
+    `system_prompt` that was trained is given along where the command can carry one. `rank` is the adapter's.
     """
     quoted = shlex.quote(str(path))
     ask = NextCommand("Ask it", shlex.join([sys.executable, str(path / ASK_SCRIPT), "Hello!"]))
     if format == "adapter":
         vllm = ["vllm", "serve", base, "--enable-lora", "--lora-modules", f"{name}={path}"]
+        if rank > _VLLM_RANKS[0]:
+            most = next((most for most in _VLLM_RANKS if most >= rank), _VLLM_RANKS[-1])
+            vllm += ["--max-lora-rank", str(most)]
         return (ask, NextCommand("Serve it with vLLM", shlex.join(vllm)))
     if format == "merged":
         vllm = ["vllm", "serve", str(path), "--served-model-name", name]
@@ -142,11 +153,17 @@ def next_commands(
     return (
         NextCommand("Chat in Ollama", f"ollama create {model} -f {modelfile} && ollama run {model}"),
         NextCommand("Chat in llama.cpp", f"llama-cli -m {quoted} -cnv{system}"),
+        NextCommand("Serve it with llama.cpp", f"llama-server -m {quoted} --alias {shlex.quote(name)}"),
     )
 
 
 def next_command(
-    format: ExportFormat, path: Path, name: str, base: str, system_prompt: str | None = None
+    format: ExportFormat,
+    path: Path,
+    name: str,
+    base: str,
+    system_prompt: str | None = None,
+    rank: int = 16,
 ) -> str:
     """The exact shell command that uses the export at `path` next: the first of `next_commands`."""
-    return next_commands(format, path, name, base, system_prompt)[0].command
+    return next_commands(format, path, name, base, system_prompt, rank)[0].command

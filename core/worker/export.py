@@ -214,7 +214,12 @@ class _Work:
             base_bytes=_size_of_weights(self.base),
             seconds=time.monotonic() - started,
             command=export_step.next_command(
-                format, file, self.recipe.name, self._base_name(), self.recipe.dataset.system_prompt
+                format,
+                file,
+                self.recipe.name,
+                self._base_name(),
+                self.recipe.dataset.system_prompt,
+                self.recipe.lora.rank,
             ),
             step=self.weights.step,
             kept=kept,

@@ -126,7 +126,7 @@ async def test_an_export_that_cannot_be_done_ends_in_a_card_and_can_be_tried_aga
 
 async def test_a_run_that_has_saved_nothing_starts_no_worker() -> None:
     recording = recorded.new().started().ready().train(1, 3, every=0)
-    recording.add(events.Ended("train", "stopped", 9.0))
+    recording.add(events.Checkpoint(3, "checkpoints/checkpoint-3"), events.Ended("train", "completed", 9.0))
     async with exporting(recording) as (app, pilot, screen):
         await press(pilot, "enter")
         await until(pilot, lambda: "There is nothing to export yet." in flat(app), "for the card")

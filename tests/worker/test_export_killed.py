@@ -213,7 +213,7 @@ _MERGE = """
 import json, sys
 from pathlib import Path
 from finetui.core.worker import merge
-merge.SHARD_BYTES = 64 * 1024**2
+merge.SHARD_BYTES = 48 * 1024**2
 merge.PART_ELEMENTS = 1024**2
 base, adapter, target = map(Path, sys.argv[1:4])
 def peak(name):
@@ -229,14 +229,13 @@ def sharded(folder: Path, layers: int, size: int) -> int:
     """A model of `layers` square weights in as many files, with its index. Returns its bytes."""
     folder.mkdir()
     weight_map: dict[str, str] = {}
+    weights = torch.randn(size, size).to(torch.bfloat16)
     for layer in range(layers):
         name, file = (
             f"model.layers.{layer}.mlp.up_proj.weight",
             f"model-{layer + 1:05d}-of-{layers:05d}.safetensors",
         )
-        save_file(
-            {name: torch.randn(size, size).to(torch.bfloat16)}, folder / file, metadata={"format": "pt"}
-        )
+        save_file({name: weights}, folder / file, metadata={"format": "pt"})
         weight_map[name] = file
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     (folder / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"]}))
@@ -259,7 +258,7 @@ def adapter_for(folder: Path, layers: int, size: int, *, dora: bool) -> None:
 
 @pytest.mark.parametrize("kind", ["lora", "dora", "full"])
 def test_a_merge_takes_the_memory_of_a_tensor_not_of_the_model(tmp_path: Path, kind: str) -> None:
-    layers, size = 12, 4096
+    layers, size = 8, 4096
     model_bytes = sharded(tmp_path / "base", layers, size)
     adapter = tmp_path / "adapter"
     if kind == "full":
@@ -277,7 +276,7 @@ def test_a_merge_takes_the_memory_of_a_tensor_not_of_the_model(tmp_path: Path, k
     verify.merged(tmp_path / "merged")
     assert len(list((tmp_path / "merged").glob("*.safetensors"))) > 4
     grown, largest = told["peak"] - told["before"], size * size * 2
-    assert grown < 4 * largest, f"{grown / 1e6:.0f} MB for {model_bytes / 1e6:.0f} MB"
+    assert grown < 4 * largest <= model_bytes / 2, f"{grown / 1e6:.0f} MB for {model_bytes / 1e6:.0f} MB"
     if kind == "lora":
         found = tensors.merged(tmp_path / "merged", tmp_path / "base", adapter)
         assert found.compared == layers and found.learned == pytest.approx(1, abs=0.01)

@@ -89,11 +89,7 @@ def export(
 
 def _planned(run: RunFolder, wanted: tuple[ExportFormat, ...], checkpoint: str | None, replace: bool) -> Plan:
     from ...core import export_plan, recipe_file
-    from ...core.runs import launch, state
 
-    now = state.status(run)
-    if now.live:
-        raise launch.busy(run, now)
     recipe = recipe_file.load(run.recipe)
     return export_plan.plan(run, recipe, wanted or recipe.export.formats, checkpoint, replace=replace)
 
@@ -101,8 +97,11 @@ def _planned(run: RunFolder, wanted: tuple[ExportFormat, ...], checkpoint: str |
 def _export(
     found: Plan, checkpoint: str | None, replace: bool, detach: bool, as_json: bool, *, several: bool
 ) -> int:
-    from ...core.runs import launch
+    from ...core.runs import launch, state
 
+    now = state.status(found.run)
+    if now.live:
+        raise launch.busy(found.run, now)
     if (error := found.no_space) is not None:
         raise error
     if found.replaced and not replace:
