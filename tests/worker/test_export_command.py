@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from finetui.core import paths, recipe_file
 from finetui.core.runs import checkpoints
+from finetui.core.runs.events import Ended, Record, Started, encode
 from finetui.core.worker import tensors
 
 from . import harness
@@ -35,6 +36,8 @@ def run_named(name: str, base: Path, seed: int) -> Tuned:
     paths.runs().mkdir(parents=True, exist_ok=True)
     made = make_run(paths.runs() / f"20260101-000000-{name}", base, name, seed=seed)
     recipe_file.save(made.recipe, made.run.recipe)
+    told = (Started("train", 2**22 + 1, 1.0, "here", name), Ended("train", "completed"))
+    made.run.events.write_bytes(b"".join(encode(Record(i, 1.0, e)) for i, e in enumerate(told, 1)))
     return made
 
 
@@ -43,9 +46,8 @@ def test_several_runs_and_a_checkpoint_of_one(tiny_model: Path) -> None:
     (second.run.exports / "merged").mkdir()
     said = command("first", "second", "--format", "merged")
     assert said.returncode != 0 and "Traceback" not in said.stderr, said
-    assert tensors.merged(
-        first.run.exports / "merged", tiny_model, first.run.adapter
-    ).learned == pytest.approx(1, abs=0.05)
+    found = tensors.merged(first.run.exports / "merged", tiny_model, first.run.adapter)
+    assert found.learned == pytest.approx(1, abs=0.05), said
     assert "Merged, 16-bit (made by an older finetui)" in said.stderr
     assert list((second.run.exports / "merged").iterdir()) == []
 

@@ -72,7 +72,7 @@ def test_no_field_is_forgotten() -> None:
         "training.packing",
         "training.sample_count",  # test_train
         "export.formats",
-        "export.prove",  # test_proof
+        *("export.prove", "export.checkpoint"),  # test_proof
         "model.adapter",  # test_adapter
         "model.remote_code",  # test_remote_code
         *("lora.method", "lora.dora", "lora.modules_to_save"),  # test_lora_effects
