@@ -18,7 +18,34 @@ from typing import Any, Final
 import torch
 from safetensors import safe_open
 
+from ..recipe import DEMO, Recipe
+
 _STATE: Final = ".quant_state.bitsandbytes__"
+
+
+def folder(recipe: Recipe) -> Path:
+    """The folder with the recipe's base model. A hub model is taken from the hub's cache, and fetched if it must be."""
+    source = recipe.model.source
+    if source == DEMO:
+        from . import demo_model
+
+        return demo_model.prepare()
+    local = Path(source).expanduser().absolute()
+    if (local / "config.json").is_file():
+        return local
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    revision = recipe.model.remote_code or recipe.model.revision
+    patterns = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+    try:
+        return Path(
+            snapshot_download(source, revision=revision, allow_patterns=patterns, local_files_only=True)
+        )
+    except LocalEntryNotFoundError:
+        from . import model
+
+        return model.resolve_hub(recipe, lambda _done, _total: None)
 
 
 def is_4_bit(config: Mapping[str, Any]) -> bool:

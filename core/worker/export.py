@@ -63,7 +63,7 @@ def export(
     wanted: list[ExportFormat] = [
         f for f in export_step.FORMATS if f in formats
     ]  # the order in which work is shared
-    base = base or base_folder(recipe)
+    base = base or base_weights.folder(recipe)
     try:
         record = _record(recipe, run, weights, base)
         work = _Work(model, tokenizer, recipe, run, wanted, emit, base, weights, record, replace, check)
@@ -102,31 +102,6 @@ def _record(recipe: Recipe, run: RunFolder, weights: Chosen, base: Path) -> expo
         result=weights.result,
         revision=recipe.model.revision,
     )
-
-
-def base_folder(recipe: Recipe) -> Path:
-    """The folder with the recipe's base model. A hub model is taken from the hub's cache, and fetched if it must be."""
-    source = recipe.model.source
-    if source == DEMO:
-        from . import demo_model
-
-        return demo_model.prepare()
-    folder = Path(source).expanduser().absolute()
-    if (folder / "config.json").is_file():
-        return folder
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    revision = recipe.model.remote_code or recipe.model.revision
-    patterns = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
-    try:
-        return Path(
-            snapshot_download(source, revision=revision, allow_patterns=patterns, local_files_only=True)
-        )
-    except LocalEntryNotFoundError:
-        from . import model
-
-        return model.resolve_hub(recipe, lambda _done, _total: None)
 
 
 def prepare_tools(formats: Sequence[str], emit: Emit, *, check: Check = go_on) -> None:
@@ -378,7 +353,7 @@ class _Work:
 
     def _modelfile(self, gguf_name: str) -> str:
         if self._render is None:
-            self._render = _tokenizer_render(self._merged())
+            self._render = modelfile.render_of(self._merged())
         return modelfile.write(gguf_name, *self._render, self.recipe.dataset.system_prompt)
 
     # ---- the rest ----------------------------------------------------------------------------------------
@@ -428,19 +403,6 @@ class _Work:
         )
         if error is not None:
             raise error
-
-
-def _tokenizer_render(folder: Path) -> tuple[modelfile.Render | None, str, str]:
-    """How the tokenizer in `folder` writes a conversation (None without a chat template), and its first and last token."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-
-    def render(messages: modelfile.Messages) -> str:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-
-    bos, eos = str(tokenizer.bos_token or ""), str(tokenizer.eos_token or "")
-    return (render if tokenizer.chat_template else None, bos, eos)
 
 
 def _size(path: Path) -> int:

@@ -252,9 +252,9 @@ class Job:
                 f"Make one: finetui export {self.run.id} --format merged",
                 code="proof-no-export",
             )
-        from . import export
+        from . import base_weights
 
-        base = export.base_folder(recipe)
+        base = base_weights.folder(recipe)
         for index, format in enumerate(wanted):
             self._prove(recipe, format, base, index, len(wanted))
 
@@ -288,10 +288,10 @@ class Job:
         *,
         replace: bool = False,
     ) -> None:
-        from . import export
+        from . import base_weights, export
 
         self.control.check()
-        base = loaded.folder if loaded else export.base_folder(recipe)
+        base = loaded.folder if loaded else base_weights.folder(recipe)
         self.writer.progress("export", text=f"exporting {weights.words}")
         prove = recipe.export.prove and proof_step.load_reference(self.run) is not None
         if prove and not weights.result:

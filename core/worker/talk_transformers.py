@@ -38,7 +38,7 @@ class Transformers:
         source = target.path
         try:
             if target.kind != "merged":
-                from . import export, model
+                from . import base_weights, model
 
                 adapter = target.path
                 if target.kind == "checkpoint":
@@ -50,7 +50,7 @@ class Transformers:
                 )
                 recipe = Recipe(model=section)
                 stage("looking for the base model")
-                source = export.base_folder(recipe)
+                source = base_weights.folder(recipe)
                 code = model.runs_code(recipe)
             stage("loading the weights")
             options: dict[str, Any] = {

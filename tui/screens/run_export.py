@@ -16,16 +16,15 @@ from ...core.errors import FinetuiError
 from ...core.export import FORMATS, estimated_bytes
 from ...core.export_budget import Budget
 from ...core.export_plan import Plan
-from ...core.quantizations import LOSS_SOURCE
 from ...core.recipe import ExportFormat
 from ...core.runs.chosen import WORDS
-from ...core.runs.events import Exported
 from ...core.runs.store import RunFolder
 from ...core.text import bytes_words, one_line
 from ..modals.confirm import ConfirmModal
 from ..theme import glyphs
 from ..widgets.bars import ProgressLine
 from ..widgets.dashboard import doing, result
+from ..widgets.dashboard import formats as lines
 from ..widgets.dashboard.alert import in_full
 from ..widgets.dashboard.background import Known, disk_free_bytes, export, plan_export
 from ..widgets.dashboard.block import Block
@@ -197,27 +196,8 @@ class RunExportScreen(FollowingScreen):
 
     def items(self) -> tuple[Item, ...]:
         """One line for each format in sight, and one that unfolds the others."""
-        marks = glyphs()
-        items = []
-        for format in self.order:
-            info = FORMATS[format]
-            done: Exported | None = self.story.exports.get(format)
-            expected = self.expected_bytes(format)
-            if done is not None:
-                right = f"{marks.check} {bytes_words(done.bytes)}"
-            else:
-                right = f"~{bytes_words(expected)}" if expected else marks.dash
-            ticked = format in self.ticked
-            words = info.summary + (f" {marks.middot} needs llama.cpp" if info.needs_llama_cpp else "")
-            box = f"[{marks.check if ticked else ' '}]"
-            items.append(Item(format, f"{box} {info.title}", literal(words), right, "", "$accent"))
-        more = len(FORMATS) - len(self.order)
-        if self.unfolded or more:
-            words = "only the common ones" if self.unfolded else "more of llama.cpp's quantizations"
-            items.append(
-                Item("more", "[-] Fewer" if self.unfolded else f"[+] {more} more", words, "", "", "$accent")
-            )
-        return tuple(items)
+        expected = {format: self.expected_bytes(format) for format in self.order}
+        return lines.items(self.order, self.ticked, self.story.exports, expected, self.unfolded)
 
     def paint_all(self) -> None:
         header, base = self.query_one(Header), self.base_bytes()
@@ -260,16 +240,8 @@ class RunExportScreen(FollowingScreen):
 
     def _paint_about(self) -> None:
         """What the format under the cursor is, and what it costs."""
-        at = self.at()
-        if at is None:
-            words = "For those who look for one of them: a little smaller, larger, or of an older form."
-        else:
-            info = FORMATS[at]
-            loss = f" Loss of quality: {info.loss}." if info.quantization else ""
-            words = f"{info.title}: {info.summary}.{loss}"
-            if info.needs_llama_cpp:
-                words += " llama.cpp's quantizer makes it, fetched once."
-        self.query_one("#export-about", Block).show([Content.assemble((literal(words), "$text-muted"))])
+        words = literal(lines.about(self.at()))
+        self.query_one("#export-about", Block).show([Content.assemble((words, "$text-muted"))])
 
     @on(OptionList.OptionHighlighted, "#formats")
     def _moved(self, event: OptionList.OptionHighlighted) -> None:
@@ -277,22 +249,8 @@ class RunExportScreen(FollowingScreen):
         self._paint_about()
 
     def _total(self) -> Content:
-        marks = glyphs()
-        chosen = self._formats()
-        if not chosen:
-            return Content.assemble(("Space ticks a format, Enter exports.", "$text-muted"))
-        need = self._need_bytes()
-        words = f"{len(chosen)} ticked" + (f" {marks.middot} about {bytes_words(need)}" if need else "")
-        budget = self._budget()
-        if budget is not None and budget.shared_bytes:
-            words += f", {bytes_words(budget.shared_bytes)} of it on the way"
-        free = "" if self.free_bytes is None else f" {marks.middot} {bytes_words(self.free_bytes)} free"
-        if budget is not None and budget.ram_bytes:
-            free += f" {marks.middot} {bytes_words(budget.ram_bytes)} memory"
-        if self._too_large():
-            return Content.assemble((f"{marks.warn} {words}{free}: too little space", "bold $text-warning"))
-        return Content.assemble(
-            (words + free, "$foreground"), (f" {marks.middot} Enter exports", "$text-muted")
+        return lines.total(
+            len(self._formats()), self._need_bytes(), self._budget(), self.free_bytes, self._too_large()
         )
 
     def _budget(self) -> Budget | None:
@@ -313,15 +271,15 @@ class RunExportScreen(FollowingScreen):
 
     def _results(self, width: int) -> list[Content]:
         """What went wrong, if anything did; then what is there, or what the formats are for."""
-        lines: list[Content] = []
+        said: list[Content] = []
         status, done = self.status, self.done()
         if self.refused is not None:
-            lines += [*result.error(self.refused, width), Content("")]
+            said += [*result.error(self.refused, width), Content("")]
         elif status is not None and status.card is not None and not status.live and not self._asked:
-            lines += [*result.card(status.card, width), Content("")]
+            said += [*result.card(status.card, width), Content("")]
         if done:
-            return lines + result.exports(self.run, done, self.uses(), self.use_at, width, self.story.proofs)
-        return lines + [Content.assemble((line, "$text-muted")) for line in wrapped(self._explain(), width)]
+            return said + result.exports(self.run, done, self.uses(), self.use_at, width, self.story.proofs)
+        return said + [Content.assemble((line, "$text-muted")) for line in wrapped(lines.FORMS, width)]
 
     def _alert(self) -> str:
         """What the last action did; else a warning that is about exports."""
@@ -332,12 +290,6 @@ class RunExportScreen(FollowingScreen):
         warning = self.story.warning
         about = warning is not None and warning.code.startswith(("export", "gguf", "llama", "merge"))
         return self.said or (in_full(warning) if warning is not None and about else "")
-
-    def _explain(self) -> str:
-        return (
-            "The adapter alone is small, and needs the base model beside it. A GGUF is one file with everything in it, for Ollama, "
-            "LM Studio and llama.cpp: Q8_0 is half of F16 and as good as exact. Merged is a folder for Transformers and vLLM."
-        )
 
     # ── Actions ──
 
@@ -401,7 +353,7 @@ class RunExportScreen(FollowingScreen):
                 self._start(formats, checkpoint, replace=False)
 
         self.finetui.in_background(
-            f"plan {self.run.id}",
+            f"start {self.run.id}",
             lambda: plan_export(self.run, recipe, formats, checkpoint),
             planned,
             failed,
@@ -447,11 +399,4 @@ class RunExportScreen(FollowingScreen):
 
     def explain_content(self) -> Content:
         """The formats, for the help."""
-        lines = [Content.assemble(("Formats\n", "bold $accent"), self._explain())]
-        for info in FORMATS.values():
-            loss = f" ({info.loss})" if info.quantization else ""
-            lines.append(Content.assemble((f"{info.title}: ", "bold"), (info.summary + loss, "$text-muted")))
-        lines.append(
-            Content.assemble((f"Loss of quality: {LOSS_SOURCE}; a small model loses more.", "$text-muted"))
-        )
-        return Content("\n").join(lines)
+        return lines.explanation()
