@@ -179,10 +179,9 @@ def formats_of(given: list[str]) -> tuple[ExportFormat, ...]:
     known: tuple[ExportFormat, ...] = typing.get_args(ExportFormat)
     wanted: list[ExportFormat] = []
     for name in (p.strip().lower().replace("-", "_") for item in given for p in item.split(",")):
-        named = next((f for f in known if name in (f, f.removeprefix("gguf_"))), None)
-        if named is not None:
-            wanted.append(named)
-        elif name:
+        named: list[ExportFormat] = [f for f in known if name in (f, f.removeprefix("gguf_"))]
+        wanted += named
+        if name and not named:
             near = difflib.get_close_matches(name, known, n=1)
             raise usage(
                 f"There is no export format {name!r}.",

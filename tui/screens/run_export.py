@@ -196,7 +196,9 @@ class RunExportScreen(FollowingScreen):
 
     def items(self) -> tuple[Item, ...]:
         """One line for each format in sight, and one that unfolds the others."""
-        expected = {format: self.expected_bytes(format) for format in self.order}
+        expected: dict[ExportFormat, int | None] = {
+            format: self.expected_bytes(format) for format in self.order
+        }
         return lines.items(self.order, self.ticked, self.story.exports, expected, self.unfolded)
 
     def paint_all(self) -> None:

@@ -248,7 +248,7 @@ class ChecklistControl(Widget, can_focus=True):
         here = self.shown[min(self.cursor, len(self.shown) - 1)] or every[0]
         self._take(every if self.value != every else (here,))
 
-    def _name(self, value: str) -> str:
+    def _label(self, value: str) -> str:
         if value:
             return f"[{glyphs().check if value in self.value else ' '}] " + literal(
                 self.labels.get(value, value)
@@ -264,7 +264,7 @@ class ChecklistControl(Widget, can_focus=True):
         places: list[tuple[int, int, int, int]] = []
         line = at = 0
         for index, value in enumerate(self.shown):
-            cells = cell_len(self._name(value))
+            cells = cell_len(self._label(value))
             if at and at + cells > width:
                 line, at = line + 1, 0
             places.append((line, at, cells, index))
@@ -291,7 +291,7 @@ class ChecklistControl(Widget, can_focus=True):
             runs = lines.setdefault(line, [])
             if runs:
                 runs.append((" ", ""))
-            mark, name = self._name(value)[:3], self._name(value)[3:]
+            mark, name = self._label(value)[:3], self._label(value)[3:]
             if self.has_focus and index == min(self.cursor, len(self.shown) - 1):
                 style = "bold reverse" if self.app.native_ansi_color else "bold $background on $accent"
                 runs.append((mark + name, style))
