@@ -58,8 +58,6 @@ def about(format: ExportFormat | None) -> str:
     words = f"{info.title}: {info.summary}."
     if info.quantization:
         words += f" Loss of quality: {info.loss}."
-    if info.needs_llama_cpp:
-        words += " llama.cpp's quantizer makes it, fetched once."
     return words
 
 
@@ -72,13 +70,13 @@ def total(
         return Content.assemble(("Space ticks a format, Enter exports.", "$text-muted"))
     words = f"{count} ticked" + (f" {marks.middot} about {bytes_words(need_bytes)}" if need_bytes else "")
     if budget is not None and budget.shared_bytes:
-        words += f", {bytes_words(budget.shared_bytes)} of it on the way"
+        words += f" ({bytes_words(budget.shared_bytes)} on the way)"
     free = "" if free_bytes is None else f" {marks.middot} {bytes_words(free_bytes)} free"
     if budget is not None and budget.ram_bytes:
         free += f" {marks.middot} {bytes_words(budget.ram_bytes)} memory"
     if too_large:
         return Content.assemble((f"{marks.warn} {words}{free}: too little space", "bold $text-warning"))
-    return Content.assemble((words + free, "$foreground"), (f" {marks.middot} Enter exports", "$text-muted"))
+    return Content.assemble((words + free, "$foreground"))
 
 
 def explanation() -> Content:
