@@ -73,7 +73,7 @@ async def test_formats_with_sizes_and_what_is_there_already(size: tuple[int, int
             await press(pilot, "down")
         await until(
             pilot,
-            lambda: "GGUF Q8_0: half of F16" in flat(app) and "Loss of quality: not measurable" in flat(app),
+            lambda: "GGUF Q6_K: a little smaller" in flat(app) and "hardly measurable" in flat(app),
             "for the explanation",
         )
 
