@@ -6,9 +6,10 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from .model import ModelFacts
+from .quantizations import QUANTIZATIONS, Shape, gguf_bytes
 from .recipe import ExportFormat, LoraSection
 
 
@@ -24,6 +25,10 @@ class FormatInfo:
     needs_llama_cpp: bool = False
     quantization: str = ""
     """llama.cpp's name, such as `Q4_K_M`; empty for what is no GGUF."""
+    common: bool = True
+    """Shown at once; the others are folded away."""
+    loss: str = "exact: nothing is lost"
+    """The expected loss of quality, in words and numbers (`quantizations.LOSS_SOURCE`)."""
 
 
 FORMATS: Final[dict[ExportFormat, FormatInfo]] = {
@@ -36,92 +41,34 @@ FORMATS: Final[dict[ExportFormat, FormatInfo]] = {
             None,
         ),
         FormatInfo("merged", "Merged, 16-bit", "a whole model in a folder, for Transformers and vLLM", 16.0),
-        FormatInfo(
-            "gguf_f16",
-            "GGUF F16",
-            "one exact file for llama.cpp, Ollama and LM Studio",
-            16.0,
-            quantization="F16",
-        ),
-        FormatInfo("gguf_q8_0", "GGUF Q8_0", "half of F16, and as good as exact", 8.5, quantization="Q8_0"),
-        FormatInfo(
-            "gguf_q6_k",
-            "GGUF Q6_K",
-            "a little smaller than Q8_0, hardly worse",
-            6.56,
-            True,
-            quantization="Q6_K",
-        ),
-        FormatInfo(
-            "gguf_q5_k_m", "GGUF Q5_K_M", "a third of F16; a small loss", 5.70, True, quantization="Q5_K_M"
-        ),
-        FormatInfo(
-            "gguf_q4_k_m",
-            "GGUF Q4_K_M",
-            "under a third of F16; the usual choice from 3 B weights up",
-            4.89,
-            True,
-            quantization="Q4_K_M",
-        ),
-        FormatInfo(
-            "gguf_q3_k_m",
-            "GGUF Q3_K_M",
-            "a quarter of F16; noticeably worse, above all in small models",
-            4.0,
-            True,
-            quantization="Q3_K_M",
+        *(
+            FormatInfo(
+                cast(ExportFormat, f"gguf_{q.name.lower()}"),
+                f"GGUF {q.name}",
+                q.summary,
+                q.bits,
+                needs_llama_cpp=not q.converter,
+                quantization=q.name,
+                common=q.common,
+                loss=q.loss,
+            )
+            for q in QUANTIZATIONS.values()
         ),
     )
 }
 
-# Bits per weight of llama.cpp's block formats (ggml-common.h: block bytes × 8 ÷ weights in a block).
-_BITS: Final = {
-    "F16": 16.0,
-    "Q8_0": 8.5,
-    "Q6_K": 6.5625,
-    "Q5_K": 5.5,
-    "Q4_K": 4.5,
-    "Q3_K": 3.4375,
-    "Q5_1": 6.0,
-    "Q5_0": 5.5,
-    "IQ4_NL": 4.5,
-}
-# What llama.cpp takes instead where a row is no multiple of 256 weights.
-_NARROW: Final = {"Q6_K": "Q8_0", "Q5_K": "Q5_1", "Q4_K": "Q5_0", "Q3_K": "IQ4_NL"}
+COMMON: Final[tuple[ExportFormat, ...]] = tuple(f for f, info in FORMATS.items() if info.common)
+"""The formats that most people choose from; the rest are for those who look for them."""
 
-_GGUF_BYTES_PER_TOKEN = 50
 _TOKENIZER_BYTES_PER_TOKEN = 75
 
 
-@dataclass(frozen=True)
-class _Shape:
-    hidden: int
-    intermediate: int
-    layers: int
-    query: int
-    key_value: int
-    vocabulary: int
-    tied: bool
-
-    def projections(self) -> dict[str, tuple[int, int]]:
-        """For each projection of a layer, (inputs, outputs)."""
-        return {
-            "q_proj": (self.hidden, self.query),
-            "k_proj": (self.hidden, self.key_value),
-            "v_proj": (self.hidden, self.key_value),
-            "o_proj": (self.query, self.hidden),
-            "gate_proj": (self.hidden, self.intermediate),
-            "up_proj": (self.hidden, self.intermediate),
-            "down_proj": (self.intermediate, self.hidden),
-        }
-
-
-def _shape(facts: ModelFacts) -> _Shape | None:
+def _shape(facts: ModelFacts) -> Shape | None:
     hidden, heads = facts.hidden_size, facts.heads
     if not (hidden and heads and facts.intermediate_size and facts.layers and facts.vocabulary):
         return None
     head_size = facts.head_size or hidden // heads
-    return _Shape(
+    return Shape(
         hidden=hidden,
         intermediate=facts.intermediate_size,
         layers=facts.layers,
@@ -130,47 +77,6 @@ def _shape(facts: ModelFacts) -> _Shape | None:
         vocabulary=facts.vocabulary,
         tied=bool(facts.tied_embeddings),
     )
-
-
-def _better(layer: int, layers: int) -> bool:
-    """The layers to which the `_M` mixes of llama.cpp give more bits: the outer eighths, and every third between."""
-    return layer < layers // 8 or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2
-
-
-def _tensor_type(quantization: str, part: str, layer: int, layers: int) -> str:
-    """What llama.cpp's mix `quantization` takes for one tensor (llama-quant.cpp), for dense models."""
-    base = {"Q6_K": "Q6_K", "Q5_K_M": "Q5_K", "Q4_K_M": "Q4_K", "Q3_K_M": "Q3_K"}.get(quantization)
-    if base is None:
-        return quantization
-    if part == "output":
-        return "Q6_K"
-    better = _better(layer, layers)
-    if quantization in ("Q5_K_M", "Q4_K_M") and part in ("v_proj", "down_proj"):
-        return "Q6_K" if better else base
-    if quantization == "Q3_K_M":
-        if part == "v_proj":
-            return "Q5_K" if layer < 2 else "Q4_K"
-        if part == "o_proj":
-            return "Q4_K"
-        if part == "down_proj":
-            return "Q5_K" if layer < layers // 16 else "Q4_K"
-    return base
-
-
-def _gguf_bytes(quantization: str, shape: _Shape) -> int:
-    def size(part: str, inputs: int, outputs: int, layer: int = 0) -> float:
-        kind = _tensor_type(quantization, part, layer, shape.layers)
-        if inputs % 256:
-            kind = _NARROW.get(kind, kind)
-        return inputs * outputs * _BITS[kind] / 8
-
-    total = size("output" if shape.tied else "embedding", shape.hidden, shape.vocabulary)
-    if not shape.tied:
-        total += size("output", shape.hidden, shape.vocabulary)
-    for layer in range(shape.layers):
-        total += 2 * shape.hidden * 4  # the norms stay in 32 bit
-        total += sum(size(part, i, o, layer) for part, (i, o) in shape.projections().items())
-    return round(total) + _GGUF_BYTES_PER_TOKEN * shape.vocabulary
 
 
 def estimated_bytes(format: ExportFormat, facts: ModelFacts, lora: LoraSection) -> int | None:
@@ -192,10 +98,9 @@ def estimated_bytes(format: ExportFormat, facts: ModelFacts, lora: LoraSection) 
             tables += rows * shape.layers
         return 4 * (lora.rank * sides * shape.layers + tables) + _TOKENIZER_BYTES_PER_TOKEN * shape.vocabulary
     if info.quantization and shape is not None:
-        guess = _gguf_bytes(info.quantization, shape)
+        guess = gguf_bytes(info.quantization, shape)
         if facts.parameters:  # experts, biases and other parts that the shape alone does not tell
-            dense = _gguf_bytes("F16", shape) - _GGUF_BYTES_PER_TOKEN * shape.vocabulary
-            guess = round(guess * max(1.0, facts.parameters * 2 / dense))
+            guess = round(guess * max(1.0, facts.parameters * 2 / gguf_bytes("F16", shape)))
         return guess
     if facts.parameters is None or info.bits_per_weight is None:
         return None
@@ -211,22 +116,33 @@ class NextCommand:
     command: str
 
 
+_VLLM_RANKS: Final = (16, 32, 64, 128, 256, 320, 512)
+"""What vLLM's --max-lora-rank takes; without it an adapter of a higher rank than the first is refused."""
+
 ASK_SCRIPT = "ask.py"
 """Beside an adapter or a merged model: a script that asks it a question."""
 
 
 def next_commands(
-    format: ExportFormat, path: Path, name: str, base: str, system_prompt: str | None = None
+    format: ExportFormat,
+    path: Path,
+    name: str,
+    base: str,
+    system_prompt: str | None = None,
+    rank: int = 16,
 ) -> tuple[NextCommand, ...]:
     """The ways to use the export at `path`, the best first, each an exact, quoted shell command.
 
     `path` is the GGUF file, or the folder of the other formats; `base` the base model's folder or hub id. A
-    `system_prompt` that was trained is given along where the command can carry one.
+    `system_prompt` that was trained is given along where the command can carry one. `rank` is the adapter's.
     """
     quoted = shlex.quote(str(path))
     ask = NextCommand("Ask it", shlex.join([sys.executable, str(path / ASK_SCRIPT), "Hello!"]))
     if format == "adapter":
         vllm = ["vllm", "serve", base, "--enable-lora", "--lora-modules", f"{name}={path}"]
+        if rank > _VLLM_RANKS[0]:
+            most = next((most for most in _VLLM_RANKS if most >= rank), _VLLM_RANKS[-1])
+            vllm += ["--max-lora-rank", str(most)]
         return (ask, NextCommand("Serve it with vLLM", shlex.join(vllm)))
     if format == "merged":
         vllm = ["vllm", "serve", str(path), "--served-model-name", name]
@@ -237,11 +153,17 @@ def next_commands(
     return (
         NextCommand("Chat in Ollama", f"ollama create {model} -f {modelfile} && ollama run {model}"),
         NextCommand("Chat in llama.cpp", f"llama-cli -m {quoted} -cnv{system}"),
+        NextCommand("Serve it with llama.cpp", f"llama-server -m {quoted} --alias {shlex.quote(name)}"),
     )
 
 
 def next_command(
-    format: ExportFormat, path: Path, name: str, base: str, system_prompt: str | None = None
+    format: ExportFormat,
+    path: Path,
+    name: str,
+    base: str,
+    system_prompt: str | None = None,
+    rank: int = 16,
 ) -> str:
     """The exact shell command that uses the export at `path` next: the first of `next_commands`."""
-    return next_commands(format, path, name, base, system_prompt)[0].command
+    return next_commands(format, path, name, base, system_prompt, rank)[0].command

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from . import atomic
 from .asking import Answer
 from .errors import FinetuiError
+from .runs.chosen import Chosen
 from .runs.store import RunFolder
 
 Verdict = Literal["same", "differs", "broken"]
@@ -45,11 +46,26 @@ LIMITS: dict[str, Limit] = {
     "adapter": Limit(0.05, 0.97, 0.0),
     "merged": Limit(0.08, 0.95, 0.006),
     "gguf_f16": Limit(0.08, 0.95, 0.006),
+    "gguf_f32": Limit(0.08, 0.95, 0.006),
+    "gguf_bf16": Limit(0.08, 0.95, 0.006),
     "gguf_q8_0": Limit(0.10, 0.94, 0.02),
     "gguf_q6_k": Limit(0.20, 0.90, 0.05),
-    "gguf_q5_k_m": Limit(0.30, 0.85, 0.09),
-    "gguf_q4_k_m": Limit(0.60, 0.75, 0.16),
-    "gguf_q3_k_m": Limit(1.20, 0.60, 0.30),
+    "gguf_q5_k_m": Limit(0.30, 0.85, 0.12),
+    "gguf_q5_k_s": Limit(0.40, 0.82, 0.12),
+    "gguf_q5_1": Limit(0.40, 0.82, 0.12),
+    "gguf_q5_0": Limit(0.45, 0.80, 0.15),
+    "gguf_q4_k_m": Limit(0.60, 0.75, 0.22),
+    "gguf_q4_k_s": Limit(0.70, 0.72, 0.22),
+    "gguf_iq4_nl": Limit(0.70, 0.72, 0.25),
+    "gguf_iq4_xs": Limit(0.70, 0.72, 0.25),
+    "gguf_q4_1": Limit(0.90, 0.68, 0.24),
+    "gguf_q4_0": Limit(0.90, 0.68, 0.30),
+    "gguf_q3_k_l": Limit(1.10, 0.62, 0.45),
+    "gguf_q3_k_m": Limit(1.20, 0.60, 0.45),
+    "gguf_iq3_m": Limit(1.20, 0.60, 0.52),
+    "gguf_iq3_s": Limit(1.30, 0.58, 0.52),
+    "gguf_q3_k_s": Limit(1.70, 0.50, 0.48),
+    "gguf_q2_k": Limit(2.40, 0.40, 0.90),
 }
 """By format, for a model that was trained in 16 bit. The figures were set from the demo's exports: each is about three
 times what a sound export showed, and a broken one shows far more."""
@@ -87,6 +103,8 @@ class Reference:
     precision: str
     special_tokens: dict[str, int]
     """Ids by name: bos, eos; absent where the tokenizer has none."""
+    learned: str = ""
+    """The print of the weights that answered (`export_record.learned_print`); empty where an older finetui asked."""
 
 
 @dataclass(frozen=True)
@@ -336,19 +354,22 @@ def _weighed(weights: Weights, allowed: Limit) -> list[Check]:
 # ---- on disk -------------------------------------------------------------------------------------------------
 
 
-def reference_file(run: RunFolder) -> Path:
-    """Where the trained model's own answers stand."""
-    return run.path / "reference.json"
+def reference_file(run: RunFolder, weights: Chosen | None = None) -> Path:
+    """Where the trained model's own answers stand: those of what the run ended with, or of a checkpoint's `weights`."""
+    return run.path / (
+        "reference.json" if weights is None or weights.result else f"reference-{weights.step}.json"
+    )
 
 
-def save_reference(run: RunFolder, reference: Reference) -> None:
+def save_reference(run: RunFolder, reference: Reference, weights: Chosen | None = None) -> None:
     """Keeps the trained model's answers with the run. Raises OSError."""
-    atomic.write_text(reference_file(run), json.dumps(dataclasses.asdict(reference), ensure_ascii=True))
+    text = json.dumps(dataclasses.asdict(reference), ensure_ascii=True)
+    atomic.write_text(reference_file(run, weights), text)
 
 
-def load_reference(run: RunFolder) -> Reference | None:
+def load_reference(run: RunFolder, weights: Chosen | None = None) -> Reference | None:
     """The trained model's answers, or None where the run has none (it is older, or was stopped early)."""
-    return _read(reference_file(run), Reference)
+    return _read(reference_file(run, weights), Reference)
 
 
 def save(folder: Path, proof: Proof) -> None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from .recipe_dataset import DatasetSection
-from .recipe_declare import DEMO, Section, declare, printable, without_repeats
+from .recipe_declare import DEMO, Section, declare, printable, step_as_text, without_repeats
 from .recipe_lora import TARGET_MODULES, LoraSection, TargetModule
 from .recipe_model import ModelSection
 from .recipe_training import TrainingSection
@@ -41,7 +41,30 @@ STEPS = ("model", "dataset", "lora", "training", "export")
 """The five steps, in order; each is a section of the recipe, a screen, and a module in each layer."""
 
 ExportFormat = Literal[
-    "adapter", "merged", "gguf_f16", "gguf_q8_0", "gguf_q6_k", "gguf_q5_k_m", "gguf_q4_k_m", "gguf_q3_k_m"
+    "adapter",
+    "merged",
+    "gguf_f16",
+    "gguf_q8_0",
+    "gguf_q6_k",
+    "gguf_q5_k_m",
+    "gguf_q4_k_m",
+    "gguf_q3_k_m",
+    # the less common ones
+    "gguf_f32",
+    "gguf_bf16",
+    "gguf_q5_1",
+    "gguf_q5_k_s",
+    "gguf_q5_0",
+    "gguf_q4_1",
+    "gguf_iq4_nl",
+    "gguf_q4_k_s",
+    "gguf_q4_0",
+    "gguf_iq4_xs",
+    "gguf_q3_k_l",
+    "gguf_iq3_m",
+    "gguf_iq3_s",
+    "gguf_q3_k_s",
+    "gguf_q2_k",
 ]
 
 
@@ -58,6 +81,16 @@ class ExportSection(Section):
         "which finetui fetches once (21 MB).",
         min_length=1,
         strict=False,
+    )
+    checkpoint: Annotated[str, BeforeValidator(step_as_text)] = declare(
+        "result",
+        "Weights",
+        "whose weights leave: result, last, best, or the step of a checkpoint",
+        "result is what the run ended with: the last step, or with Keep best on the training step the lowest held-out loss. "
+        "best is the lowest held-out loss among the weights that are still there, last the highest step, and a number one "
+        "checkpoint. Which step it came to is said, and an export is proved against the answers of the same weights.",
+        advanced=True,
+        pattern=r"^(result|last|best|[1-9][0-9]{0,8})$",
     )
     prove: bool = declare(
         True,

@@ -19,6 +19,11 @@ def printable(text: str) -> str:
     return text
 
 
+def step_as_text(value: Any) -> Any:
+    """The step of a checkpoint written as a number, as the text that it is held as."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 def without_repeats(items: tuple[str, ...]) -> tuple[str, ...]:
     """`items`, each of them once. Raises ValueError."""
     if len(set(items)) != len(items):

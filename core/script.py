@@ -284,6 +284,15 @@ class _Writer:
                 f'model.save_pretrained_merged("{self.recipe.name}-merged", tokenizer, save_method="merged_16bit", safe_serialization=None)'
             )
         quants = [format.removeprefix("gguf_") for format in formats if format.startswith("gguf_")]
+        by_hand = [quant for quant in quants if quant.startswith("iq")]
+        if by_hand:
+            quants = list(dict.fromkeys([*(quant for quant in quants if quant not in by_hand), "f16"]))
+            code.append(
+                "# Unsloth makes these only with an importance matrix. llama.cpp does without, from the F16 file:\n"
+                + "\n".join(
+                    f"#   llama-quantize F16.gguf {quant.upper()}.gguf {quant.upper()}" for quant in by_hand
+                )
+            )
         if quants:
             code.append(
                 "# Unsloth makes these with llama.cpp, which it fetches and builds when it is not there."

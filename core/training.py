@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from . import refusals
+from . import export_budget, refusals
 from .errors import FinetuiError
 from .model_facts import ModelFacts
 from .recipe import Recipe
@@ -76,6 +76,7 @@ def problems(
     found = [*refusals.of_machine(recipe, machine), *refusals.of_settings(recipe)]
     if facts is not None:
         found += refusals.of_model(recipe, facts)
+        found += export_budget.before_training(recipe, machine, facts)
     if rows is not None:
         steps = plan(recipe, rows).steps
         found += refusals.of_rows(recipe, rows, steps, warmup_steps(recipe, steps), evaluation_rows)

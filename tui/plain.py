@@ -276,7 +276,9 @@ class Plain:
         size = bytes_words(event.bytes)
         if event.base_bytes:
             size += f" (the base model: {bytes_words(event.base_bytes)})"
-        self._say("export", f"{one_line(event.format, 40)} · {size} · {one_line(event.path, 300)}")
+        of = "" if event.step is None else f" · of step {event.step:,}"
+        of += ", there already" if event.kept else ""
+        self._say("export", f"{one_line(event.format, 40)} · {size}{of} · {one_line(event.path, 300)}")
         if event.command:
             self._say("", f"next: {one_line(event.command, 1000)}")
 

@@ -290,7 +290,8 @@ class Scored(Event):
 
 @dataclass(frozen=True)
 class Exported(Event):
-    """An export that is whole. Paths are relative to the run folder; `command` uses it next."""
+    """An export that is whole. Paths are relative to the run folder; `command` uses it next. `step` is that of its weights
+    (None: not known); `kept`: it was there already, of the very same weights."""
 
     kind: ClassVar[str] = "export"
     format: str
@@ -299,6 +300,8 @@ class Exported(Event):
     base_bytes: int = 0
     seconds: float = 0.0
     command: str = ""
+    step: int | None = None
+    kept: bool = False
 
 
 @dataclass(frozen=True)

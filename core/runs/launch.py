@@ -202,10 +202,16 @@ def new(recipe: Recipe, *bases: Path, warm: Warm | None = None, queued: bool = F
 
 
 def start(
-    run: RunFolder, job: Job, formats: Sequence[str] = (), warm: Warm | None = None, *, anyway: bool = False
+    run: RunFolder,
+    job: Job,
+    formats: Sequence[str] = (),
+    warm: Warm | None = None,
+    *,
+    anyway: bool = False,
+    options: Sequence[str] = (),
 ) -> None:
     """Starts a worker on `run`: the warm one if it lives, else a cold one. Returns at once. `anyway`: the person agreed to
-    resume although something has changed since.
+    resume although something has changed since. `options` are those of an export (`export_options`).
 
     Raises FinetuiError: run-busy where a worker is at work on it, disk-full, worker-start.
     """
@@ -222,12 +228,19 @@ def start(
             pid, how = warm.pid, "warm"
         else:
             warm = None
-            pid, how = spawn([job, str(run.path.absolute()), *formats], run.log, run.path).pid, "cold"
+            words = [job, str(run.path.absolute()), *options, *formats]
+            pid, how = spawn(words, run.log, run.path).pid, "cold"
         sign(run, job, pid, launched, how, before, formats=formats, anyway=anyway)
         if warm is not None:
-            warm.give(run, job, formats)
+            warm.give(run, job, (*options, *formats))
     except OSError as error:
         raise not_started(error) from error
+
+
+def export_options(checkpoint: str | None, replace: bool) -> tuple[str, ...]:
+    """What an export's worker is told besides the formats: whose weights, and whether older exports go."""
+    chosen = (f"--checkpoint={checkpoint}",) if checkpoint else ()
+    return (*chosen, "--replace") if replace else chosen
 
 
 def sign(

@@ -70,7 +70,7 @@ def work(name: str, run: RunFolder, formats: Sequence[str], asked_at: float, que
             process = psutil.Process()
             writer.emit(Started(name, process.pid, process.create_time(), socket.gethostname(), title))
         if name == "export":
-            job.export(formats)
+            job.export(*_export_words(formats))
         elif name == "verify":
             job.verify(formats)
         elif name == "probe":
@@ -99,6 +99,13 @@ def work(name: str, run: RunFolder, formats: Sequence[str], asked_at: float, que
         if wrong:
             print(f"finetui: {wrong}", file=sys.stderr, flush=True)
     return 1 if failed else 0
+
+
+def _export_words(words: Sequence[str]) -> tuple[tuple[str, ...], str | None, bool]:
+    """Formats, checkpoint and whether exports that are there are replaced, as `launch.export_options` writes them."""
+    formats = tuple(word for word in words if not word.startswith("--"))
+    checkpoint = next((word.partition("=")[2] for word in words if word.startswith("--checkpoint=")), None)
+    return formats, checkpoint, "--replace" in words
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -10,23 +10,12 @@ from typing import Any
 from .. import atomic
 from ..errors import FinetuiError
 from ..recipe import DEMO, Recipe
-from ..runs import checkpoints
+from ..runs import checkpoints, chosen
 from ..runs.store import RunFolder
 from ..text import one_line
 from . import loftq
 
 WEIGHTS = "adapter_model.safetensors"
-
-
-def folder(recipe: Recipe, run: RunFolder) -> Path:
-    """Where the run keeps what it learned: RUN/adapter, or RUN/model after full fine-tuning."""
-    return run.model if recipe.lora.method == "full" else run.adapter
-
-
-def is_saved(recipe: Recipe, run: RunFolder) -> bool:
-    """Whether the run has saved what it learned."""
-    name = "config.json" if recipe.lora.method == "full" else WEIGHTS
-    return (folder(recipe, run) / name).is_file()
 
 
 def save(model: Any, tokenizer: Any, recipe: Recipe, run: RunFolder) -> Path:
@@ -39,12 +28,8 @@ def save(model: Any, tokenizer: Any, recipe: Recipe, run: RunFolder) -> Path:
     model.save_pretrained(str(temporary), safe_serialization=True)
     tokenizer.save_pretrained(str(temporary))
     loftq.leave(temporary, recipe, run)
-    source = recipe.model.source
-    target = folder(recipe, run)
-    if recipe.lora.method == "lora" and source != DEMO and not Path(source).expanduser().exists():
-        settings = json.loads((temporary / "adapter_config.json").read_bytes())
-        settings |= {"base_model_name_or_path": source, "revision": recipe.model.revision}
-        atomic.write_text(temporary / "adapter_config.json", json.dumps(settings, indent=2))
+    _name_base(temporary, recipe)
+    target = chosen.result_folder(recipe, run)
     if target.exists():
         target.rename(old)
     temporary.rename(target)
@@ -54,38 +39,29 @@ def save(model: Any, tokenizer: Any, recipe: Recipe, run: RunFolder) -> Path:
 
 def settle(recipe: Recipe, run: RunFolder) -> None:
     """Ends what a worker that was killed between the two renames of `save` had begun: the new one was whole by then."""
-    target, temporary = folder(recipe, run), run.path / ".adapter.new"
+    target, temporary = chosen.result_folder(recipe, run), run.path / ".adapter.new"
     if not target.exists() and (run.path / ".adapter.old").exists() and temporary.exists():
         temporary.rename(target)
 
 
-def adopt_checkpoint(recipe: Recipe, run: RunFolder) -> int | None:
-    """Gives a run that was cut short the adapter of its newest whole checkpoint. Returns that one's step; None where
-    the run has saved its adapter itself.
+def _name_base(folder: Path, recipe: Recipe) -> None:
+    """Lets the adapter in `folder` name the hub model that it belongs to, not where that is cached here."""
+    source, file = recipe.model.source, folder / "adapter_config.json"
+    if source == DEMO or not file.is_file() or Path(source).expanduser().exists():
+        return
+    settings = json.loads(file.read_bytes())
+    settings |= {"base_model_name_or_path": source, "revision": recipe.model.revision}
+    atomic.write_text(file, json.dumps(settings, indent=2))
 
-    Raises FinetuiError (adapter-missing) where there is neither.
-    """
-    settle(recipe, run)
-    if is_saved(recipe, run):
-        return None
-    checkpoint, _damaged = checkpoints.choose(run.checkpoints)
-    if checkpoint is None:
-        raise FinetuiError(
-            "There is nothing to export yet.",
-            "This run has saved no adapter and no checkpoint.",
-            "Resume it, or start it again.",
-            code="adapter-missing",
-        )
-    temporary = run.path / ".adapter.new"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(mode=0o700)
-    for file in checkpoint.iterdir():
-        if file.is_file() and file.suffix in (".json", ".jinja", ".safetensors", ".model"):
-            if file.name not in (checkpoints.SEAL, checkpoints.COUNTS, "trainer_state.json"):
-                shutil.copy2(file, temporary / file.name)
-    loftq.leave(temporary, recipe, run)
-    temporary.rename(folder(recipe, run))
-    return checkpoints.step_of(checkpoint)
+
+def copy(source: Path, target: Path, recipe: Recipe, suffixes: tuple[str, ...]) -> None:
+    """Copies an adapter, the run's own or a checkpoint's, to the folder `target`: its files that end in `suffixes`, but not
+    what only a resume needs. Raises OSError."""
+    for file in sorted(source.iterdir()):
+        wanted = file.is_file() and not file.is_symlink() and file.suffix in suffixes
+        if wanted and file.name not in (checkpoints.SEAL, checkpoints.COUNTS, "trainer_state.json"):
+            shutil.copyfile(file, target / file.name)
+    _name_base(target, recipe)
 
 
 def load(model: Any, folder: Path) -> None:

@@ -1,35 +1,36 @@
-"""The export step: from RUN/adapter and the base model to the files that the person leaves with.
+"""The export step: from what the run learned and the base model to the files that the person leaves with.
 
 Each export is made in a work folder under RUN/exports, verified, and only then given its name, so that what stands
-in RUN/exports/<format> is whole. A work folder that a killed worker left behind goes at the next export.
+in RUN/exports/<format> is whole. A worker that was killed is gone on from: see `workbench`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import errno
+import math
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from .. import export as export_step
-from .. import refusals
+from .. import export_budget, export_record, refusals
 from ..errors import FinetuiError
 from ..recipe import DEMO, ExportFormat, Recipe
+from ..runs import chosen
+from ..runs.chosen import Chosen
 from ..runs.events import Event, Exported, Progress, Warned
 from ..runs.store import RunFolder
-from ..text import bytes_words
 from . import adapter, base_weights, llama_cpp, loftq, merge, modelfile, verify
 from .child import Check, go_on
+from .workbench import Workbench
 
 Emit = Callable[[Event], None]
 
 _ADAPTER_FILES: Final = (".safetensors", ".json", ".jinja", ".model", ".txt", ".md")
-_WORK_PREFIX: Final = ".work-"
-_SPARE_BYTES: Final = 64 * 1024**2
 _PROGRESS_SECONDS: Final = 0.25
 
 
@@ -42,31 +43,35 @@ def export(
     emit: Emit,
     *,
     base: Path | None = None,
+    weights: Chosen | None = None,
+    replace: bool = False,
     check: Check = go_on,
 ) -> list[Exported]:
-    """Exports what the run learned, from RUN/adapter, in each of `formats`; returns those that succeeded.
+    """Exports what the run learned in each of `formats`; returns those that stand there now.
 
-    `model` and `tokenizer` may be None: they serve only bases that cannot be merged file by file, and are loaded
-    then. `base` is the folder of the base model's weights; without it the recipe's source is looked up. `check` is
-    called often and may raise to stop; nothing half-made stays.
+    `weights` are those to export; without them, what the run ended with. `model` and `tokenizer` may be None: they serve
+    only bases that cannot be merged file by file, and are loaded then. `base` is the folder of the base model's weights;
+    without it the recipe's source is looked up. An export that stands there already is left as it is where it is of the
+    same weights, and otherwise only overwritten with `replace`. `check` is called often and may raise to stop; nothing
+    half-made stays.
 
     Emits progress, one `Exported` for each format that is whole, and a warning for each that failed while another
-    did not. Raises FinetuiError where all failed: export-nothing, no-space, package-fetch, gguf-convert,
+    did not. Raises FinetuiError where all failed: export-nothing, export-there, no-space, package-fetch, gguf-convert,
     llama-cpp-no-compiler, llama-cpp-build, merge-not-finite, export-damaged, export-failed.
     """
-    if not adapter.is_saved(recipe, run):
-        raise FinetuiError(
-            "There is nothing to export yet.",
-            "The run has saved nothing that it learned.",
-            "Resume the run, or stop it with saving, then export.",
-            code="export-nothing",
-        )
+    weights = weights or chosen.choose(run, recipe, "result")
     wanted: list[ExportFormat] = [
         f for f in export_step.FORMATS if f in formats
     ]  # the order in which work is shared
-    work = _Work(model, tokenizer, recipe, run, wanted, emit, base or base_folder(recipe), check)
+    base = base or base_weights.folder(recipe)
+    try:
+        record = _record(recipe, run, weights, base)
+        work = _Work(model, tokenizer, recipe, run, wanted, emit, base, weights, record, replace, check)
+        work.bench.open()
+    except OSError as error:
+        raise _card(error, run) from error
     failures: list[FinetuiError] = []
-    with work:
+    try:
         for index, format in enumerate(wanted):
             check()
             try:
@@ -75,6 +80,8 @@ def export(
                 failures.append(error)
             except OSError as error:
                 failures.append(_card(error, run))
+    finally:
+        work.bench.close(done=len(work.exported) == len(wanted))
     if failures and not work.exported:
         raise failures[-1]
     for failure in failures:
@@ -82,29 +89,19 @@ def export(
     return work.exported
 
 
-def base_folder(recipe: Recipe) -> Path:
-    """The folder with the recipe's base model. A hub model is taken from the hub's cache, and fetched if it must be."""
-    source = recipe.model.source
-    if source == DEMO:
-        from . import demo_model
-
-        return demo_model.prepare()
-    folder = Path(source).expanduser().absolute()
-    if (folder / "config.json").is_file():
-        return folder
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    revision = recipe.model.remote_code or recipe.model.revision
-    patterns = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
-    try:
-        return Path(
-            snapshot_download(source, revision=revision, allow_patterns=patterns, local_files_only=True)
-        )
-    except LocalEntryNotFoundError:
-        from . import model
-
-        return model.resolve_hub(recipe, lambda _done, _total: None)
+def _record(recipe: Recipe, run: RunFolder, weights: Chosen, base: Path) -> export_record.Record:
+    """What the exports of this round are made from; the format is filled in as each is made. Raises OSError."""
+    learned, of_base = export_record.learned_print(weights.folder), export_record.base_print(base)
+    return export_record.Record(
+        format="",
+        key=export_record.key(recipe, learned, of_base, f"1 {llama_cpp.CONVERTER.version}"),
+        learned=learned,
+        base=of_base,
+        weights=str(weights.folder.relative_to(run.path)),
+        step=weights.step,
+        result=weights.result,
+        revision=recipe.model.revision,
+    )
 
 
 def prepare_tools(formats: Sequence[str], emit: Emit, *, check: Check = go_on) -> None:
@@ -126,7 +123,8 @@ def _card(error: OSError, run: RunFolder) -> FinetuiError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return FinetuiError(
             "The disk is full.",
-            f"The export did not fit on the disk of {run.path}. What was begun has been removed.",
+            f"The export did not fit on the disk of {run.path}. What was half-made has been removed; whole parts are kept "
+            f"for the next try (finetui clean {run.id} removes them).",
             f"Free some space, then: finetui export {run.id}",
             code="no-space",
         )
@@ -139,7 +137,7 @@ def _card(error: OSError, run: RunFolder) -> FinetuiError:
 
 
 class _Work:
-    """One round of exports: the work folder, and what its formats share (the merged model, the F16 GGUF)."""
+    """One round of exports: the workbench, and what its formats share (the merged model, the F16 GGUF)."""
 
     def __init__(
         self,
@@ -150,52 +148,39 @@ class _Work:
         formats: list[ExportFormat],
         emit: Emit,
         base: Path,
+        weights: Chosen,
+        record: export_record.Record,
+        replace: bool,
         check: Check,
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.recipe, self.run, self.formats, self.emit = recipe, run, formats, emit
-        self.base, self.check = base, check
-        self.learned = adapter.folder(recipe, run)
+        self.base, self.weights, self.record = base, weights, record
+        self.replace, self.check = replace, check
+        self.bench = Workbench(run.exports, record.key)
         self.exported: list[Exported] = []
         self._index = 0
         self._told = ("", 0.0)
         self._share = 0.0
         self._render: tuple[modelfile.Render | None, str, str] | None = None
-        self._weights: int | None = None
-
-    def __enter__(self) -> _Work:
-        self.run.exports.mkdir(mode=0o700, exist_ok=True)
-        for left in self.run.exports.glob(".*"):
-            shutil.rmtree(left, ignore_errors=True)
-        self.folder = Path(tempfile.mkdtemp(prefix=_WORK_PREFIX, dir=self.run.exports))
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._shapes: dict[str, tuple[int, ...]] = {}
 
     # ---- one format --------------------------------------------------------------------------------------
 
     def export(self, index: int, format: ExportFormat) -> None:
-        """Makes, verifies and places one format, and reports it."""
+        """Makes, verifies and places one format, and reports it. One that stands there already is kept or replaced."""
         started = time.monotonic()
         self._index, self._share = index, 0.0
         info = export_step.FORMATS[format]
         self._tell(info.title, 0.0)
-        self._need_space(format)
-        if format == "adapter":
-            if self.recipe.lora.method == "full":
-                raise refusals.no_adapter()
-            made = self._adapter()
-        elif format == "merged":
-            made = self.folder / "merged"
-            self._merge(made)
-            self._write_ask_script(made)
+        kept = not self.replace and (self.run.exports / format).exists()
+        if kept:
+            target = self._there(info)
         else:
-            made = self._gguf(info)
-        target = self.run.exports / format
-        if target.exists():
-            target.rename(self.folder / f"old-{format}")
-        made.rename(target)
+            if format == "adapter" and self.recipe.lora.method == "full":
+                raise refusals.no_adapter()
+            self._need_space(format)
+            target = self._make(info)
         file = target / self._file_name(info) if info.quantization else target
         exported = Exported(
             format=format,
@@ -204,36 +189,108 @@ class _Work:
             base_bytes=_size_of_weights(self.base),
             seconds=time.monotonic() - started,
             command=export_step.next_command(
-                format, file, self.recipe.name, self._base_name(), self.recipe.dataset.system_prompt
+                format,
+                file,
+                self.recipe.name,
+                self._base_name(),
+                self.recipe.dataset.system_prompt,
+                self.recipe.lora.rank,
             ),
+            step=self.weights.step,
+            kept=kept,
         )
         self._tell(info.title, 1.0)
         self.exported.append(exported)
         self.emit(exported)
 
-    def _adapter(self) -> Path:
-        made = self.folder / "adapter"
-        made.mkdir()
-        for file in sorted(self.run.adapter.iterdir()):
-            if file.is_file() and not file.is_symlink() and file.suffix in _ADAPTER_FILES:
-                shutil.copyfile(file, made / file.name)
-        verify.adapter(made)
+    def _there(self, info: export_step.FormatInfo) -> Path:
+        """The export that stands there already, if it is of the same weights. Raises FinetuiError (export-there)."""
+        target = self._ready(info.format)
+        if target is not None:
+            return target
+        record = export_record.read(self.run.exports / info.format)
+        of = (
+            "another finetui" if record is None else f"step {record.step}" if record.step else "other weights"
+        )
+        raise FinetuiError(
+            f"{info.title} is there already, and it is not of what would be exported now.",
+            f"{self.run.exports / info.format} is of {of}, or has been changed since; it was left as it is.",
+            f"Replace it: finetui export {self.run.id} --format {info.format} --replace",
+            code="export-there",
+        )
+
+    def _ready(self, format: ExportFormat) -> Path | None:
+        """RUN/exports/<format>, where it is whole and made from the very same."""
+        folder = self.run.exports / format
+        record = export_record.read(folder)
+        if record is None or record.key != self.record.key:
+            return None
+        try:
+            self._verify(format, folder)
+        except FinetuiError:
+            return None
+        return folder
+
+    def _verify(self, format: ExportFormat, folder: Path) -> None:
+        if format == "adapter":
+            verify.adapter(folder)
+        elif format == "merged":
+            verify.merged(folder)
+        else:
+            verify.gguf(folder / self._file_name(export_step.FORMATS[format]))
+
+    def _make(self, info: export_step.FormatInfo) -> Path:
+        """Makes a format and gives it its place."""
+        if info.format == "adapter":
+            self._adapter(self.bench.begin("adapter"))
+            part = self._finish("adapter")
+        elif info.format == "merged":
+            part = self._merge()
+        else:
+            part = self._gguf(info)
+        export_record.write(part, dataclasses.replace(self.record, format=info.format))
+        return self.bench.place(part, info.format)
+
+    def _finish(self, format: ExportFormat) -> Path:
+        self._verify(format, self.bench.begin(format))
+        return self.bench.finish(format)
+
+    def _adapter(self, made: Path) -> None:
+        adapter.copy(self._learned(), made, self.recipe, _ADAPTER_FILES)
         self._write_ask_script(made)
-        return made
+
+    def _learned(self) -> Path:
+        """What was learned, as it goes over the base in 16 bit. A checkpoint holds the adapter as it is trained."""
+        if self.weights.result or not loftq.is_wanted(self.recipe):
+            return self.weights.folder
+        if part := self.bench.part("learned"):
+            return part
+        made = self.bench.begin("learned")
+        adapter.copy(self.weights.folder, made, self.recipe, _ADAPTER_FILES)
+        loftq.leave(made, self.recipe, self.run)
+        return self.bench.finish("learned")
 
     def _write_ask_script(self, folder: Path) -> None:
         shutil.copyfile(Path(__file__).with_name("ask_script.py"), folder / export_step.ASK_SCRIPT)
         if self.recipe.dataset.system_prompt:
             (folder / "system_prompt.txt").write_text(self.recipe.dataset.system_prompt, encoding="utf-8")
 
-    def _merge(self, target: Path) -> None:
+    def _merge(self) -> Path:
+        """The merged model as a part of its own; one that a killed worker began is gone on with."""
+        if part := self.bench.part("merged"):
+            return part
+        made = self.bench.begin("merged")
         try:
-            merge.merge(self.base, self.learned, target, lambda share: self._tell("merging", share * 0.3))
+            merge.merge(self.base, self._learned(), made, lambda share: self._tell("merging", share * 0.3))
         except merge.CannotMerge as reason:
-            shutil.rmtree(target, ignore_errors=True)
+            self.bench.drop("merged")
             self._tell(f"merging with Unsloth, as {reason}", 0.0)
-            self._merge_with_unsloth(target)
-        verify.merged(target)
+            self._merge_with_unsloth(self.bench.begin("merged"))
+        except FinetuiError:
+            self.bench.drop("merged")  # its weights are no numbers: nothing in it is of use
+            raise
+        self._write_ask_script(made)
+        return self._finish("merged")
 
     def _merge_with_unsloth(self, target: Path) -> None:
         if self.model is None or loftq.is_wanted(self.recipe):  # the loaded one holds the repair too
@@ -242,7 +299,7 @@ class _Work:
             from .model import runs_code
 
             self.model, self.tokenizer = FastLanguageModel.from_pretrained(
-                str(self.run.adapter.absolute()),
+                str(self._learned().absolute()),
                 max_seq_length=self.recipe.model.max_length,
                 load_in_4bit=self.recipe.model.precision == "4bit",
                 trust_remote_code=runs_code(self.recipe),
@@ -261,75 +318,51 @@ class _Work:
             ) from error
 
     def _merged(self) -> Path:
-        """A merged model to convert: the export of this round, or one made for the purpose."""
-        if any(done.format == "merged" for done in self.exported):
-            return self.run.exports / "merged"
-        target = self.folder / "for-gguf"
-        if not (target / "config.json").is_file():
-            self._merge(target)
-        return target
+        """A merged model to convert: the one that is exported, or one made for the purpose."""
+        return self._ready("merged") or self._merge()
 
     def _f16(self) -> Path:
-        """The F16 GGUF that the K-quants are made from: the export of this round, or one made for the purpose."""
-        name = self._file_name(export_step.FORMATS["gguf_f16"])
-        if any(done.format == "gguf_f16" for done in self.exported):
-            return self.run.exports / "gguf_f16" / name
-        target = self.folder / "for-quants" / name
-        if not target.is_file():
-            target.parent.mkdir(exist_ok=True)
-            self._convert(target, "f16")
-        return target
+        """The F16 GGUF that others are quantized from: the one that is exported, or one made for the purpose."""
+        info = export_step.FORMATS["gguf_f16"]
+        folder = self._ready("gguf_f16") or self.bench.part("gguf_f16") or self._gguf(info)
+        return folder / self._file_name(info)
+
+    def _gguf(self, info: export_step.FormatInfo) -> Path:
+        if part := self.bench.part(info.format):
+            return part
+        made = self.bench.begin(info.format)
+        file = made / self._file_name(info)
+        if info.needs_llama_cpp:
+            self._quantize(file, info.quantization)
+        else:
+            self._convert(file, info.quantization.lower())
+        (made / "Modelfile").write_text(self._modelfile(file.name), encoding="utf-8")
+        return self._finish(info.format)
 
     def _convert(self, target: Path, outtype: str) -> None:
         model = self._merged()
         tool = llama_cpp.converter(lambda said: self._tell(said, 0.0), self.check)
-        partial = target.with_name(
-            f"partial-{target.name}"
-        )  # a stopped conversion leaves no file of the final name
         label = f"converting to {outtype.upper()}"
         llama_cpp.convert(
-            tool, model, partial, outtype, lambda share: self._tell(label, 0.3 + share * 0.4), self.check
+            tool, model, target, outtype, lambda share: self._tell(label, 0.3 + share * 0.4), self.check
         )
-        partial.rename(target)
 
-    def _gguf(self, info: export_step.FormatInfo) -> Path:
-        made = self.folder / info.format
-        made.mkdir()
-        file = made / self._file_name(info)
-        if info.needs_llama_cpp:
-            tool = llama_cpp.quantizer(lambda said: self._tell(said, 0.0), self.check)
-            source = self._f16()
-            label = f"quantizing to {info.quantization}"
-            llama_cpp.quantize(
-                tool,
-                source,
-                file,
-                info.quantization,
-                lambda share: self._tell(label, 0.7 + share * 0.25),
-                self.check,
-            )
-        else:
-            self._convert(file, info.quantization.lower())
-        verify.gguf(file)
-        (made / "Modelfile").write_text(self._modelfile(file.name), encoding="utf-8")
-        return made
+    def _quantize(self, target: Path, quantization: str) -> None:
+        tool = llama_cpp.quantizer(lambda said: self._tell(said, 0.0), self.check)
+        source = self._f16()
+        label = f"quantizing to {quantization}"
+        llama_cpp.quantize(
+            tool,
+            source,
+            target,
+            quantization,
+            lambda share: self._tell(label, 0.7 + share * 0.25),
+            self.check,
+        )
 
     def _modelfile(self, gguf_name: str) -> str:
         if self._render is None:
-            from transformers import AutoTokenizer
-
-            tokenizer = AutoTokenizer.from_pretrained(
-                str(self._merged()), local_files_only=True, trust_remote_code=False
-            )
-
-            def render(messages: modelfile.Messages) -> str:
-                return str(
-                    tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-                )
-
-            has_template = bool(tokenizer.chat_template)
-            bos, eos = str(tokenizer.bos_token or ""), str(tokenizer.eos_token or "")
-            self._render = (render if has_template else None, bos, eos)
+            self._render = modelfile.render_of(self._merged())
         return modelfile.write(gguf_name, *self._render, self.recipe.dataset.system_prompt)
 
     # ---- the rest ----------------------------------------------------------------------------------------
@@ -356,28 +389,29 @@ class _Work:
 
     def _need_space(self, format: ExportFormat) -> None:
         """Refuses before a byte is written what cannot fit. Raises FinetuiError (no-space)."""
-        info = export_step.FORMATS[format]
-        if format == "adapter":
-            need = _size(self.learned)
-        else:
-            if self._weights is None:
-                self._weights = base_weights.count(self.base)
-            bits = info.bits_per_weight or 16.0
-            done = {exported.format for exported in self.exported}
-            if format != "merged" and "merged" not in done and not (self.folder / "for-gguf").exists():
-                bits += 16
-            if info.needs_llama_cpp and "gguf_f16" not in done and not (self.folder / "for-quants").exists():
-                bits += 16
-            need = round(self._weights * bits / 8 * 1.03)
+        if not self._shapes and format != "adapter":
+            self._shapes = base_weights.shapes(self.base)
+        weights = sum(math.prod(shape) for shape in self._shapes.values())
+
+        def size(format: ExportFormat) -> int:
+            if format == "adapter":
+                return _size(self.weights.folder)
+            return round(weights * (export_step.FORMATS[format].bits_per_weight or 16.0) / 8 * 1.03)
+
+        ready: list[ExportFormat] = [
+            part for part in ("merged", "gguf_f16") if self.bench.part(part) or self._ready(part)
+        ]
         free = shutil.disk_usage(self.run.exports).free
-        if free < need + _SPARE_BYTES:
-            raise FinetuiError(
-                f"There is too little space for {info.title}.",
-                f"It takes about {bytes_words(need + _SPARE_BYTES)} while it is made, "
-                f"and {self.run.exports} has {bytes_words(free)} free.",
-                f"Free some space, then: finetui export {self.run.id} --format {format}",
-                code="no-space",
-            )
+        found = export_budget.budget([format], size, there=[part for part in ready if part != format])
+        error = export_budget.too_little_space(
+            found.disk_bytes,
+            free,
+            self.run.exports,
+            export_step.FORMATS[format].title,
+            f"Free some space, then: finetui export {self.run.id} --format {format}",
+        )
+        if error is not None:
+            raise error
 
 
 def _size(path: Path) -> int:

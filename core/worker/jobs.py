@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .. import export as export_step
+from .. import export_record, recipe_file, text
 from .. import proof as proof_step
-from .. import recipe_file, text
 from ..errors import FinetuiError
 from ..recipe import Recipe
-from ..runs import checkpoints, manifest
+from ..runs import checkpoints, chosen, manifest
+from ..runs.chosen import Chosen
 from ..runs.events import DatasetReady, Event, ModelReady, Progress, Proved, Warned, read_all
 from ..runs.store import RunFolder
 from . import adapter, environment
@@ -85,7 +86,28 @@ class Job:
             monitor.close()
         if stopped:
             raise Stopped(saved=True)
-        self._export(recipe, recipe.export.formats, loaded)
+        self._export_result(recipe, loaded)
+
+    def _export_result(self, recipe: Recipe, loaded: Any) -> None:
+        """The exports that the recipe asks for at the end of a training. Those of an earlier end are replaced, and that is
+        said."""
+        weights = chosen.choose(self.run, recipe, chosen.parse(recipe.export.checkpoint))
+        learned = export_record.learned_print(weights.folder)
+        old = [e for e in export_record.there(self.run, recipe.export.formats, learned) if not e.same]
+        if old:
+            named = ", ".join(f"{export_step.FORMATS[e.format].title} ({e.words})" for e in old)
+            self.writer.emit(
+                Warned(
+                    "export-replaced",
+                    f"The exports of an earlier training are replaced: {named}.",
+                    "The run has learned more since.",
+                )
+            )
+        if weights.note:
+            self.writer.emit(
+                Warned("export-weights", f"What is exported is of {weights.words}.", weights.note)
+            )
+        self._export(recipe, recipe.export.formats, weights, loaded, replace=bool(old))
 
     def _loop(self, recipe: Recipe, loaded: Any, prepared: Any, start_from: Any) -> bool:
         """Trains and saves the adapter. True where the person stopped it, which saves too; raises Stopped unsaved."""
@@ -155,7 +177,8 @@ class Job:
         )
         try:
             if reference is not None:
-                proof_step.save_reference(self.run, reference)
+                learned = export_record.learned_print(chosen.result_folder(recipe, self.run))
+                proof_step.save_reference(self.run, dataclasses.replace(reference, learned=learned))
         except (
             OSError
         ) as error:  # what was learned is saved; only the proof will have nothing to compare with
@@ -220,20 +243,17 @@ class Job:
         checkpoints.discard([checkpoint for checkpoint, _reason in damaged])
         return chosen
 
-    def export(self, formats: Sequence[str]) -> None:
-        """Exports what the run learned, from its saved adapter. The model is loaded only where an export needs it."""
+    def export(self, formats: Sequence[str], checkpoint: str | None = None, replace: bool = False) -> None:
+        """Exports what the run learned. The model is loaded only where an export or its proof needs it."""
         recipe = self.recipe or self.read_recipe()
         environment.prepare()
-        step = adapter.adopt_checkpoint(recipe, self.run)
-        if step is not None:
+        adapter.settle(recipe, self.run)
+        weights = chosen.choose(self.run, recipe, chosen.parse(checkpoint or recipe.export.checkpoint))
+        if weights.note:
             self.writer.emit(
-                Warned(
-                    "adapter-from-checkpoint",
-                    f"What is exported comes from the checkpoint of step {step}.",
-                    "The run ended before it saved one.",
-                )
+                Warned("export-weights", f"What is exported is of {weights.words}.", weights.note)
             )
-        self._export(recipe, tuple(formats) or recipe.export.formats)
+        self._export(recipe, tuple(formats) or recipe.export.formats, weights, replace=replace)
 
     def verify(self, formats: Sequence[str]) -> None:
         """Proves the run's exports, all that stand there where none is named. Raises FinetuiError (proof-…)."""
@@ -248,9 +268,9 @@ class Job:
                 f"Make one: finetui export {self.run.id} --format merged",
                 code="proof-no-export",
             )
-        from . import export
+        from . import base_weights
 
-        base = export.base_folder(recipe)
+        base = base_weights.folder(recipe)
         for index, format in enumerate(wanted):
             self._prove(recipe, format, base, index, len(wanted))
 
@@ -275,11 +295,23 @@ class Job:
             )
         )
 
-    def _export(self, recipe: Recipe, formats: Sequence[str], loaded: Any = None) -> None:
-        from . import export
+    def _export(
+        self,
+        recipe: Recipe,
+        formats: Sequence[str],
+        weights: Chosen,
+        loaded: Any = None,
+        *,
+        replace: bool = False,
+    ) -> None:
+        from . import base_weights, export
 
         self.control.check()
-        base = loaded.folder if loaded else export.base_folder(recipe)
+        base = loaded.folder if loaded else base_weights.folder(recipe)
+        self.writer.progress("export", text=f"exporting {weights.words}")
+        prove = recipe.export.prove and proof_step.load_reference(self.run) is not None
+        if prove and not weights.result:
+            prove = self._keep_answers_of(weights, recipe, loaded)
         done = export.export(
             loaded.model if loaded else None,
             loaded.tokenizer if loaded else None,
@@ -288,17 +320,46 @@ class Job:
             formats,
             self._tell,
             base=base,
+            weights=weights,
+            replace=replace,
             check=self.control.check,
         )
-        if recipe.export.prove and proof_step.load_reference(self.run) is not None:
+        if prove:
             # They are whole; one whose proof cannot be made or kept does not fail the run.
             for index, exported in enumerate(done):
+                if exported.kept and proof_step.load(self.run.exports / exported.format) is not None:
+                    continue
                 try:
                     self._prove(recipe, exported.format, base, index, len(done))
                 except FinetuiError as error:
                     self.writer.emit(Warned(error.code, error.what, error.why, error.fix))
                 except OSError as error:
                     self._unproved(error)
+
+    def _keep_answers_of(self, weights: Chosen, recipe: Recipe, loaded: Any) -> bool:
+        """What the model of a checkpoint answers to the prompts that the run's own was asked, to prove its exports by. Loads
+        the model where it is not. False where they cannot be had or kept."""
+        from . import model, proof
+
+        learned = export_record.learned_print(weights.folder)
+        there = proof_step.load_reference(self.run, weights)
+        if there is not None and there.learned == learned:
+            return True
+        own = proof_step.load_reference(self.run)
+        if own is None:
+            return False
+        if loaded is None:
+            self._begin()
+            loaded = model.load(recipe, self.writer, self.control.check)
+        adapter.load(loaded.model, weights.folder)
+        self.writer.progress("save", text=f"the answers of step {weights.step}, to prove exports by")
+        heard = proof.ask_again(loaded.model, loaded.tokenizer, own, self.control.check)
+        try:
+            proof_step.save_reference(self.run, dataclasses.replace(heard, learned=learned), weights)
+        except OSError as error:
+            self._unproved(error)
+            return False
+        return True
 
     def _unproved(self, error: OSError) -> None:
         self.writer.emit(

@@ -26,6 +26,7 @@ from typing import Final
 
 from .. import paths
 from ..errors import FinetuiError
+from ..quantizations import QUANTIZATIONS
 from . import child, packages
 from .child import Check, go_on
 from .packages import Package, fetch
@@ -60,7 +61,7 @@ _FIX: Final = (
     "The adapter and the merged model need nothing fetched."
 )
 
-FILE_TYPES: Final = {"Q3_K_M": 12, "Q4_K_M": 15, "Q5_K_M": 17, "Q6_K": 18}
+FILE_TYPES: Final = {q.name: q.number for q in QUANTIZATIONS.values()}
 """The numbers of `enum llama_ftype` in llama.h."""
 
 _CMAKE_FLAGS: Final = (

@@ -73,12 +73,12 @@ def repair(model: Any, base: Path, seed: int) -> None:
         and "default" in module.lora_A
         and type(module.get_base_layer().weight).__name__ == "Params4bit"
     }
-    for name, whole in base_weights.read(base):
-        module = packed.pop(name.removesuffix(".weight"), None)
+    for weight in base_weights.stored(base):
+        module = packed.pop(weight.name.removesuffix(".weight"), None)
         if module is None:
             continue
         held = dequantize_module_weight(module.get_base_layer())
-        lost = whole.to(held.device, torch.float32) - held.float()
+        lost = base_weights.read(weight).to(held.device, torch.float32) - held.float()
         torch.manual_seed(seed)
         down, up = parts(lost, module.r["default"], module.scaling["default"])
         module.lora_A["default"].weight[: len(down)] = (

@@ -1,6 +1,6 @@
-"""Merges an adapter into its base model, file by file: base weight + scale × B·A, in 16 bit.
+"""Merges an adapter into its base model, rows by rows: base weight + scale × B·A, in 16 bit.
 
-Needs neither a GPU nor the whole model in memory, and changes nothing but the adapted weights. A base that is stored in
+Needs neither a GPU nor a whole weight in memory, and changes nothing but the adapted weights. A base that is stored in
 4-bit is unpacked first: that is what the adapter was trained on. A base or an adapter that this cannot take (other
 quantized weights, fused or renamed layers) raises CannotMerge; Unsloth's own merge then does it from the loaded model.
 """
@@ -11,19 +11,22 @@ import importlib.util
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 
 from ..errors import FinetuiError
-from . import base_weights
+from . import base_weights, shards
+from .base_weights import Stored
+from .shards import Planned
 
 SHARD_BYTES: Final = 4 * 1024**3
+PART_ELEMENTS: Final = 8 * 1024**2
+"""Numbers of a weight that are in memory at a time: 32 MiB in 32 bit, and a few times as much on the way."""
 _PREFIX: Final = "base_model.model."
 _TOKENIZER_FILES: Final = (
     "tokenizer.json",
@@ -53,30 +56,57 @@ class CannotMerge(Exception):
 
 
 @dataclass(frozen=True)
-class _Delta:
+class Delta:
+    """What an adapter changes in one weight."""
+
     down: torch.Tensor  # A: rank × inputs
     up: torch.Tensor  # B: outputs × rank
     scale: float
     lengths: torch.Tensor | None = None
     """DoRA: the length of each row of the adapted weight (arXiv 2402.09353)."""
 
-    def change(self, weight: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
-        """What the adapter adds to `weight` (outputs × inputs, 32 bit), or to the `rows` of it that `weight` holds."""
-        up = self.up if rows is None else self.up[rows]
-        added = self.scale * (up @ self.down)
+    def change(self, weight: torch.Tensor, rows: torch.Tensor | slice) -> torch.Tensor:
+        """What the adapter adds to the `rows` of the base's weight (outputs × inputs, 32 bit) that `weight` holds."""
+        added = self.scale * (self.up[rows] @ self.down)
         if self.lengths is None:
             return added
-        lengths = self.lengths if rows is None else self.lengths[rows]
         moved = weight + added
-        return moved * (lengths / moved.norm(dim=1))[:, None] - weight
+        return moved * (self.lengths[rows] / moved.norm(dim=1))[:, None] - weight
 
 
 @dataclass(frozen=True)
 class Learned:
-    """What an adapter holds, by the names of the base's tensors: changes of weights, and tables that were trained whole."""
+    """What an adapter holds, by the names of the base's tensors: changes of weights, and tables that were trained whole.
 
-    deltas: dict[str, _Delta] = field(default_factory=dict)
-    tables: dict[str, torch.Tensor] = field(default_factory=dict)
+    Only names and shapes are kept; the numbers are read, in 32 bit, when they are asked for.
+    """
+
+    file: Path | None = None
+    sides: dict[str, dict[str, str]] = field(default_factory=dict)
+    """For each changed weight, the adapter's own names of A, B and (DoRA) the lengths."""
+    tables: dict[str, str] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Of what is changed or replaced, as the base must have it."""
+    scale: float = 1.0
+
+    def delta(self, name: str) -> Delta | None:
+        """The change of the weight `name`, or None."""
+        sides = self.sides.get(name)
+        if sides is None or self.file is None:
+            return None
+        with safe_open(str(self.file), "pt") as opened:
+            read = {side: opened.get_tensor(key).float() for side, key in sides.items()}
+        return Delta(read["A"], read["B"], self.scale, read.get("lengths"))
+
+    def table(self, name: str, rows: torch.Tensor | slice) -> torch.Tensor | None:
+        """Rows of what stands in place of the weight `name`, or None."""
+        key = self.tables.get(name)
+        if key is None or self.file is None:
+            return None
+        with safe_open(str(self.file), "pt") as opened:
+            if isinstance(rows, slice):
+                return opened.get_slice(key)[rows].float()
+            return opened.get_tensor(key)[rows].float()
 
 
 def merge(
@@ -84,33 +114,35 @@ def merge(
 ) -> None:
     """Writes base + adapter to the folder `target` (made when missing): weights, configuration, tokenizer.
 
-    `on_share` gets 0.0–1.0 and may raise to stop. Raises CannotMerge, FinetuiError (merge-not-finite), OSError.
+    Shards that stand whole in `target` are kept: whoever calls answers for their being of the same base and adapter. The
+    configuration comes last. `on_share` gets 0.0–1.0 and may raise to stop. Raises CannotMerge, FinetuiError
+    (merge-not-finite), OSError.
     """
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    if is_whole(adapter):
-        target.mkdir(parents=True, exist_ok=True)
-        there = base_weights.shapes(adapter)
-        dtypes = _write_weights(adapter, Learned(), target, len(there), on_share)
-        _write_rest(config, dtypes, base, adapter, target)
-        return
-    if config.get("quantization_config") and not base_weights.is_4_bit(config):
-        raise CannotMerge("the base model is quantized")
-    if base_weights.is_4_bit(config) and importlib.util.find_spec("bitsandbytes") is None:
-        raise CannotMerge("its 4-bit weights can be unpacked only where bitsandbytes is installed")
-    learned = read_adapter(adapter)
-    there = base_weights.shapes(base)
-    parted = bool(learned.tables) and (HEAD not in there or bool(config.get("tie_word_embeddings")))
-    if parted:  # the output layer was the embeddings; one of them has changed
-        embeddings = next((name for name in there if name.endswith(EMBEDDINGS)), "")
-        there = there | {HEAD: there.get(embeddings, ())}
+    whole = is_whole(adapter)
+    if not whole:
+        if config.get("quantization_config") and not base_weights.is_4_bit(config):
+            raise CannotMerge("the base model is quantized")
+        if base_weights.is_4_bit(config) and importlib.util.find_spec("bitsandbytes") is None:
+            raise CannotMerge("its 4-bit weights can be unpacked only where bitsandbytes is installed")
+    learned = Learned() if whole else read_adapter(adapter)
+    try:
+        sources = {weight.name: weight for weight in base_weights.stored(adapter if whole else base)}
+    except ValueError as reason:
+        raise CannotMerge(str(reason)) from reason
+    if learned.tables and (HEAD not in sources or bool(config.get("tie_word_embeddings"))):
+        # The output layer was the embeddings; one of them has changed.
+        embeddings = next((name for name in sources if name.endswith(EMBEDDINGS)), "")
+        if embeddings:
+            sources[HEAD] = sources[embeddings]
         config = config | {"tie_word_embeddings": False}
-    shapes = {name: (delta.up.shape[0], delta.down.shape[1]) for name, delta in learned.deltas.items()}
-    for name, shape in (shapes | {n: tuple(t.shape) for n, t in learned.tables.items()}).items():
-        if there.get(name) != shape:
+    for name, shape in learned.shapes.items():
+        if name not in sources or sources[name].shape != shape:
             raise CannotMerge(f"the base model has no {name} of that shape")
+    planned = [Planned(name, _kept(weight), weight.shape) for name, weight in sources.items()]
     target.mkdir(parents=True, exist_ok=True)
-    dtypes = _write_weights(base, learned, target, len(there), on_share, parted)
-    _write_rest(config, dtypes, base, adapter, target)
+    _write_weights(sources, learned, planned, target, on_share)
+    _write_rest(config, planned, base, adapter, target)
 
 
 def is_whole(folder: Path) -> bool:
@@ -119,13 +151,13 @@ def is_whole(folder: Path) -> bool:
 
 
 def _write_rest(
-    config: dict[str, Any], dtypes: list[torch.dtype], base: Path, adapter: Path, target: Path
+    config: dict[str, Any], planned: Sequence[Planned], base: Path, adapter: Path, target: Path
 ) -> None:
-    _write_config(config, dtypes, target)
     copy_tokenizer(base, adapter, target)
     for name in _OTHER_FILES:
         if (base / name).is_file():
             shutil.copyfile(base / name, target / name)
+    _write_config(config, planned, target)
 
 
 def read_adapter(adapter: Path) -> Learned:
@@ -146,103 +178,98 @@ def read_adapter(adapter: Path) -> Learned:
     rank, alpha = int(config["r"]), float(config["lora_alpha"])
     scale = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
     saved = tuple(str(name) for name in config.get("modules_to_save") or ())
-    sides: dict[str, dict[str, torch.Tensor]] = {}
-    tables: dict[str, torch.Tensor] = {}
-    with safe_open(str(adapter / "adapter_model.safetensors"), "pt") as file:
-        for key in file.keys():
+    sides: dict[str, dict[str, str]] = {}
+    tables: dict[str, str] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    wanted = {"A", "B", "lengths"} if config.get("use_dora") else {"A", "B"}
+    file = adapter / "adapter_model.safetensors"
+    with safe_open(str(file), "pt") as opened:
+        size: dict[str, tuple[int, ...]] = {}
+        for key in opened.keys():
+            size[key] = tuple(opened.get_slice(key).get_shape())
             plain = key.removeprefix(_PREFIX)
             if plain.removesuffix(".weight").rpartition(".")[2] in saved:
-                tables[plain] = file.get_tensor(key).float()
+                tables[plain], shapes[plain] = key, size[key]
                 continue
             name, _, rest = plain.rpartition(".lora_")
-            if rest == "magnitude_vector" and config.get("use_dora"):
-                sides.setdefault(f"{name}.weight", {})["lengths"] = file.get_tensor(key).float()
-                continue
-            if not key.startswith(_PREFIX) or rest not in ("A.weight", "B.weight"):
+            side = {"A.weight": "A", "B.weight": "B", "magnitude_vector": "lengths"}.get(rest)
+            if not key.startswith(_PREFIX) or side not in wanted:
                 raise CannotMerge(f"the adapter holds {key}")
-            sides.setdefault(f"{name}.weight", {})[rest[0]] = file.get_tensor(key).float()
-    if not sides or any(len(pair) != (3 if config.get("use_dora") else 2) for pair in sides.values()):
+            sides.setdefault(f"{name}.weight", {})[side] = key
+    if not sides or any(set(keys) != wanted for keys in sides.values()):
         raise CannotMerge("the adapter is not whole")
-    deltas = {n: _Delta(pair["A"], pair["B"], scale, pair.get("lengths")) for n, pair in sides.items()}
-    return Learned(deltas, tables)
+    for name, keys in sides.items():
+        shapes[name] = (size[keys["B"]][0], size[keys["A"]][1])
+    return Learned(file, sides, tables, shapes, scale)
 
 
-def _parted(read: Iterator[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
-    """The embeddings once more as the output layer, in place of one that the files may hold besides."""
-    for name, weight in read:
-        if name != HEAD:
-            yield name, weight
-        if name.endswith(EMBEDDINGS):
-            yield HEAD, weight.clone()
+def _kept(weight: Stored) -> torch.dtype:
+    """The type in which a weight leaves."""
+    if weight.dtype in (torch.float32, torch.float64):
+        return torch.bfloat16
+    if weight.dtype in _SIXTEEN_BIT or not weight.dtype.is_floating_point:
+        return weight.dtype
+    raise CannotMerge(f"the base model's weights are {weight.dtype}")
 
 
-def _merged(base: Path, learned: Learned, parted: bool) -> Iterator[tuple[str, torch.Tensor]]:
-    read = base_weights.read(base)
-    for name, weight in _parted(read) if parted else read:
-        if weight.dtype in (torch.float32, torch.float64):
-            kept = torch.bfloat16
-        elif weight.dtype in _SIXTEEN_BIT or not weight.is_floating_point():
-            kept = weight.dtype
-        else:
-            raise CannotMerge(f"the base model's weights are {weight.dtype}")
-        delta, table = learned.deltas.get(name), learned.tables.get(name)
-        if delta is not None or table is not None:
-            weight = weight.float() if table is None else table
-            weight = weight if delta is None else weight + delta.change(weight)
-            if not bool(torch.isfinite(weight).all()):
+def _rows(name: str, kept: torch.dtype, weight: Stored, learned: Learned) -> Iterator[torch.Tensor]:
+    """The merged weight, as many rows at a time as the memory is bounded to."""
+    delta, replaced = learned.delta(name), name in learned.tables
+    for place, rows in base_weights.parts(weight, PART_ELEMENTS):
+        merged = rows
+        if replaced or delta is not None:
+            merged = rows.float()
+            if (table := learned.table(name, place)) is not None:
+                merged = table
+            if delta is not None:
+                merged = merged + delta.change(merged, place)
+            if not bool(torch.isfinite(merged).all()):
                 raise FinetuiError(
                     "The trained adapter holds numbers that are none.",
                     f"{name} is infinite or NaN once merged: the training diverged.",
                     "Train again with a lower learning rate, then export.",
                     code="merge-not-finite",
                 )
-        yield name, weight.to(kept).contiguous()
+        yield merged.to(kept)
 
 
 def _write_weights(
-    base: Path,
+    sources: dict[str, Stored],
     learned: Learned,
+    planned: Sequence[Planned],
     target: Path,
-    total: int,
     on_share: Callable[[float], None],
-    parted: bool = False,
-) -> list[torch.dtype]:
-    """Writes shards of at most SHARD_BYTES and their index. Returns the dtypes that occur, the commonest first."""
-    shards: list[list[str]] = []
-    pending: dict[str, torch.Tensor] = {}
-    size = written = done = 0
-    counts: dict[torch.dtype, int] = {}
+) -> None:
+    """Writes shards of at most SHARD_BYTES and their index, but for those that are there."""
+    parted = shards.divided(planned, SHARD_BYTES)
+    total, done = sum(tensor.bytes for tensor in planned) or 1, 0
+    for name, shard in zip(shards.names(len(parted)), parted, strict=True):
+        if shards.is_whole(target / name, shard):
+            done += sum(tensor.bytes for tensor in shard)
+            on_share(done / total)
+            continue
 
-    def flush() -> None:
-        nonlocal pending, size
-        save_file(pending, str(target / f"part-{len(shards):05d}.safetensors"), metadata={"format": "pt"})
-        shards.append(list(pending))
-        pending, size = {}, 0
+        def pieces(shard: Sequence[Planned] = shard, before: int = done) -> Iterator[torch.Tensor]:
+            written = before
+            for tensor in shard:
+                for rows in _rows(tensor.name, tensor.dtype, sources[tensor.name], learned):
+                    yield rows
+                    written += rows.numel() * rows.element_size()
+                    on_share(written / total)
 
-    for name, tensor in _merged(base, learned, parted):
-        length = tensor.numel() * tensor.element_size()
-        if pending and size + length > SHARD_BYTES:
-            flush()
-        pending[name] = tensor
-        size, written, done = size + length, written + length, done + 1
-        counts[tensor.dtype] = counts.get(tensor.dtype, 0) + tensor.numel()
-        on_share(done / total)
-    flush()
-    weight_map: dict[str, str] = {}
-    for number, names in enumerate(shards):
-        one = len(shards) == 1
-        name = "model.safetensors" if one else f"model-{number + 1:05d}-of-{len(shards):05d}.safetensors"
-        (target / f"part-{number:05d}.safetensors").rename(target / name)
-        weight_map |= dict.fromkeys(names, name)
-    if len(shards) > 1:
-        index = {"metadata": {"total_size": written}, "weight_map": weight_map}
-        (target / "model.safetensors.index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
-    return sorted(counts, key=lambda dtype: -counts[dtype])
+        shards.write(target / name, shard, pieces())
+        done += sum(tensor.bytes for tensor in shard)
+    if len(parted) > 1:
+        shards.write_index(target, parted)
 
 
-def _write_config(config: dict[str, Any], dtypes: list[torch.dtype], target: Path) -> None:
+def _write_config(config: dict[str, Any], planned: Sequence[Planned], target: Path) -> None:
     """The base's configuration, with the dtype as it now is, unquantized, and without a pointer to code."""
-    floating = next((d for d in dtypes if d.is_floating_point), torch.bfloat16)
+    counts: dict[torch.dtype, int] = {}
+    for tensor in planned:
+        if tensor.dtype.is_floating_point:
+            counts[tensor.dtype] = counts.get(tensor.dtype, 0) + tensor.bytes
+    floating = max(counts, key=lambda dtype: counts[dtype], default=torch.bfloat16)
     dropped = ("auto_map", "torch_dtype", "_name_or_path", "quantization_config")
     clean = {key: value for key, value in config.items() if key not in dropped}
     clean["dtype"] = str(floating).removeprefix("torch.")

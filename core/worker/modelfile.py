@@ -8,11 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 Messages = list[dict[str, str]]
 Render = Callable[[Messages], str]
 """Messages to the text that the model sees, with the opening of the answer at its end."""
+
+
+def render_of(folder: Path) -> tuple[Render | None, str, str]:
+    """How the tokenizer in `folder` writes a conversation (None without a chat template), and its first and last token."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+
+    def render(messages: Messages) -> str:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+    bos, eos = str(tokenizer.bos_token or ""), str(tokenizer.eos_token or "")
+    return (render if tokenizer.chat_template else None, bos, eos)
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from .. import asking
+from .. import asking, export_record
 from .. import proof as proof_step
 from ..asking import Answer
 from ..conversation import Turn
 from ..errors import FinetuiError
 from ..proof import Heard, Proof, Reference, ReferencePrompt, Weights
 from ..recipe import Recipe
+from ..runs import chosen
+from ..runs.chosen import Chosen
 from ..runs.store import RunFolder
-from . import adapter as learned
 from . import llama_runtime, samples, tensors
 from .chat import Chat, Unrenderable
 from .child import Check, environment, go_on
@@ -56,6 +57,18 @@ def ask(
         recipe.model.precision,
         {name: int(token) for name, token in special.items() if token is not None},
     )
+
+
+def ask_again(model: Any, tokenizer: Any, of: Reference, check: Check = go_on) -> Reference:
+    """What `model` answers to the prompts of `of`."""
+    import torch
+
+    asked: list[ReferencePrompt] = []
+    with samples.answering(model), torch.no_grad():
+        for prompt in of.prompts:
+            check()
+            asked.append(_answered(model, tokenizer, prompt.messages, prompt.text, list(prompt.ids)))
+    return dataclasses.replace(of, prompts=tuple(asked))
 
 
 def _prompt(chat: Chat, turns: Sequence[Turn]) -> tuple[tuple[tuple[str, str], ...], str, list[int]] | None:
@@ -216,9 +229,6 @@ def of_run(
 
     Raises FinetuiError (proof-no-reference, proof-no-export, proof-untried, package-fetch) and OSError.
     """
-    reference = proof_step.load_reference(run)
-    if reference is None:
-        raise proof_step.no_reference(run)
     folder = run.exports / format
     path = next(iter(sorted(folder.glob("*.gguf"))), folder) if format.startswith("gguf") else folder
     if not path.exists():
@@ -228,7 +238,35 @@ def of_run(
             f"Make it: finetui export {run.id} --format {format}",
             code="proof-no-export",
         )
+    weights = _weights_of(folder, run, recipe)
+    reference = proof_step.load_reference(run, weights)
+    if reference is None:
+        raise proof_step.no_reference(run)
+    record = export_record.read(folder)
+    if record is not None and reference.learned and reference.learned != record.learned:
+        raise FinetuiError(
+            f"The export {format} cannot be compared any more.",
+            "The run has learned more since it was made, and its answers are those of today.",
+            f"Make it again: finetui export {run.id} --format {format} --replace",
+            code="proof-other-weights",
+        )
     tell(format)
-    proof = prove(format, path, base, learned.folder(recipe, run), reference, check=check, tell=tell)
+    proof = prove(format, path, base, weights.folder, reference, check=check, tell=tell)
     proof_step.save(folder, proof)
     return proof
+
+
+def _weights_of(folder: Path, run: RunFolder, recipe: Recipe) -> Chosen:
+    """The weights that an export was made from. Raises FinetuiError (proof-weights-gone)."""
+    record = export_record.read(folder)
+    place = chosen.result_folder(recipe, run) if record is None else (run.path / record.weights).resolve()
+    if record is not None and not place.is_relative_to(run.path.resolve()):
+        place = chosen.result_folder(recipe, run)
+    if not chosen.holds_weights(recipe, place):
+        raise FinetuiError(
+            "The weights that this export was made from are gone.",
+            f"{place.name} has been removed since, so there is nothing to compare it with.",
+            f"Export what is there: finetui export {run.id} --replace",
+            code="proof-weights-gone",
+        )
+    return Chosen(place, record.step if record else None, record is None or record.result)

@@ -39,7 +39,7 @@ class Transformers:
         source = target.path
         try:
             if target.kind != "merged":
-                from . import export, model
+                from . import base_weights, model
 
                 adapter = target.path
                 if target.kind == "checkpoint":
@@ -53,7 +53,7 @@ class Transformers:
                 )
                 recipe = Recipe(model=section)
                 stage("looking for the base model")
-                source = export.base_folder(recipe)
+                source = base_weights.folder(recipe)
                 code = model.runs_code(recipe)
             stage("loading the weights")
             options: dict[str, Any] = {

@@ -107,9 +107,9 @@ class _Expected:
         """The rows as they must be, in 32 bit, and the adapter's part of them."""
         with safe_open(str(self._files[name]), "pt") as opened:
             kept = _take(opened, name, rows)
-        table, delta = self.learned.tables.get(name), self.learned.deltas.get(name)
+        table, delta = self.learned.table(name, rows), self.learned.delta(name)
         if table is not None:
-            return table[rows], table[rows] - kept
+            return table, table - kept
         if delta is None:
             return kept, None
         change = delta.change(kept, rows)

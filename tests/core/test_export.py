@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
-from finetui.core import export
+from finetui.core import export, export_budget
 from finetui.core.model import ModelFacts
-from finetui.core.recipe import TARGET_MODULES, ExportFormat, LoraSection
+from finetui.core.proof import LIMITS
+from finetui.core.quantizations import QUANTIZATIONS, Shape, gguf_bytes
+from finetui.core.recipe import TARGET_MODULES, ExportFormat, ExportSection, LoraSection, Recipe
+from finetui.core.system import Machine
 
 GIB = 1024**3
 
@@ -114,8 +118,79 @@ def test_commands_survive_hostile_paths_and_prompts(format: ExportFormat) -> Non
 
 
 def test_gguf_commands_name_the_file_and_the_modelfile() -> None:
-    ollama, llama_cpp = export.next_commands(
+    ollama, llama_cpp, server = export.next_commands(
         "gguf_q8_0", Path("/runs/r/exports/gguf_q8_0/Bot-Q8_0.gguf"), "Bot", "b"
     )
     assert ollama.command == "ollama create bot -f /runs/r/exports/gguf_q8_0/Modelfile && ollama run bot"
     assert llama_cpp.command == "llama-cli -m /runs/r/exports/gguf_q8_0/Bot-Q8_0.gguf -cnv"
+    assert server.command == "llama-server -m /runs/r/exports/gguf_q8_0/Bot-Q8_0.gguf --alias Bot"
+
+
+def test_vllm_is_told_of_a_rank_that_it_would_refuse() -> None:
+    def serving(rank: int) -> str:
+        return export.next_commands("adapter", Path("/a"), "Bot", "owner/base", rank=rank)[1].command
+
+    assert serving(16) == "vllm serve owner/base --enable-lora --lora-modules Bot=/a"
+    assert serving(24).endswith("--max-lora-rank 32") and serving(64).endswith("--max-lora-rank 64")
+
+
+GQA = Shape(1024, 2816, 9, 1024, 256, 264, False)
+"""Rows of a multiple of 256 weights, and four query heads to a pair of keys and values."""
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("Q8_0", 108_454_816),
+        ("Q5_1", 76_601_824),
+        ("Q5_K_M", 72_333_280),
+        ("Q5_K_S", 70_244_320),
+        ("Q4_1", 63_886_816),
+        ("IQ4_NL", 58_184_672),
+        ("Q4_K_S", 58_020_832),
+        ("Q4_0", 57_529_312),
+        ("IQ4_XS", 55_169_760),
+        ("Q3_K_L", 53_751_712),
+        ("Q3_K_M", 49_098_656),
+        ("IQ3_M", 45_969_312),
+        ("IQ3_S", 44_332_960),
+        ("Q3_K_S", 44_019_616),
+        ("Q2_K", 37_835_872),
+    ],
+)
+def test_sizes_are_those_that_the_quantizer_makes(name: str, size: int) -> None:
+    """Measured on files that llama.cpp's quantizer made of a random model of that shape."""
+    assert gguf_bytes(name, GQA) == pytest.approx(size, rel=0.001)
+
+
+def test_every_quantization_says_what_it_costs_and_has_limits_to_prove_it_by() -> None:
+    assert set(LIMITS) == set(export.FORMATS)
+    for quantization in QUANTIZATIONS.values():
+        assert quantization.loss
+        assert (quantization.perplexity is None) == (quantization.name in ("F16", "F32", "BF16"))
+
+
+def test_a_budget_counts_what_is_made_on_the_way_once() -> None:
+    recipe = Recipe(export=ExportSection(formats=("gguf_q4_k_m", "gguf_q8_0")))
+    two = export_budget.of_facts(recipe, DEMO, ("gguf_q4_k_m", "gguf_q8_0"))
+    one = export_budget.of_facts(recipe, DEMO, ("gguf_q8_0",))
+    assert (two.shared, one.shared) == (("Merged, 16-bit", "GGUF F16"), ("Merged, 16-bit",))
+    there = export_budget.of_facts(recipe, DEMO, ("gguf_q4_k_m", "merged"), there=("merged",))
+    assert there.shared == ("GGUF F16",) and there.needs[1].disk_bytes == 0
+    assert export_budget.of_facts(recipe, DEMO, ("adapter",)).shared_bytes == 0
+    assert export_budget.of_facts(recipe, None, ("merged",)).disk_bytes is None
+
+
+def test_a_disk_that_cannot_hold_the_exports_is_said_before_training() -> None:
+    machine = Machine(
+        cores=2,
+        cpu_percent=None,
+        memory_total_bytes=GIB,
+        memory_available_bytes=GIB,
+        disk_free_bytes=200 * 1024**2,
+    )
+    recipe = Recipe(export=ExportSection(formats=("merged",)))
+    [(path, error)] = export_budget.before_training(recipe, machine, DEMO)
+    assert (path, error.code) == ("export.formats", "no-space") and "Merged, 16-bit" in error.what
+    roomy = dataclasses.replace(machine, disk_free_bytes=100 * GIB)
+    assert export_budget.before_training(recipe, roomy, DEMO) == []

@@ -80,3 +80,10 @@ def test_the_demos_notebook_holds_its_rows() -> None:
         assert cell["cell_type"] in ("markdown", "code")
         if cell["cell_type"] == "code" and not source.startswith("%"):
             compile(source, "cell", "exec")
+
+
+def test_quantizations_that_unsloth_refuses_are_left_to_llama_cpp() -> None:
+    recipe = Recipe(export=ExportSection(formats=("gguf_iq4_xs", "gguf_q4_k_m")))
+    text = script.make(recipe, script_look.unseen(recipe.dataset)).text
+    assert "quantization_method=['q4_k_m', 'f16']" in text
+    assert "#   llama-quantize F16.gguf IQ4_XS.gguf IQ4_XS" in text

@@ -206,7 +206,7 @@ BAD: list[tuple[tuple[str, ...], int, str, str]] = [
     (("resume", "try"), exits.REFUSED, "nothing-to-resume", "to its end"),
     (("export", "try", "--format", "gguf_q8"), exits.USAGE, "usage", "gguf_q8_0"),
     (("export", "try", "--format", ","), exits.USAGE, "usage", "merged"),
-    (("export", "try", "--format", "merged"), exits.REFUSED, "nothing-to-export", "adapter"),
+    (("export", "try", "--format", "merged"), exits.REFUSED, "export-nothing", "adapter"),
     (("export", "nobody", "--format", "merged"), exits.NOT_FOUND, "run-not-found", "nobody"),
     (("recipe", "check", "typo.yaml"), exits.RECIPE, "recipe", "did you mean"),
     (
@@ -273,7 +273,7 @@ def test_a_disk_that_takes_nothing_is_a_card_and_leaves_no_run(cli: Cli) -> None
 
 
 @pytest.mark.parametrize(
-    "words", [("bogus",), ("--bogus",), ("train",), ("stop",), ("export", "try"), ("runs", "x")], ids=" ".join
+    "words", [("bogus",), ("--bogus",), ("train",), ("stop",), ("export",), ("runs", "x")], ids=" ".join
 )
 def test_wrong_usage_is_2(cli: Cli, words: tuple[str, ...]) -> None:
     result = cli(*words)

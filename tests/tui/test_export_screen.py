@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 
-from finetui.core.export import FORMATS
-from finetui.core.runs import events, manifest, state
+from finetui.core.export import COMMON, FORMATS
+from finetui.core.runs import checkpoints, events, manifest, state
 from finetui.tui.app import FinetuiApp
+from finetui.tui.modals.confirm import ConfirmModal
 from finetui.tui.screens.run import RunScreen
 from finetui.tui.screens.run_export import RunExportScreen
+from finetui.tui.widgets.menu import Menu
 
 from . import recorded
 from .driving import SIZES, press, seen, until
@@ -59,7 +61,7 @@ async def test_formats_with_sizes_and_what_is_there_already(size: tuple[int, int
     async with exporting(recording, size) as (app, pilot, screen):
         text = flat(app)
         for info in FORMATS.values():
-            assert info.title in text
+            assert (info.title + " " in text) == info.common
         assert "The base model has 256.6 MiB" in text
         assert "✓ 138.1 MiB" in text and "✓ 20.9 MiB" in text
         assert re.search(r"GGUF F16 .*~2\d\d\.\d MiB", text) and re.search(
@@ -71,7 +73,7 @@ async def test_formats_with_sizes_and_what_is_there_already(size: tuple[int, int
             await press(pilot, "down")
         await until(
             pilot,
-            lambda: "llama.cpp's quantizer" in flat(app) or "GGUF Q8_0:" in flat(app),
+            lambda: "GGUF Q6_K: a little smaller" in flat(app) and "hardly measurable" in flat(app),
             "for the explanation",
         )
 
@@ -99,9 +101,11 @@ async def test_too_little_space_is_said_before_anything_starts() -> None:
 
 
 async def test_an_export_that_cannot_be_done_ends_in_a_card_and_can_be_tried_again() -> None:
-    """A real worker, on a run whose adapter is not there."""
+    """A real worker, on a run whose adapter is torn."""
     recording = recorded.new().started().ready().train(1, 3, every=0)
     recording.add(events.Checkpoint(3, "checkpoints/checkpoint-3"), events.Ended("train", "completed", 9.0))
+    recording.run.adapter.mkdir()
+    (recording.run.adapter / "adapter_model.safetensors").write_bytes(b"torn")
     async with exporting(recording) as (app, pilot, screen):
         assert screen.ticked == {"adapter"}
         await press(pilot, "enter")
@@ -118,6 +122,66 @@ async def test_an_export_that_cannot_be_done_ends_in_a_card_and_can_be_tried_aga
         assert screen.check_action("start", ())
         await press(pilot, "escape")
         assert isinstance(app.screen, RunScreen)
+
+
+async def test_a_run_that_has_saved_nothing_starts_no_worker() -> None:
+    recording = recorded.new().started().ready().train(1, 3, every=0)
+    recording.add(events.Checkpoint(3, "checkpoints/checkpoint-3"), events.Ended("train", "completed", 9.0))
+    async with exporting(recording) as (app, pilot, screen):
+        await press(pilot, "enter")
+        await until(pilot, lambda: "There is nothing to export yet." in flat(app), "for the card")
+        assert manifest.read(recording.run) is None and screen.check_action("start", ())
+
+
+def with_weights(recording: Recording) -> None:
+    """An adapter, a checkpoint of step 40 that is better, and a merged export of other weights."""
+    run = recording.run
+    for folder in (run.adapter, run.checkpoints / "checkpoint-40", run.exports / "merged"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    checkpoints.seal(run.checkpoints / "checkpoint-40")
+    recording.add(events.Evaluation(40, 0.01))
+
+
+@both_sizes
+async def test_the_less_common_ones_are_folded_away(size: tuple[int, int]) -> None:
+    recording = recorded.new().started().ready().train(1, 74).finished()
+    async with exporting(recording, size) as (app, pilot, screen):
+        menu = screen.query_one("#formats", Menu)
+        menu.highlight("more")
+        await press(pilot, "space")
+        assert screen.order == tuple(FORMATS)
+        menu.highlight("gguf_iq4_xs")
+        await until(pilot, lambda: "perplexity +3.7 %" in flat(app), "for the loss")
+        await press(pilot, "space")
+        menu.highlight("more")
+        await press(pilot, "space")
+        assert len(screen.order) == len(COMMON) + 1 and "GGUF IQ4_XS" in flat(app)
+        assert "on the way" in flat(app)  # the F16 file that it is quantized from
+
+
+async def test_the_weights_can_be_chosen_and_are_named() -> None:
+    recording = recorded.new().started().ready().train(1, 74).finished()
+    with_weights(recording)
+    async with exporting(recording, (120, 36)) as (app, pilot, _screen):
+        await until(pilot, lambda: "what the run ended with" in flat(app), "for the result")
+        await press(pilot, "w")
+        await until(pilot, lambda: "what the run ended with" in flat(app), "for the last")
+        await press(pilot, "w")
+        await until(pilot, lambda: "Of step 40, a checkpoint" in flat(app), "for the best")
+
+
+async def test_an_export_that_is_there_is_replaced_only_when_the_person_says_so() -> None:
+    recording = recorded.new().started().ready().train(1, 74).finished()
+    with_weights(recording)
+    async with exporting(recording) as (app, pilot, screen):
+        screen.query_one("#formats", Menu).highlight("merged")
+        await press(pilot, "space", "enter")
+        await until(pilot, lambda: isinstance(app.screen, ConfirmModal), "for the question")
+        assert "Merged, 16-bit (made by an older finetui)" in flat(app)
+        await press(pilot, "enter")  # the first answer keeps them
+        await until(pilot, lambda: app.screen is screen, "for the screen")
+        assert manifest.read(recording.run) is None and screen.check_action("start", ())
 
 
 async def until_long(pilot: Pilot[Any], check: Any) -> None:

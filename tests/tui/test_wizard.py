@@ -412,6 +412,26 @@ async def test_the_mouse_works() -> None:
         assert "q_proj" not in app.wizard.draft["lora.target_modules"]
 
 
+async def test_rare_export_formats_are_folded_away() -> None:
+    async with wizard((80, 24)) as (app, pilot):
+        app.begin(Recipe())
+        await at_step(app, pilot, "model")
+        app.go("export")
+        await at_step(app, pilot, "export")
+        checklist = app.screen.query_one(ChecklistControl)
+        assert "15 more" in seen(app) and "gguf_iq4_xs" not in checklist.shown
+        checklist.cursor = checklist.shown.index("")
+        checklist.focus()
+        await press(pilot, "space")
+        assert "fewer" in seen(app)
+        checklist.cursor = checklist.shown.index("gguf_iq4_xs")
+        await press(pilot, "space")
+        assert "gguf_iq4_xs" in app.wizard.draft["export.formats"]
+        checklist.cursor = checklist.shown.index("")
+        await press(pilot, "space")
+        assert "gguf_iq4_xs" in checklist.shown and "gguf_q2_k" not in checklist.shown
+
+
 @pytest.mark.parametrize("step", STEPS)
 async def test_ascii_sends_nothing_else(step: str) -> None:
     async with wizard((120, 36), ascii=True) as (app, pilot):

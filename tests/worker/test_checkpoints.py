@@ -7,11 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from finetui.core.errors import FinetuiError
-from finetui.core.recipe import Recipe
 from finetui.core.runs import checkpoints
-from finetui.core.runs.store import RunFolder
-from finetui.core.worker import adapter
 
 FILES = (
     "adapter_model.safetensors",
@@ -68,16 +64,3 @@ def test_steps_are_numbers_not_words(tmp_path: Path) -> None:
     for step in (9, 100, 20):
         make(tmp_path, step)
     assert [checkpoints.step_of(path) for path in checkpoints.newest_first(tmp_path)] == [100, 20, 9]
-
-
-def test_a_run_cut_short_takes_its_adapter_from_the_newest_whole_checkpoint(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path)
-    with pytest.raises(FinetuiError) as caught:
-        adapter.adopt_checkpoint(Recipe(), run)
-    assert caught.value.code == "adapter-missing"
-    make(run.checkpoints, 10)
-    make(run.checkpoints, 20, sealed=False)
-    assert adapter.adopt_checkpoint(Recipe(), run) == 10
-    assert (run.adapter / adapter.WEIGHTS).read_text() == "adapter_model.safetensors at 10"
-    assert {p.name for p in run.adapter.iterdir()} == set(FILES) - {"optimizer.pt", "trainer_state.json"}
-    assert adapter.adopt_checkpoint(Recipe(), run) is None

@@ -15,14 +15,22 @@ from finetui.core.errors import FinetuiError
 from finetui.core.runs.events import Event, Exported, Progress, Warned
 from finetui.core.worker import child, export, llama_cpp, verify
 
-from .exporting import CANARIES, Tuned, llama_cpp_probabilities, next_token_probabilities, prompt_ids
+from .exporting import (
+    CANARIES,
+    Tuned,
+    llama_cpp_probabilities,
+    make_run,
+    next_token_probabilities,
+    prompt_ids,
+)
 
 
 @pytest.fixture(scope="module")
 def round_of_exports(
-    tuned: Tuned, tmp_path_factory: pytest.TempPathFactory
+    tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Tuned, list[Event], list[str]]:
     """F16, Q8_0 and Q4_K_M made at once, with canaries for programs that an export must never run."""
+    tuned = make_run(tmp_path_factory.mktemp("gguf-run") / "run", tiny_model)
     folder = tmp_path_factory.mktemp("canaries")
     record = folder / "called"
     for name in CANARIES:

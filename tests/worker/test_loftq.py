@@ -54,7 +54,9 @@ def test_what_leaves_is_what_was_learned_since(tiny_model: Path, tmp_path: Path,
     checkpoint.parent.mkdir()
     tuned.run.adapter.rename(checkpoint)
     checkpoints.seal(checkpoint)
-    assert adapter.adopt_checkpoint(recipe, tuned.run) == 3
+    tuned.run.adapter.mkdir()
+    adapter.copy(checkpoint, tuned.run.adapter, recipe, (".json", ".safetensors"))
+    loftq.leave(tuned.run.adapter, recipe, tuned.run)
     facts = model_adapter.read_adapter(tuned.run.adapter)
     assert (facts.rank, facts.alpha) == (8, 16)
     merge.merge(tiny_model, tuned.run.adapter, tmp_path / "merged")

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 from finetui.core import memory_gpu, memory_shape
 from finetui.core.proof import Proof
 from finetui.core.recipe import Recipe
+from finetui.core.runs import chosen
 from finetui.core.runs.events import Step, Warned
 from finetui.core.runs.store import RunFolder
 
@@ -128,7 +129,7 @@ def test_a_fully_tuned_model_leaves_whole_and_proven(full: tuple[Trainer, Recipe
 
 
 def test_what_a_full_run_saved_last_can_be_exported(full: tuple[Trainer, Recipe]) -> None:
-    from finetui.core.worker import adapter
+    from finetui.core.worker import merge
 
     built, made_of = full
     checkpoint = built.run.checkpoints / "checkpoint-6"
@@ -138,8 +139,9 @@ def test_what_a_full_run_saved_last_can_be_exported(full: tuple[Trainer, Recipe]
     cut_short = RunFolder(built.run.path.with_name("cut-short"))
     cut_short.path.mkdir()
     (cut_short.path / "checkpoints").symlink_to(built.run.checkpoints)
-    assert adapter.adopt_checkpoint(made_of, cut_short) == 6
-    assert adapter.is_saved(made_of, cut_short)
+    weights = chosen.choose(cut_short, made_of, "result")
+    assert (weights.step, weights.result) == (6, False) and "newest checkpoint" in weights.note
+    assert merge.is_whole(weights.folder)
 
 
 def test_dora_trains_the_lengths_and_merges_with_them(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -20,12 +21,13 @@ import torch
 from gguf import GGUFReader
 from safetensors.torch import load_file, save_file
 
-from finetui.core import asking
+from finetui.core import asking, export_record, recipe_file
 from finetui.core import proof as proof_step
 from finetui.core.asking import Answer
 from finetui.core.errors import FinetuiError
 from finetui.core.proof import Heard, Proof, Reference, Weights
 from finetui.core.recipe import ExportSection
+from finetui.core.runs.chosen import Chosen
 from finetui.core.runs.events import Exported, Proved, Warned
 from finetui.core.runs.store import RunFolder
 from finetui.core.worker import llama_cpp, proof
@@ -45,7 +47,9 @@ class Proven:
 @pytest.fixture(scope="module")
 def proven(tiny_model: Path, tiny_rows: Path) -> Proven:
     """A run that was trained, exported and proved by a real worker."""
-    recipe = harness.recipe(tiny_model, tiny_rows, max_steps=60, learning_rate=2e-2, evaluation_share=0.2)
+    recipe = harness.recipe(
+        tiny_model, tiny_rows, max_steps=60, learning_rate=2e-2, evaluation_share=0.2, save_every_steps=30
+    )
     recipe = recipe.model_copy(update={"export": ExportSection(formats=FORMATS)})
     run = harness.make_run(recipe)
     assert harness.finish(harness.start("train", run), run) == 0, run.log.read_text(errors="replace")[-3000:]
@@ -172,6 +176,34 @@ def test_a_consumer_that_the_system_killed_gives_no_verdict(proven: Proven) -> N
         argv = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
         proof.heard_or_untried("merged", asking.ask(argv, b"", dict(os.environ), lambda: None, 60.0))
     assert caught.value.code == "proof-untried"
+
+
+def test_an_export_of_a_checkpoint_is_proved_by_that_checkpoints_answers(proven: Proven) -> None:
+    run = RunFolder(Path(shutil.copytree(proven.run.path, proven.run.path.with_name("halfway"))))
+    recipe = recipe_file.load(run.recipe)
+    halfway = recipe.export.model_copy(update={"checkpoint": "30"})
+    recipe_file.save(recipe.model_copy(update={"export": halfway}), run.recipe)
+    assert harness.finish(harness.start("export", run, "--replace", "merged"), run) == 0
+    made, found = harness.events(run, Exported)[-1], harness.events(run, Proved)[-1]
+    assert (made.step, made.kept, found.verdict) == (30, False, "same"), found
+    record = export_record.read(run.exports / "merged")
+    assert record is not None and (record.step, record.result) == (30, False)
+    kept = proof_step.load_reference(run, Chosen(run.checkpoints / "checkpoint-30", 30, False))
+    assert kept is not None and kept.learned == record.learned
+    assert kept.prompts[0].ids == proven.reference.prompts[0].ids
+    assert kept.prompts[0].logprobs != proven.reference.prompts[0].logprobs
+    assert finetui("verify", run.id, "--format", "merged").returncode == 0
+    shutil.rmtree(run.checkpoints / "checkpoint-30")
+    said = finetui("verify", run.id, "--format", "merged")
+    assert said.returncode != 0 and "made from are gone" in said.stderr + said.stdout, said
+
+
+def test_a_run_that_learned_more_says_that_its_old_exports_cannot_be_compared(proven: Proven) -> None:
+    run = RunFolder(Path(shutil.copytree(proven.run.path, proven.run.path.with_name("longer"))))
+    changed = dataclasses.replace(proven.reference, learned="of other weights")
+    proof_step.save_reference(run, changed)
+    said = finetui("verify", run.id, "--format", "merged")
+    assert said.returncode != 0 and "cannot be compared any more" in said.stderr + said.stdout, said
 
 
 def test_a_run_with_nothing_to_compare_with_says_so(proven: Proven) -> None:

@@ -89,11 +89,11 @@ def retry(
     if not confirmed("Start it?", yes, default=True):
         return
     if plan.job in ("export", "verify"):
-        start(plan.run, plan.job, again.formats(plan), detach, as_json)
+        raise typer.Exit(start(plan.run, plan.job, detach, as_json, formats=again.formats(plan)))
     elif plan.new:
         began(again.start(plan, queued=queued), detach or queued, as_json)
     elif queued:
         detached(again.resume(plan.run, queued=True), as_json)
     else:
         launch.check_resumable(plan.run)
-        start(plan.run, "resume", (), detach, as_json)
+        raise typer.Exit(start(plan.run, "resume", detach, as_json))

@@ -10,8 +10,9 @@ import typer
 
 from . import exits, output
 from .care import YesOption, confirmed
+from .exporting import formats_of
 from .recipes import JsonOption
-from .training import RunArgument, formats_of
+from .training import RunArgument
 
 if TYPE_CHECKING:
     from ...core.transfer import TransferState

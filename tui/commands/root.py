@@ -15,6 +15,7 @@ from . import (
     diagnosis,
     estimate,
     exits,
+    exporting,
     fit,
     inspect,
     leaving,
@@ -53,7 +54,7 @@ app.command("sample")(asking.sample)
 app.command("longer")(again.longer)
 app.command("duplicate")(again.duplicate)
 app.command("retry")(again.retry)
-app.command("export")(training.export)
+app.command("export")(exporting.export)
 app.command("verify")(verifying.verify)
 app.command("upload")(leaving.upload)
 app.command("ollama")(leaving.ollama)

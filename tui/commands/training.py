@@ -1,9 +1,9 @@
-"""The commands that start, follow, stop and export runs."""
+"""The commands that start, follow and stop runs."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,9 +12,6 @@ from . import output
 from .recipes import JsonOption, SetOption, changed, read, usage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from ...core.runs.launch import Job
     from ...core.runs.store import RunFolder
 
 RunArgument = Annotated[
@@ -87,37 +84,7 @@ def resume(
         detached(retry.resume(folder, queued=True, anyway=anyway), as_json)
         return
     launch.check_resumable(folder, anyway=anyway)
-    start(folder, "resume", (), detach, as_json, anyway)
-
-
-def export(
-    run: RunArgument,
-    formats: Annotated[
-        list[str],
-        typer.Option(
-            "--format",
-            "-f",
-            metavar="FORMAT",
-            help="adapter, merged, gguf_f16, gguf_q8_0, gguf_q6_k, gguf_q5_k_m, gguf_q4_k_m or gguf_q3_k_m; "
-            "may be given again, or several with commas.",
-        ),
-    ],
-    detach: DetachOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Write what a run learned as adapter, merged model or GGUF."""
-    from ...core.runs import state, store
-
-    folder = store.find(run)
-    wanted = formats_of(formats)
-    if not folder.adapter.is_dir() and not folder.model.is_dir() and not state.status(folder).live:
-        raise FinetuiError(
-            f"{folder.id} has nothing to export.",
-            "It has no adapter: its training ended before one was saved.",
-            f"finetui resume {folder.id} goes on with it, if it has a checkpoint.",
-            code="nothing-to-export",
-        )
-    start(folder, "export", wanted, detach, as_json)
+    raise typer.Exit(start(folder, "resume", detach, as_json, anyway=anyway))
 
 
 def attach(
@@ -198,48 +165,29 @@ def stop(
         output.line(f"Asked {folder.id} to save and stop. finetui resume {folder.id} goes on with it later.")
 
 
-def formats_of(given: list[str]) -> tuple[str, ...]:
-    """The export formats that were named. Raises FinetuiError (usage)."""
-    import difflib
-    import typing
-
-    from ...core.recipe import ExportFormat
-
-    known = typing.get_args(ExportFormat)
-    wanted = [
-        part.strip().lower().replace("-", "_") for item in given for part in item.split(",") if part.strip()
-    ]
-    for name in wanted:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            raise usage(
-                f"There is no export format {name!r}.",
-                f"Formats: {', '.join(known)}.",
-                f"Did you mean {near[0]}?" if near else "Name one of them with --format.",
-            )
-    if not wanted:
-        raise usage(
-            "No format was named.", f"Formats: {', '.join(known)}.", "Name one of them with --format."
-        )
-    return tuple(dict.fromkeys(wanted))
-
-
 def start(
-    run: RunFolder, job: Job, formats: Sequence[str], detach: bool, as_json: bool, anyway: bool = False
-) -> None:
-    """Starts a job on a run that is there, and follows it unless `detach`. Raises what `launch.start` raises."""
+    run: RunFolder,
+    job: Literal["resume", "export", "verify"],
+    detach: bool,
+    as_json: bool,
+    *,
+    formats: tuple[str, ...] = (),
+    anyway: bool = False,
+    options: tuple[str, ...] = (),
+) -> int:
+    """Starts a job on `run` and follows it to its end. Returns the exit code. Raises FinetuiError."""
     from ...core.runs import launch
     from ...core.runs.follow import Follower
     from . import following
 
     follower, raw = Follower(run), following.RawEvents.from_now(run)
     follower.poll()
-    launch.start(run, job, formats, anyway=anyway)
+    launch.start(run, job, formats, anyway=anyway, options=options)
     if detach:
         detached(run, as_json)
-        return
+        return 0
     _announce(run, as_json)
-    raise typer.Exit(following.follow(run, as_json=as_json, ask_to_stop=True, follower=follower, raw=raw))
+    return following.follow(run, as_json=as_json, ask_to_stop=True, follower=follower, raw=raw)
 
 
 def began(run: RunFolder, detach: bool, as_json: bool) -> None:

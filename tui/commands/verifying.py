@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from . import exits, output
-from .training import JsonOption, RunArgument, formats_of
+from .exporting import formats_of
+from .training import JsonOption, RunArgument
 
 
 def verify(

@@ -11,17 +11,22 @@ from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import OptionList
 
+from ...core import export_budget
 from ...core.errors import FinetuiError
 from ...core.export import FORMATS, estimated_bytes
+from ...core.export_budget import Budget
+from ...core.export_plan import Plan
 from ...core.recipe import ExportFormat
-from ...core.runs.events import Exported
+from ...core.runs.chosen import WORDS
 from ...core.runs.store import RunFolder
 from ...core.text import bytes_words, one_line
+from ..modals.confirm import ConfirmModal
 from ..theme import glyphs
 from ..widgets.bars import ProgressLine
 from ..widgets.dashboard import doing, result
+from ..widgets.dashboard import formats as lines
 from ..widgets.dashboard.alert import in_full
-from ..widgets.dashboard.background import Known, disk_free_bytes, export
+from ..widgets.dashboard.background import Known, disk_free_bytes, export, plan_export
 from ..widgets.dashboard.block import Block
 from ..widgets.dashboard.feed import News
 from ..widgets.dashboard.lines import wrapped
@@ -50,6 +55,13 @@ class RunExportScreen(FollowingScreen):
             id="export.copy",
             tooltip="The command shown, to the clipboard and to a file",
         ),
+        Binding(
+            "w",
+            "weights",
+            "Weights",
+            id="export.weights",
+            tooltip="Whose weights: what the run ended with, the best, or the last",
+        ),
         Binding("t", "talk", "Try it", id="export.talk", tooltip="Talk to base and tuned side by side"),
         Binding(
             "o",
@@ -74,6 +86,11 @@ class RunExportScreen(FollowingScreen):
         self._asked = False
         self._was_live = False
         self._shown: tuple[Item, ...] = ()
+        self.unfolded = False
+        self.checkpoint: str | None = None
+        """Whose weights, as the person chose; None is what the recipe says."""
+        self.plan: Plan | None = None
+        """Of what is ticked, as it was last looked at."""
 
     # ── Layout ──
 
@@ -93,6 +110,44 @@ class RunExportScreen(FollowingScreen):
     def on_mount(self) -> None:
         self._look_at_disk()
 
+    # ── What it would take ──
+
+    @property
+    def order(self) -> tuple[ExportFormat, ...]:
+        """The formats in sight: the common ones, what is ticked and what is there; all of them unfolded."""
+        return tuple(
+            f
+            for f, info in FORMATS.items()
+            if self.unfolded or info.common or f in self.ticked or f in self.story.exports
+        )
+
+    def at(self) -> ExportFormat | None:
+        """The format under the cursor; None on the line that unfolds."""
+        return next((f for f in self.order if f == self.query_one("#formats", Menu).chosen), None)
+
+    def look_at_plan(self) -> None:
+        """Looks, off the event loop, whose weights would be exported and what that takes."""
+        recipe, formats, checkpoint = self.known.recipe, self._formats(), self.checkpoint
+        if recipe is None or self.live:
+            return
+
+        def seen(plan: Plan) -> None:
+            self.plan, self.free_bytes = plan, plan.free_disk_bytes
+            self.paint()
+
+        def failed(error: FinetuiError) -> None:
+            self.plan = None
+            if checkpoint is not None:  # the person's own choice cannot be had
+                self.checkpoint, self.said = None, f"{error.what} {error.why} {error.fix}"
+            self.paint()
+
+        self.finetui.in_background(
+            f"plan {self.run.id}", lambda: plan_export(self.run, recipe, formats, checkpoint), seen, failed
+        )
+
+    def _formats(self) -> list[ExportFormat]:
+        return [f for f in FORMATS if f in self.ticked]
+
     def _look_at_disk(self) -> None:
         def seen(free: int | None) -> None:
             self.free_bytes = free
@@ -105,8 +160,9 @@ class RunExportScreen(FollowingScreen):
     # ── News ──
 
     def take(self, news: News) -> None:
-        if self.caught_up and not self._chosen:
+        if self.caught_up and not self._chosen and self.known.recipe is not None:
             self._choose_first()
+            self.look_at_plan()
         if self.live != self._was_live:
             self._was_live, self._asked = self.live, False
             self.refresh_bindings()
@@ -114,6 +170,7 @@ class RunExportScreen(FollowingScreen):
                 self.said = ""
                 self.ticked -= set(self.story.exports)
                 self._look_at_disk()
+                self.look_at_plan()
 
     def _choose_first(self) -> None:
         """A first tick: the recipe's formats that are not there yet, else the small GGUF."""
@@ -123,9 +180,10 @@ class RunExportScreen(FollowingScreen):
         missing: list[ExportFormat] = [f for f in (*wanted, "gguf_q8_0") if f not in self.story.exports]
         if missing:
             self.ticked.add(missing[0])
-        order = tuple(FORMATS)
+        order = self.order
         at = missing[0] if missing else next((f for f in order if f not in self.story.exports), order[0])
-        self.query_one("#formats", Menu).highlighted = order.index(at)
+        self.query_one("#formats", Menu).show(self.items())
+        self.query_one("#formats", Menu).highlight(at)
 
     # ── Painting ──
 
@@ -144,21 +202,11 @@ class RunExportScreen(FollowingScreen):
         )
 
     def items(self) -> tuple[Item, ...]:
-        """One line for each format."""
-        marks = glyphs()
-        items = []
-        for format, info in FORMATS.items():
-            done: Exported | None = self.story.exports.get(format)
-            expected = self.expected_bytes(format)
-            if done is not None:
-                right = f"{marks.check} {bytes_words(done.bytes)}"
-            else:
-                right = f"~{bytes_words(expected)}" if expected else marks.dash
-            ticked = format in self.ticked
-            words = info.summary + (f" {marks.middot} needs llama.cpp" if info.needs_llama_cpp else "")
-            box = f"[{marks.check if ticked else ' '}]"
-            items.append(Item(format, f"{box} {info.title}", literal(words), right, "", "$accent"))
-        return tuple(items)
+        """One line for each format in sight, and one that unfolds the others."""
+        expected: dict[ExportFormat, int | None] = {
+            format: self.expected_bytes(format) for format in self.order
+        }
+        return lines.items(self.order, self.ticked, self.story.exports, expected, self.unfolded)
 
     def paint_all(self) -> None:
         header, base = self.query_one(Header), self.base_bytes()
@@ -169,6 +217,8 @@ class RunExportScreen(FollowingScreen):
             if base
             else "Choose the forms in which the result leaves."
         )
+        if self.plan is not None:
+            words += f" {glyphs().middot} Of {self.plan.weights.words}"
         head = Content.assemble(("Export", "bold $accent"), ("   " + words, "$text-muted"))
         self.query_one("#export-head", Block).show(
             [head.truncate(max(20, self.size.width - 4), ellipsis=True)]
@@ -198,16 +248,9 @@ class RunExportScreen(FollowingScreen):
             line.show(None, "Starting a worker", "")
 
     def _paint_about(self) -> None:
-        """What the format under the cursor is."""
-        at = self.query_one("#formats", Menu).highlighted
-        info = FORMATS[tuple(FORMATS)[at or 0]]
-        more = (
-            "; llama.cpp's quantizer makes it, and is fetched once if it is not here"
-            if info.needs_llama_cpp
-            else ""
-        )
-        words = f"{info.title}: {info.summary}{more}."
-        self.query_one("#export-about", Block).show([Content.assemble((literal(words), "$text-muted"))])
+        """What the format under the cursor is, and what it costs."""
+        words = literal(lines.about(self.at()))
+        self.query_one("#export-about", Block).show([Content.assemble((words, "$text-muted"))])
 
     @on(OptionList.OptionHighlighted, "#formats")
     def _moved(self, event: OptionList.OptionHighlighted) -> None:
@@ -215,47 +258,47 @@ class RunExportScreen(FollowingScreen):
         self._paint_about()
 
     def _total(self) -> Content:
-        marks = glyphs()
-        chosen: list[ExportFormat] = [f for f in FORMATS if f in self.ticked]
-        if not chosen:
-            return Content.assemble(("Space ticks a format, Enter exports.", "$text-muted"))
-        known = [size for f in chosen if (size := self.expected_bytes(f)) is not None]
-        need = sum(known)
-        words = f"{len(chosen)} ticked" + (f" {marks.middot} about {bytes_words(need)}" if known else "")
-        free = "" if self.free_bytes is None else f" {marks.middot} {bytes_words(self.free_bytes)} free"
-        if self._too_large():
-            return Content.assemble((f"{marks.warn} {words}{free}: too little space", "bold $text-warning"))
-        return Content.assemble(
-            (words + free, "$foreground"), (f" {marks.middot} Enter exports", "$text-muted")
+        return lines.total(
+            len(self._formats()), self._need_bytes(), self._budget(), self.free_bytes, self._too_large()
         )
 
+    def _budget(self) -> Budget | None:
+        """What the ticked formats take, from what is known of the model."""
+        recipe = self.known.recipe
+        if recipe is None:
+            return None
+        return export_budget.of_facts(recipe, self.known.facts, self._formats())
+
+    def _need_bytes(self) -> int:
+        budget = self._budget()
+        if budget is None:
+            return 0
+        return budget.disk_bytes or sum(need.disk_bytes or 0 for need in budget.needs)
+
     def _too_large(self) -> bool:
-        need = sum(self.expected_bytes(f) or 0 for f in self.ticked)
-        return self.free_bytes is not None and need > self.free_bytes
+        return self.free_bytes is not None and self._need_bytes() > self.free_bytes
 
     def _results(self, width: int) -> list[Content]:
         """What went wrong, if anything did; then what is there, or what the formats are for."""
-        lines: list[Content] = []
+        said: list[Content] = []
         status, done = self.status, self.done()
         if self.refused is not None:
-            lines += [*result.error(self.refused, width), Content("")]
+            said += [*result.error(self.refused, width), Content("")]
         elif status is not None and status.card is not None and not status.live and not self._asked:
-            lines += [*result.card(status.card, width), Content("")]
+            said += [*result.card(status.card, width), Content("")]
         if done:
-            return lines + result.exports(self.run, done, self.uses(), self.use_at, width, self.story.proofs)
-        return lines + [Content.assemble((line, "$text-muted")) for line in wrapped(self._explain(), width)]
+            return said + result.exports(self.run, done, self.uses(), self.use_at, width, self.story.proofs)
+        return said + [Content.assemble((line, "$text-muted")) for line in wrapped(lines.FORMS, width)]
 
     def _alert(self) -> str:
         """What the last action did; else a warning that is about exports."""
+        if not self.said and self.plan is not None and not self.live:
+            note = " ".join(part for part in (self.plan.weights.note, self.plan.warning) if part)
+            if note:
+                return note
         warning = self.story.warning
         about = warning is not None and warning.code.startswith(("export", "gguf", "llama", "merge"))
         return self.said or (in_full(warning) if warning is not None and about else "")
-
-    def _explain(self) -> str:
-        return (
-            "The adapter alone is small, and needs the base model beside it. A GGUF is one file with everything in it, for Ollama, "
-            "LM Studio and llama.cpp: Q8_0 is half of F16 and as good as exact. Merged is a folder for Transformers and vLLM."
-        )
 
     # ── Actions ──
 
@@ -268,11 +311,24 @@ class RunExportScreen(FollowingScreen):
         return super().check_action(action, parameters)
 
     def action_tick(self) -> None:
-        at = self.query_one("#formats", Menu).highlighted
+        at = self.at()
         if at is not None:
-            self.ticked.symmetric_difference_update((tuple(FORMATS)[at],))
-            self.said = ""
-            self.paint()
+            self.ticked.symmetric_difference_update((at,))
+        else:
+            self.unfolded = not self.unfolded
+        self.said = ""
+        self.paint()
+        self.look_at_plan()
+
+    def action_weights(self) -> None:
+        """The next choice of weights: what the run ended with, the best, the last."""
+        recipe = self.known.recipe
+        if self.live or recipe is None:
+            return
+        now = self.checkpoint or recipe.export.checkpoint
+        at = WORDS.index(now) if now in WORDS else -1
+        self.checkpoint, self.said = WORDS[(at + 1) % len(WORDS)], ""
+        self.look_at_plan()
 
     @on(OptionList.OptionSelected, "#formats")
     def _clicked(self, event: OptionList.OptionSelected) -> None:
@@ -287,9 +343,47 @@ class RunExportScreen(FollowingScreen):
             self.app.bell()
             self.paint()
             return
-        formats = [f for f in FORMATS if f in self.ticked]
+        recipe, formats, checkpoint = self.known.recipe, self._formats(), self.checkpoint
+        if recipe is None:
+            return
         self._asked, self.refused, self.said = True, None, ""
 
+        def failed(error: FinetuiError) -> None:
+            self._asked, self.refused = False, error
+            self.paint()
+
+        def planned(plan: Plan) -> None:
+            self.plan = plan
+            if (error := plan.no_space) is not None:
+                failed(error)
+            elif plan.there:
+                self._ask_to_replace(plan)
+            else:
+                self._start(formats, checkpoint, replace=False)
+
+        self.finetui.in_background(
+            f"start {self.run.id}",
+            lambda: plan_export(self.run, recipe, formats, checkpoint),
+            planned,
+            failed,
+        )
+        self.paint()
+
+    def _ask_to_replace(self, plan: Plan) -> None:
+        named = ", ".join(f"{FORMATS[one.format].title} ({one.words})" for one in plan.there)
+        question = f"There already: {named}. They would be made again, of {plan.weights.words}, and replaced."
+
+        def answered(key: str | None) -> None:
+            if key == "replace":
+                self._start(list(plan.formats), self.checkpoint, replace=True)
+            else:
+                self._asked = False
+                self.paint()
+
+        answers = [("keep", "Keep them"), ("replace", "Replace")]
+        self.app.push_screen(ConfirmModal("Replace exports?", question, answers), answered)
+
+    def _start(self, formats: list[ExportFormat], checkpoint: str | None, *, replace: bool) -> None:
         def done(_: object) -> None:
             self.feed.look()
 
@@ -298,7 +392,12 @@ class RunExportScreen(FollowingScreen):
             self.paint()
 
         self.finetui.shown_run = self.run
-        self.finetui.in_background(f"export {self.run.id}", lambda: export(self.run, formats), done, failed)
+        self.finetui.in_background(
+            f"export {self.run.id}",
+            lambda: export(self.run, formats, checkpoint, replace=replace),
+            done,
+            failed,
+        )
         self.paint()
 
     def action_talk(self) -> None:
@@ -314,7 +413,4 @@ class RunExportScreen(FollowingScreen):
 
     def explain_content(self) -> Content:
         """The formats, for the help."""
-        lines = [Content.assemble(("Formats\n", "bold $accent"), self._explain())]
-        for info in FORMATS.values():
-            lines.append(Content.assemble((f"{info.title}: ", "bold"), (info.summary, "$text-muted")))
-        return Content("\n").join(lines)
+        return lines.explanation()

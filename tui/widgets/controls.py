@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
 
 from rich.cells import cell_len
@@ -211,22 +211,49 @@ class ChecklistControl(Widget, can_focus=True):
         value: Sequence[str],
         labels: Mapping[str, str] | None = None,
         *,
+        rare: Collection[str] = (),
         id: str | None = None,
     ) -> None:
+        """`rare` choices are folded away behind a last entry, but for those that are ticked."""
         super().__init__(id=id)
         self.choices = tuple(choices)
         self.labels = dict(labels or {})
+        self.rare = frozenset(rare)
+        self.unfolded = False
         self.set_reactive(ChecklistControl.value, tuple(value))
 
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The choices in sight; the empty one folds the others in and out."""
+        if not self.rare:
+            return self.choices
+        common = (c for c in self.choices if self.unfolded or c not in self.rare or c in self.value)
+        return (*common, "")
+
     def action_move(self, by: int) -> None:
-        self.cursor = (self.cursor + by) % len(self.choices)
+        self.cursor = (self.cursor + by) % len(self.shown)
 
     def action_tick(self) -> None:
-        ticked = set(self.value) ^ {self.choices[self.cursor]}
+        here = self.shown[min(self.cursor, len(self.shown) - 1)]
+        if not here:
+            self.unfolded = not self.unfolded
+            self.cursor = self.shown.index("")
+            self.refresh(layout=True)
+            return
+        ticked = set(self.value) ^ {here}
         self._take(tuple(c for c in self.choices if c in ticked))
 
     def action_all(self) -> None:
-        self._take(self.choices if self.value != self.choices else (self.choices[self.cursor],))
+        every = tuple(c for c in self.shown if c)
+        here = self.shown[min(self.cursor, len(self.shown) - 1)] or every[0]
+        self._take(every if self.value != every else (here,))
+
+    def _label(self, value: str) -> str:
+        if value:
+            return f"[{glyphs().check if value in self.value else ' '}] " + literal(
+                self.labels.get(value, value)
+            )
+        return "fewer" if self.unfolded else f"{len(self.choices) - len(self.shown) + 1} more"
 
     def _take(self, value: tuple[str, ...]) -> None:
         self.value = value
@@ -236,8 +263,8 @@ class ChecklistControl(Widget, can_focus=True):
         """Each choice's line, first column, width and index."""
         places: list[tuple[int, int, int, int]] = []
         line = at = 0
-        for index, value in enumerate(self.choices):
-            cells = cell_len(literal(self.labels.get(value, value))) + 4
+        for index, value in enumerate(self.shown):
+            cells = cell_len(self._label(value))
             if at and at + cells > width:
                 line, at = line + 1, 0
             places.append((line, at, cells, index))
@@ -257,21 +284,20 @@ class ChecklistControl(Widget, can_focus=True):
                 self.action_tick()
 
     def render(self) -> Content:
-        marks = glyphs()
         lines: dict[int, list[tuple[str, str]]] = {}
         for line, _, _, index in self._places(self.content_size.width):
-            value = self.choices[index]
+            value = self.shown[index]
             ticked = value in self.value
             runs = lines.setdefault(line, [])
             if runs:
                 runs.append((" ", ""))
-            here = self.has_focus and index == self.cursor
-            name = literal(self.labels.get(value, value))
-            mark = f"[{marks.check if ticked else ' '}]"
-            if here:
+            mark, name = self._label(value)[:3], self._label(value)[3:]
+            if self.has_focus and index == min(self.cursor, len(self.shown) - 1):
                 style = "bold reverse" if self.app.native_ansi_color else "bold $background on $accent"
-                runs.append((f"{mark} {name}", style))
+                runs.append((mark + name, style))
+            elif not value:
+                runs.append((mark + name, "$accent"))
             else:
                 runs.append((mark, "$success" if ticked else "$text-disabled"))
-                runs.append((f" {name}", "$foreground" if ticked else "$text-muted"))
+                runs.append((name, "$foreground" if ticked else "$text-muted"))
         return Content("\n").join(Content.assemble(*runs) for runs in lines.values())

@@ -16,6 +16,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from ...core.draft import pairs_text, texts_text
+from ...core.export import FORMATS
 from ...core.fields import FieldSpec, field
 from ..theme import glyphs
 from .controls import ChecklistControl, ChoiceControl, Edited, TextControl
@@ -66,15 +67,15 @@ LABELS: dict[str, dict[str, str]] = {
     "export.formats": {
         "adapter": "adapter",
         "merged": "merged 16-bit",
-        "gguf_f16": "GGUF F16",
-        "gguf_q8_0": "GGUF Q8_0",
-        "gguf_q6_k": "GGUF Q6_K",
-        "gguf_q5_k_m": "GGUF Q5_K_M",
-        "gguf_q4_k_m": "GGUF Q4_K_M",
-        "gguf_q3_k_m": "GGUF Q3_K_M",
+        **{f: info.title for f, info in FORMATS.items() if info.quantization},
     },
 }
 """What people read in place of a value, by field."""
+
+RARE: dict[str, tuple[str, ...]] = {
+    "export.formats": tuple(f for f, info in FORMATS.items() if not info.common),
+}
+"""Choices that are folded away, by field."""
 
 PLACEHOLDERS = {
     "model.revision": "newest",
@@ -147,7 +148,9 @@ class FieldRow(Horizontal):
             yield ChoiceControl(("false", "true"), value, {"false": "off", "true": "on"})
         elif spec.kind == "choices":
             chosen = self._value if isinstance(self._value, (tuple, list)) else ()
-            yield ChecklistControl(spec.choices, [str(v) for v in chosen], labels)
+            yield ChecklistControl(
+                spec.choices, [str(v) for v in chosen], labels, rare=RARE.get(spec.path, ())
+            )
         else:
             control = TextControl(
                 self.as_text(self._value),

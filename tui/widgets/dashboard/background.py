@@ -9,8 +9,9 @@ from pathlib import Path
 from ....core import atomic, recipe_file
 from ....core.errors import FinetuiError
 from ....core.export import FORMATS
+from ....core.export_plan import Plan
 from ....core.model_facts import ModelFacts
-from ....core.recipe import Recipe
+from ....core.recipe import ExportFormat, Recipe
 from ....core.runs.control import WORDS, Request
 from ....core.runs.events import Exported
 from ....core.runs.store import RunFolder
@@ -58,11 +59,20 @@ def ask(run: RunFolder, name: Request) -> None:
     control.request(run, name)
 
 
-def export(run: RunFolder, formats: Sequence[str]) -> None:
+def plan_export(
+    run: RunFolder, recipe: Recipe, formats: Sequence[ExportFormat], checkpoint: str | None
+) -> Plan:
+    """What an export would do. Raises FinetuiError. Blocking."""
+    from ....core import export_plan
+
+    return export_plan.plan(run, recipe, formats, checkpoint)
+
+
+def export(run: RunFolder, formats: Sequence[str], checkpoint: str | None, *, replace: bool) -> None:
     """Starts the export of `formats`. Raises FinetuiError. Blocking."""
     from ....core.runs import launch
 
-    launch.start(run, "export", formats)
+    launch.start(run, "export", formats, options=launch.export_options(checkpoint, replace))
 
 
 def copy_commands(run: RunFolder, ways: Sequence[Use]) -> str:

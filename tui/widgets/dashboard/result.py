@@ -44,7 +44,12 @@ def uses(run: RunFolder, recipe: Recipe | None, exports: Sequence[Exported]) -> 
         more: list[Use] = []
         if info is not None and recipe is not None and path.is_relative_to(run.path.resolve()):
             ways = next_commands(
-                info.format, path, recipe.name, recipe.model.source, recipe.dataset.system_prompt
+                info.format,
+                path,
+                recipe.name,
+                recipe.model.source,
+                recipe.dataset.system_prompt,
+                recipe.lora.rank,
             )
             title = ways[0].title
             more = [Use(export.format, way.title, way.command) for way in ways]

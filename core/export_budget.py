@@ -1,0 +1,198 @@
+"""What exports take before a byte of them is written: disk, host memory, GPU memory. No torch.
+
+Measured with the converter and the quantizer in use (see the figures below) and counted from the model's shape; within a
+few percent for dense models of Llama's kind.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from . import export, memory
+from .errors import FinetuiError
+from .model_facts import ModelFacts
+from .recipe import ExportFormat, LoraSection, Recipe
+from .system import Machine
+from .text import bytes_words
+
+SPARE_BYTES: Final = 64 * 1024**2
+"""Left free on the disk: logs, events, what others write meanwhile."""
+
+_GIB: Final = 1024**3
+_WORKER_BYTES: Final = int(0.6 * _GIB)
+"""Resident memory of the worker with torch and Transformers, and of the converter likewise."""
+_MERGE_BYTES: Final = 192 * 1024**2
+"""Rows of a weight in 32 bit, a few times over (`merge.PART_ELEMENTS`)."""
+_CONSUMER_BYTES: Final = int(0.8 * _GIB)
+"""Whoever proves an export, without the model: torch and Transformers, or llama.cpp with its cache."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """What one format takes. Bytes; None is not known."""
+
+    format: ExportFormat
+    disk_bytes: int | None
+    """What stays."""
+    ram_bytes: int | None
+    """The most that is resident while it is made."""
+    proof_ram_bytes: int | None
+    """The most that is resident while it is proved: the consumer loads it. On a GPU that has room it goes there."""
+    gpu_bytes: int = 0
+    """Always 0: exports are made without the GPU. A GPU is only used by a proof, and only where it has room."""
+    there: bool = False
+    """It stands there already."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What some formats take together."""
+
+    needs: tuple[Need, ...]
+    shared_bytes: int | None
+    """Made on the way and removed at the end: the merged model, and the F16 file that others are quantized from."""
+    shared: tuple[str, ...]
+    """What that is, in words."""
+
+    @property
+    def disk_bytes(self) -> int | None:
+        """The most that is on the disk at once; None where a part is not known."""
+        return _sum([need.disk_bytes for need in self.needs] + [self.shared_bytes])
+
+    @property
+    def ram_bytes(self) -> int | None:
+        """The most host memory that is resident at once while they are made."""
+        known = [need.ram_bytes for need in self.needs if need.ram_bytes is not None]
+        return max(known) if known else None
+
+    @property
+    def proof_ram_bytes(self) -> int | None:
+        known = [need.proof_ram_bytes for need in self.needs if need.proof_ram_bytes is not None]
+        return max(known) if known else None
+
+
+def _sum(parts: Sequence[int | None]) -> int | None:
+    return None if any(part is None for part in parts) else sum(part or 0 for part in parts)
+
+
+def budget(
+    formats: Sequence[ExportFormat],
+    size: Callable[[ExportFormat], int | None],
+    *,
+    there: Collection[ExportFormat] = (),
+    largest: int | None = None,
+    prove: bool = True,
+) -> Budget:
+    """The budget of `formats`, of which `size` tells the bytes. `there` need not be made: they stand ready. `largest` is the
+    number of weights in the model's largest tensor."""
+    needs = tuple(_need(format, size(format), format in there, largest, prove) for format in formats)
+    making: list[ExportFormat] = [format for format in formats if format not in there]
+    ready: set[ExportFormat] = {*formats, *there}
+    on_the_way: list[ExportFormat] = []
+    if any(format.startswith("gguf") for format in making):
+        if any(export.FORMATS[format].needs_llama_cpp for format in making) and "gguf_f16" not in ready:
+            on_the_way.append("gguf_f16")
+        needs_merge = on_the_way or any(
+            format.startswith("gguf") and not export.FORMATS[format].needs_llama_cpp for format in making
+        )
+        if needs_merge and "merged" not in ready:
+            on_the_way.insert(0, "merged")
+    shared = _sum([size(format) for format in on_the_way])
+    return Budget(needs, shared, tuple(export.FORMATS[format].title for format in on_the_way))
+
+
+def _need(format: ExportFormat, size: int | None, there: bool, largest: int | None, prove: bool) -> Need:
+    if there:
+        return Need(format, 0, 0, 0, there=True)
+    ram = None
+    if format == "adapter":
+        ram = _WORKER_BYTES
+    elif largest is not None:
+        # The worker beside the converter or the quantizer, which hold one tensor in 16 and in 32 bit, and as it leaves.
+        ram = _WORKER_BYTES + _MERGE_BYTES + 2 * largest
+        if format != "merged":
+            ram = max(ram, 2 * _WORKER_BYTES + 8 * largest)
+    proof = None if size is None else _CONSUMER_BYTES + size
+    return Need(format, size, ram, proof if prove else 0)
+
+
+def of_facts(
+    recipe: Recipe,
+    facts: ModelFacts | None,
+    formats: Sequence[ExportFormat],
+    *,
+    there: Collection[ExportFormat] = (),
+) -> Budget:
+    """The budget from what is known of the model before anything is loaded."""
+
+    def size(format: ExportFormat) -> int | None:
+        return learned_bytes(format, recipe.lora, facts)
+
+    largest = None
+    if facts is not None and facts.vocabulary and facts.hidden_size:
+        rows = facts.embedding_rows or facts.vocabulary
+        largest = facts.hidden_size * max(rows, facts.intermediate_size or 0)
+    return budget(formats, size, there=there, largest=largest, prove=recipe.export.prove)
+
+
+def learned_bytes(format: ExportFormat, lora: LoraSection, facts: ModelFacts | None) -> int | None:
+    """As `export.estimated_bytes`; None too where nothing is known of the model."""
+    return None if facts is None else export.estimated_bytes(format, facts, lora)
+
+
+def too_little_space(
+    need_bytes: int | None, free_bytes: int | None, place: Path | str, titles: str, fix: str
+) -> FinetuiError | None:
+    """The card for a disk that will not hold it; None where it will, or where that is not known."""
+    if need_bytes is None or free_bytes is None or free_bytes >= need_bytes + SPARE_BYTES:
+        return None
+    return FinetuiError(
+        f"There is too little space for {titles}.",
+        f"It takes about {bytes_words(need_bytes + SPARE_BYTES)} while it is made, and {place} has "
+        f"{bytes_words(free_bytes)} free.",
+        fix,
+        code="no-space",
+    )
+
+
+def too_little_memory(found: Budget, free_bytes: int | None) -> str:
+    """A sentence where the host's memory is short for making or for proving; nothing where it is not."""
+    if free_bytes is None:
+        return ""
+    made, proved = found.ram_bytes or 0, found.proof_ram_bytes or 0
+    if made > free_bytes:
+        return (
+            f"Making them takes about {bytes_words(made)} of memory, and {bytes_words(free_bytes)} is free: "
+            "the system may end it. It goes on where it was when it is started again."
+        )
+    if proved > free_bytes:
+        return (
+            f"Proving them takes about {bytes_words(proved)} of memory, and {bytes_words(free_bytes)} is free: "
+            "they may stay unproved. finetui verify RUN proves them later."
+        )
+    return ""
+
+
+def before_training(recipe: Recipe, machine: Machine, facts: ModelFacts) -> list[tuple[str, FinetuiError]]:
+    """What a training would run into at its end: no room for its exports. Pairs of the field's path and the error."""
+    needs = of_facts(recipe, facts, recipe.export.formats)
+    estimate = memory.estimate(recipe, facts, gpu=machine.has_gpu)
+    kept = 0
+    if estimate is not None:
+        kept = sum(
+            part.bytes for part in estimate.disk_parts if not part.name.startswith(("exports", "download"))
+        )
+    disk = needs.disk_bytes
+    titles = ", ".join(export.FORMATS[format].title for format in recipe.export.formats)
+    error = too_little_space(
+        None if disk is None else disk + math.ceil(kept),
+        machine.disk_free_bytes,
+        "the disk of the runs",
+        f"this run and its exports ({titles})",
+        "Free some space, choose fewer or smaller formats, or set FINETUI_HOME to a folder on a larger disk.",
+    )
+    return [("export.formats", error)] if error is not None else []
