@@ -14,6 +14,7 @@ from .recipes import JsonOption, SetOption, changed, read, usage
 if TYPE_CHECKING:
     from ...core.recipe import Recipe
     from ...core.runs.store import RunFolder
+    from ...core.training import Plan
 
 RunArgument = Annotated[
     str, typer.Argument(metavar="RUN", help="A run's id, the start of one, its name, its folder, or: last")
@@ -65,7 +66,9 @@ def train(
 
     read_recipe, folder = read(recipe)
     ready = launch.resolved(changed(read_recipe, settings), folder)
-    _check_sources(ready)
+    plan = _check_sources(ready)
+    if plan is not None:
+        output.line(f"{'plan':<11}{plan.words}", sys.stderr if as_json else sys.stdout)
     began(launch.new(ready, queued=queued), detach or queued, as_json)
 
 
@@ -224,8 +227,9 @@ def formats_of(given: list[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(wanted))
 
 
-def _check_sources(recipe: Recipe) -> None:
-    """Refuses what cannot be trained on before a worker starts and downloads: missing files, folders that are no model, …"""
+def _check_sources(recipe: Recipe) -> Plan | None:
+    """Refuses what cannot be trained on before a worker starts and downloads: missing files, folders that are no model, …
+    Returns what the recipe means for its rows, where their number is known for sure."""
     from ...core import dataset, model, model_adapter, system, training
 
     machine = system.snapshot()
@@ -243,6 +247,8 @@ def _check_sources(recipe: Recipe) -> None:
     except FinetuiError as error:
         if error.code != "dataset-slow":  # a slow hub is the worker's to wait for
             raise
+        return None
+    return training.plan(recipe, counted) if counted is not None and rows.rows_exact else None
 
 
 def _start(
