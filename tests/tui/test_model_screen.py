@@ -328,8 +328,9 @@ async def test_a_finished_run_is_gone_on_from(home: Path) -> None:
     async with wizard((120, 36)) as (app, pilot):
         await begun(app, pilot)
         await press(pilot, "4")
-        await until(pilot, lambda: "first-try: adapter" in seen(app), "for the run")
-        assert "Started from" in seen(app)
+        await until(pilot, lambda: "first-try: adapter" in seen(app) and "fits" in seen(app), "for the run")
+        (line,) = [text for text in seen(app).splitlines() if "first-try: adapter" in text and "fits" in text]
+        assert "needs GPU" in line  # in 4-bit; in 16-bit it fits
         await until(pilot, lambda: "rank 4, alpha 8" in flat(app), "for its details")
         await press(pilot, "enter")
         await at_step(app, pilot, "dataset")

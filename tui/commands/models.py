@@ -181,7 +181,7 @@ def _runs(query: str | None) -> list[_Row]:
             " and ".join(left),
             f"loss {number(one.best_loss)}" if one.best_loss is not None else "",
         )
-        rows.append(_Row(one.run_id, one.name, None, words, told))
+        rows.append(_Row(one.run_id, one.name, one.parameters, words, told))
     return rows
 
 
