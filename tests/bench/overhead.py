@@ -38,7 +38,8 @@ def _recipe() -> Recipe:
         update={"max_steps": STEPS, "evaluate_every_steps": 0, "save_every_steps": 0, "sample_count": 0}
     )
     dataset = recipe.dataset.model_copy(update={"evaluation_source": None, "evaluation_share": 0.0})
-    return recipe.model_copy(update={"training": training, "dataset": dataset})
+    export = recipe.export.model_copy(update={"formats": ("adapter",), "prove": False})
+    return recipe.model_copy(update={"training": training, "dataset": dataset, "export": export})
 
 
 def _through_finetui(recipe: Path) -> tuple[list[float], list[float]]:
@@ -93,6 +94,8 @@ def measure() -> list[Result]:
         for number in range(ROUNDS):
             for side in (ours, theirs) if number % 2 == 0 else (theirs, ours):
                 side.add(*(_through_finetui(path) if side is ours else _bare(model, path)))
+                name, step = "finetui" if side is ours else "bare", statistics.median(side.rounds[-1])
+                print(f"round {number + 1}, {name}: {step * 1000:.1f} ms a step", file=sys.stderr, flush=True)
         ratios = [a / b for a, b in zip(ours.quickest(), theirs.quickest(), strict=True)]
         gap = max(abs(a - b) for a, b in zip(ours.losses, theirs.losses, strict=True))
         milliseconds = [statistics.median(side.quickest()) * 1000 for side in (ours, theirs)]

@@ -1,8 +1,8 @@
 """Measures what trainings really take on a GPU, and compares the predictions of `core/memory.py` with it.
 
 `python -m tests.bench.gpu.memory_grid` trains every point of the grid for a few steps (about ten minutes on an H100), many
-side by side, and writes memory_points.csv beside this file; `--compare` only compares the table that is there. Needs an
-NVIDIA GPU with Unsloth and bitsandbytes, no network.
+side by side, and adds them to memory_points.csv beside this file; points that stand there are not measured again. `--compare`
+only compares the table. Needs an NVIDIA GPU with Unsloth and bitsandbytes, no network.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import TextIO
 
 from . import shapes
 from .memory_one import Point
-from .memory_table import TABLE, card_of, compare, predicted_gib, read, read_table, write_table
+from .memory_table import TABLE, add_to_table, card_of, compare, point_key, predicted_gib, read, read_table
 
 CONTEXT_GIB = 0.6
 PATIENCE = 240.0
@@ -90,6 +90,12 @@ def other_points() -> Iterator[Point]:
     for name in ("Llama-3.2-1B", "Qwen3-8B"):
         yield Point(name, "4bit", 2048, 2, card_gib=24.0)
         yield Point(name, "4bit", 1024, 6, card_gib=24.0)
+    for name in ("Qwen2.5-0.5B", "Llama-3.2-1B", "Qwen3-1.7B"):
+        yield Point(name, "16bit", 1024, 4, method="full")
+        yield Point(name, "16bit", 2048, 2, method="full", optimizer="adamw_8bit")
+        yield Point(name, "32bit", 512, 2, method="full", checkpointing=False)
+        yield Point(name, "4bit", 1024, 4, method="dora")
+        yield Point(name, "8bit", 1024, 4)
     yield Point("Llama-3.2-1B", "16bit", 2048, 2, dropout=0.1)
     yield Point("Llama-3.2-1B", "4bit", 2048, 2, dropout=0.1)
 
@@ -287,9 +293,6 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("/tmp/memory-points"), help="where the answers go")
     parser.add_argument("--logs", type=Path, help="where the processes' logs go")
-    parser.add_argument(
-        "--done", type=Path, help="an earlier points.jsonl: what it holds is not measured again"
-    )
     parser.add_argument("--card-gib", type=float, default=70.0, help="GPU memory that may be filled")
     parser.add_argument("--seconds", type=float, default=900.0, help="when to stop")
     parser.add_argument("--processes", type=int, default=14, help="at most so many side by side")
@@ -300,13 +303,13 @@ def main() -> None:
         "--points", type=Path, help="a file of points, one JSON object a line, in place of the grid"
     )
     parser.add_argument(
-        "--table", type=Path, nargs="+", help="make the table of these points.jsonl, and compare"
+        "--table", type=Path, nargs="+", help="add these points.jsonl to the table, and compare"
     )
     parser.add_argument("--compare", action="store_true", help="only compare the table")
     given = parser.parse_args()
     if given.table:
-        answers = {answer["point"]: answer for file in given.table for answer in read(file)}
-        write_table(list(answers.values()), card_of(given.table[0]), TABLE)
+        for file in given.table:
+            add_to_table(read(file), card_of(file), TABLE)
     if given.table or given.compare:
         compare(read_table())
         return
@@ -315,15 +318,15 @@ def main() -> None:
     else:
         parts = {"fit": fit_points, "other": other_points, "held-out": held_out_points}
         points = [point for name, part in parts.items() if name in (given.part or parts) for point in part()]
-    done = read(given.done) if given.done else []
-    points = [point for point in points if point not in {found["point"] for found in done}]
+    done = {point_key(row.point) for row in read_table()}
+    points = [point for point in points if point_key(point) not in done]
     logs = given.logs or given.out
     logs.mkdir(parents=True, exist_ok=True)
     given.out.mkdir(parents=True, exist_ok=True)
     given.models.mkdir(parents=True, exist_ok=True)
     measure(points, given.models, given.out, logs, given.card_gib, given.seconds, given.processes)
     file = given.out / "points.jsonl"
-    write_table([*done, *read(file)], card_of(file), TABLE)
+    add_to_table(read(file), card_of(file), TABLE)
     compare(read_table())
 
 

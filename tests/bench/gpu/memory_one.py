@@ -9,12 +9,18 @@ from __future__ import annotations
 import collections
 import gc
 import json
+import math
 import os
 import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+EVALUATION_SHARE = 0.2
+SHORT_ROW_TOKENS = 180
+TEMPLATE_TOKENS = 21
+"""What the tiny model's template writes around a question and its answer."""
 
 STEPS = 2
 """From the second step on the optimizer's state is there, and Unsloth reloads offloaded inputs through two buffers."""
@@ -33,8 +39,10 @@ class Point:
     packing: bool = False
     optimizer: str = "adamw_torch"
     targets: str = "all"
+    method: str = "lora"
+    """lora, dora or full."""
     rows: str = "full"
-    """full: every row fills the length. short: rows of about 200 tokens."""
+    """full: every row fills the length. short: rows of SHORT_ROW_TOKENS."""
     dropout: float = 0.0
     card_gib: float = 0.0
     split: str = "fit"
@@ -63,13 +71,18 @@ def recipe_of(point: Point, model: str, rows: str) -> Any:
         "dropout": point.dropout,
     }
     if point.targets == "attention":
-        lora["target_modules"] = ("q_proj", "k_proj", "v_proj", "o_proj")
+        lora["target_modules"] = ("attention",)
+    elif point.shape.startswith("Phi"):  # its other matrices are fused, under names that no recipe has
+        lora["target_modules"] = ("o_proj", "down_proj")
+    if point.method == "full":
+        lora["method"] = "full"
+    lora["dora"] = point.method == "dora"
     return Recipe(
         name="memory",
         model=ModelSection.model_validate(
             {"source": model, "precision": point.precision, "max_length": point.length}
         ),
-        dataset=DatasetSection(source=rows, evaluation_share=0.2),
+        dataset=DatasetSection(source=rows, evaluation_share=EVALUATION_SHARE),
         lora=LoraSection.model_validate(lora),
         training=TrainingSection.model_validate(
             {
@@ -84,22 +97,27 @@ def recipe_of(point: Point, model: str, rows: str) -> Any:
                 "sample_count": 0,
             }
         ),
-        export=ExportSection(formats=("adapter",)),
+        export=ExportSection(formats=("merged",) if point.method == "full" else ("adapter",)),
     )
 
 
 def write_rows(point: Point, path: Path) -> Path:
-    """Rows for `STEPS` batches and one batch of evaluation; a token of the tiny tokenizer is a byte."""
+    """Rows for `STEPS` batches and one batch of evaluation; a token of the tiny tokenizer is a byte.
+
+    Full rows are `point.length` tokens, to the token. Short ones are all of one length, and their number is one that
+    packs into whole sequences, so that no batch is smaller than another.
+    """
+    tokens = SHORT_ROW_TOKENS if point.rows == "short" else point.length
     sequences = point.batch * (STEPS + 1)
-    per_sequence = max(1, point.length // 200) if point.rows == "short" else 1
-    held_out = point.batch if point.rows == "full" else point.batch * 2
-    count = sequences * per_sequence
-    count = max(10, count, held_out * 5)
-    size = 150 if point.rows == "short" else point.length + 20
+    training = sequences * (point.length // tokens)
+    held_out = point.batch * (2 if point.rows == "short" else 1)
+    count = max(10, math.ceil(training / (1 - EVALUATION_SHARE)), held_out * 5)
     with path.open("w", encoding="utf-8") as file:
         for index in range(count):
-            answer = (f"{index} " + "abcdefghij " * (size // 11 + 1))[:size]
-            said = [{"role": "user", "content": f"{index}?"}, {"role": "assistant", "content": answer}]
+            question = f"{index:06}?"
+            size = tokens - len(question) - TEMPLATE_TOKENS
+            answer = (f"{index:06} " + "abcdefghij " * (size // 11 + 1))[:size]
+            said = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
             file.write(json.dumps({"messages": said}) + "\n")
     return path
 

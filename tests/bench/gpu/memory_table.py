@@ -63,9 +63,18 @@ COLUMNS = (
 (pinned host memory) and `host_bytes` (the highest resident memory) only of points that were the first of their process."""
 
 
-def write_table(answers: list[dict[str, Any]], card: str, file: Path) -> None:
-    """Writes measurements as CSV. What an earlier point left behind in its process is taken off."""
-    rows = []
+def point_key(point: Point) -> Point:
+    """`point` without what does not change the measurement."""
+    return dataclasses.replace(point, trace=False)
+
+
+def add_to_table(answers: list[dict[str, Any]], card: str, file: Path) -> None:
+    """Adds measurements to the CSV in `file`, in place of older ones of the same points.
+
+    What an earlier point left behind in its process is taken off.
+    """
+    with file.open(newline="", encoding="utf-8") as stream:
+        rows: list[dict[str, Any]] = list(csv.DictReader(stream))
     for answer in answers:
         point: Point = answer["point"]
         row = {name: getattr(point, name) for name in COLUMNS if hasattr(point, name)}
@@ -78,8 +87,10 @@ def write_table(answers: list[dict[str, Any]], card: str, file: Path) -> None:
             "host_bytes": answer["host"]["VmHWM"] if answer["first"] else 0,
             "card": card,
         }
-        rows.append(row)
-    rows.sort(key=lambda row: [str(row[name]) for name in ("split", "shape", "precision")])
+        rows.append({name: str(value) for name, value in row.items()})
+    names = [field.name for field in dataclasses.fields(Point) if field.name != "trace"]
+    rows = list({tuple(row[name] for name in names): row for row in rows}.values())
+    rows.sort(key=lambda row: [row[name] for name in ("split", "shape", "precision")])
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
         writer.writeheader()

@@ -171,15 +171,24 @@ def compare(shape_name: str, effective: int, count: int, quick: bool, machine: M
         lengths = Lengths.about(MEAN_TOKENS, LENGTH, count * 9 // 10, count // 10)
         plain = fit.fit(notebook, shape, machine, lengths, {fit.PACKING}).recipe
         packed = fit.fit(notebook, shape, machine, lengths).recipe
-        found = [
-            measure("notebook", notebook),
-            measure("fit without packing", plain),
-            measure("fit", packed),
-        ]
-        for index, other in enumerate(candidates(notebook, shape, lengths, quick)):
-            if other not in (plain, packed, notebook):
-                found.append(measure(f"search {index}", other))
+        known = {"notebook": notebook, "fit without packing": plain, "fit": packed}
+        others = candidates(notebook, shape, lengths, quick)
+        known |= {f"search {n}": other for n, other in enumerate(others) if other not in known.values()}
+        found = []
+        for name, recipe in known.items():
+            found.append(measure(name, recipe))
+            print(f"{len(found)}/{len(known)} {line(found[-1])}", file=sys.stderr, flush=True)
         return found
+
+
+def line(found: Outcome) -> str:
+    """One training in a line of text."""
+    form = (
+        f"{found.batch} × {found.accumulation}, {found.precision}, packing {found.packing}, "
+        f"checkpointing {found.checkpointing}"
+    )
+    speed = f"{found.tokens_per_second:9,.0f} tok/s  loss {found.evaluation_loss:.3f}"
+    return f"{found.name:<22}{speed}  {form}  {found.error}"
 
 
 def goals(found: list[Outcome]) -> dict[str, float]:
@@ -216,11 +225,8 @@ def main() -> None:
         print(json.dumps({"outcomes": [asdict(o) for o in found], "goals": goals(found)}, indent=2))
         return
     print(machine.gpus[0].name if machine.gpus else "no GPU")
-    for o in found:
-        form = f"{o.batch} × {o.accumulation}, {o.precision}, packing {o.packing}, checkpointing {o.checkpointing}"
-        print(
-            f"{o.name:<22}{o.tokens_per_second:9,.0f} tok/s  loss {o.evaluation_loss:.3f}  {form}  {o.error}"
-        )
+    for outcome in found:
+        print(line(outcome))
     for name, value in goals(found).items():
         print(f"{name:<52}{value:8.3f}")
 
