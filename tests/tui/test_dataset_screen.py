@@ -368,7 +368,7 @@ async def test_several_sources_are_mixed_by_weight_and_counted_at_once(
         await type_over(pilot, str(more))
         await press(pilot, "tab")
         await type_over(pilot, "0.5")
-        await until(pilot, lambda: "10 of 20 rows" in seen(app), "for half of the rows")
+        await until(pilot, lambda: "20 × 0.5 = 10 rows" in seen(app), "for half of the rows")
         assert "Together 50 rows, 20% of them from what is mixed in." in seen(app)
         await press(pilot, "tab")
         await type_over(pilot, str(few))
@@ -378,7 +378,7 @@ async def test_several_sources_are_mixed_by_weight_and_counted_at_once(
         await press(pilot, "ctrl+n")
         assert app.screen is modal, "a weight that is none is not taken"
         await type_over(pilot, "2")
-        await until(pilot, lambda: "8 of 4 rows" in seen(app), "for twice the rows")
+        await until(pilot, lambda: "4 × 2 = 8 rows" in seen(app), "for twice the rows")
         await press(pilot, "tab")
         await type_over(pilot, str(home / "none.jsonl"))
         await until(pilot, lambda: "There is no file" in seen(app), "for the missing one")
@@ -393,7 +393,7 @@ async def test_several_sources_are_mixed_by_weight_and_counted_at_once(
         assert ledger is not None and 40 + 4 <= ledger.kept <= 40 + 20 + 8
         await until(pilot, lambda: "sources mixed" in seen(app), "for the figures")
         await press(pilot, "f6")
-        await until(pilot, lambda: isinstance(app.screen, MixModal) and "8 of 4 rows" in seen(app))
+        await until(pilot, lambda: isinstance(app.screen, MixModal) and "4 × 2 = 8 rows" in seen(app))
         await press(pilot, "escape")
         assert app.wizard.draft["dataset.mix"] == {str(more): 0.5, str(few): 2.0}
 

@@ -86,8 +86,8 @@ class MixLine(Horizontal):
         if self.facts.rows is None or self.rows is None:
             return f"{marks.check} rows not counted yet", "$text-muted"
         about = "" if self.facts.rows_exact else "about "
-        times = "" if self.weight == 1 else f" of {self.facts.rows:,}"
-        return f"{marks.check} {about}{round(self.rows):,}{times} rows", "$text-success"
+        times = "" if self.weight == 1 else f"{self.facts.rows:,} × {self.weight:g} = "
+        return f"{marks.check} {about}{times}{round(self.rows):,} rows", "$text-success"
 
 
 class MixModal(ModalScreen[dict[str, float] | None]):
