@@ -77,6 +77,41 @@ def read_adapter(folder: Path) -> AdapterFacts:
     )
 
 
+def fetch_adapter(repository: str) -> AdapterFacts:
+    """The facts of the hub's adapter `repository`, fetched into the hub's cache where it is not there. Blocking.
+
+    Raises FinetuiError: hub-…, adapter-missing (no safetensors), adapter-broken.
+    """
+    from . import hub
+
+    place = hub.cached_snapshot(repository, "model") if hub.is_offline() else _fetched(repository)
+    if place is None:
+        raise hub.offline_card(repository, "model", "The environment forbids the hub (HF_HUB_OFFLINE).")
+    return read_adapter(place)
+
+
+def _fetched(repository: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    from . import hub
+    from .secrets import hub_token
+
+    hub.quiet()
+    try:
+        return Path(
+            snapshot_download(
+                repository,
+                allow_patterns=[SETTINGS, WEIGHTS],
+                token=hub_token() or False,
+                endpoint=hub.endpoint(),
+                cache_dir=hub.cache_folder(),
+                etag_timeout=hub.TIMEOUT_SECONDS,
+            )
+        )
+    except Exception as error:  # the edge of huggingface_hub
+        raise hub.card(error, repository, "model") from error
+
+
 def _broken(shown: str, why: str) -> FinetuiError:
     return FinetuiError(
         f"The adapter in {shown} cannot be gone on from.",

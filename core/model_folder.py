@@ -186,14 +186,17 @@ def _adapter(folder: Path, shown: str) -> FinetuiError:
     return adapter_found(shown, base, str(folder.absolute()))
 
 
-def adapter_found(shown: str, base: str, adapter: str) -> AdapterFound:
+def adapter_found(shown: str, base: str, adapter: str, on_hub: bool = False) -> AdapterFound:
     """The card for an adapter where a model was expected."""
+    go_on = (
+        f"to go on from this adapter, fetch it (`hf download {one_line(adapter, 120)}`) and name its folder as model.adapter."
+        if on_hub
+        else "this can be the adapter to go on from."
+    )
     return AdapterFound(
         f"{shown} is an adapter, not a whole model.",
         f"It holds only what was learned on top of {base or 'another model'}.",
-        f"Choose its base: {base}; this can be the adapter to go on from."
-        if base
-        else "Choose the model that it was trained on; this can be the adapter to go on from.",
+        f"Choose {f'its base: {base}' if base else 'the model that it was trained on'}; {go_on}",
         base=base,
         adapter=adapter,
     )

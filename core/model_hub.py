@@ -215,7 +215,7 @@ def _no_config(info: ModelInfo, names: frozenset[str], title: str, repository: s
             settings = read_json(_small_file(repository, "adapter_config.json", info.sha), title)
             base = settings.get("base_model_name_or_path") or ""
         base = base or getattr(info.card_data, "base_model", None) or ""
-        return adapter_found(title, one_line(base, 120) if isinstance(base, str) else "", repository)
+        return adapter_found(title, one_line(base, 120) if isinstance(base, str) else "", repository, True)
     if any(name.lower().endswith(".gguf") for name in names):
         return no_weights(names, title)
     return FinetuiError(

@@ -28,6 +28,8 @@ class RunModel:
     merged: Path | None
     best_loss: float | None
     """The lowest evaluation loss where there is one, else the last training loss. Nats per token."""
+    parameters: int | None = None
+    """Of its model, the adapter aside; None where the run never loaded it."""
 
 
 def run_models() -> tuple[RunModel, ...]:
@@ -60,6 +62,7 @@ def run_models() -> tuple[RunModel, ...]:
                 adapter=adapter,
                 merged=whole,
                 best_loss=best if best is not None else now.loss,
+                parameters=now.model_parameters,
             )
         )
     return tuple(found)

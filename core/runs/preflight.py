@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from .. import dataset, model, model_adapter, system, training
 from ..dataset import DatasetFacts
 from ..errors import FinetuiError
@@ -9,10 +11,17 @@ from ..model_facts import ModelFacts
 from ..recipe import Recipe
 
 
-def ready(recipe: Recipe, facts: ModelFacts | None = None, rows: DatasetFacts | None = None) -> Recipe:
+def ready(
+    recipe: Recipe,
+    facts: ModelFacts | None = None,
+    rows: DatasetFacts | None = None,
+    *,
+    tell: Callable[[training.Plan], None] = lambda _plan: None,
+) -> Recipe:
     """`recipe` as it is to be started: checked against this machine, its model and its rows, with the base model pinned.
 
-    `facts` and `rows` are what is known of model and dataset already; what is not given is looked at. Blocking: files, and
+    `facts` and `rows` are what is known of model and dataset already; what is not given is looked at. `tell` hears what
+    the recipe means for its rows, where their number is known for sure. Blocking: files, and
     the hub. Raises FinetuiError for what cannot be trained: missing files, folders that are no model, …
     """
     machine = system.snapshot()
@@ -27,6 +36,8 @@ def ready(recipe: Recipe, facts: ModelFacts | None = None, rows: DatasetFacts | 
         counted = rows.train_rows if rows.train_rows is not None else rows.rows
         for _, error in training.problems(recipe, machine, facts, counted, rows.evaluation_rows):
             raise error
+        if counted is not None and rows.rows_exact:
+            tell(training.plan(recipe, counted))
     except FinetuiError as error:
         if error.code != "dataset-slow":  # a slow hub is the worker's to wait for
             raise

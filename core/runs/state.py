@@ -80,6 +80,8 @@ class RunStatus:
     trained: bool = False
     """A training job of this run completed, whatever came later."""
     warnings: int = 0
+    model_parameters: int | None = None
+    """The weights of its model, the adapter's aside."""
     paused: bool = False
     """The loop waits between two steps, with everything kept in memory."""
     elsewhere: bool = False
@@ -193,6 +195,7 @@ def derive(reducer: Reducer, run: RunFolder) -> RunStatus:
         checkpoint_step=reducer.checkpoint.step if reducer.checkpoint else None,
         trained=reducer.trained,
         warnings=reducer.warnings,
+        model_parameters=reducer.model.parameters if reducer.model else None,
         paused=reducer.paused and live and not awaited,
         elsewhere=elsewhere,
         queue_place=place,

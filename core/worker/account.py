@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -52,9 +52,12 @@ class Account:
         self._conversations = array("q")
         """The row index of each conversation, in order: the walk's sides are given in that order."""
 
-    def add(self, items: Sequence[tuple[Conversation | DroppedRow, bool]]) -> list[str]:
-        """Counts the items (each with whether it comes from a held-out source). Returns why each is left out, or ""."""
-        encoded = iter(self.chat.encode([item for item, _ in items if isinstance(item, Conversation)]))
+    def add(
+        self, items: Sequence[tuple[Conversation | DroppedRow, bool]], rows: Iterable[Encoded | str]
+    ) -> list[str]:
+        """Counts the items (each with whether it comes from a held-out source). `rows` are its conversations, encoded.
+        Returns why each is left out, or ""."""
+        encoded = iter(rows)
         reasons: list[str] = []
         for item, held_out in items:
             if isinstance(item, DroppedRow):

@@ -9,11 +9,12 @@ inspector both come through here, so that what is shown is what is trained on.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
-from ..conversation import Conversation, Turn
+from ..conversation import Conversation, Turn, Turns
 from ..dataset_ledger import Span
 from ..errors import FinetuiError
 from . import spans
@@ -175,7 +176,7 @@ class Chat:
         except Unrenderable:
             return False
 
-    def render(self, turns: Sequence[Turn] | Conversation, answer_next: bool = False, tools: str = "") -> str:
+    def render(self, turns: Turns, answer_next: bool = False, tools: str = "") -> str:
         """`turns` as the model reads them; `answer_next` adds the opening of the assistant's turn.
 
         A template that has no system turn gets the system prompt at the head of the first user turn. Plain writing
@@ -218,7 +219,7 @@ class Chat:
             )
         )
 
-    def prompt_ids(self, turns: Sequence[Turn] | Conversation, tools: str = "") -> list[int]:
+    def prompt_ids(self, turns: Turns, tools: str = "") -> list[int]:
         """The tokens of `turns`, ready for the assistant's answer; of plain writing, ready to be gone on with."""
         text = self.render(turns, answer_next=True, tools=tools)
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -226,7 +227,7 @@ class Chat:
             return self._with_bos(ids)
         return ids[1:] if self._begins_twice(ids) else ids
 
-    def spans(self, turns: Sequence[Turn] | Conversation, text: str) -> list[tuple[int, int]]:
+    def spans(self, turns: Turns, text: str) -> list[tuple[int, int]]:
         """The character ranges of `text` (the turns, rendered) that are learned. Raises Unrenderable."""
         tools = turns.tools if isinstance(turns, Conversation) else ""
         turns = tuple(turns)
@@ -238,25 +239,43 @@ class Chat:
 
         return spans.learned(turns, text, render, self._special, self._opening)
 
-    def encode(self, conversations: Sequence[Sequence[Turn] | Conversation]) -> list[Encoded | str]:
+    def encode(self, conversations: Sequence[Turns]) -> list[Encoded | str]:
         """Each conversation as tokens and what of them is learned; or the reason why it cannot be used."""
-        rendered: list[tuple[str, list[tuple[int, int]]] | str] = []
+        rendered, texts = self._rendered_batch(conversations)
+        return self._encoded_batch(conversations, rendered, self._tokenized(texts))
+
+    def begin(self, conversations: Sequence[Turns], pool: Executor) -> Callable[[], list[Encoded | str]]:
+        """As `encode`, the tokens made in `pool` meanwhile (the tokenizer leaves Python free): call what is returned for
+        the rows, which waits for them."""
+        rendered, texts = self._rendered_batch(conversations)
+        tokens = pool.submit(self._tokenized, texts)
+        return lambda: self._encoded_batch(conversations, rendered, tokens.result())
+
+    def _rendered_batch(
+        self, conversations: Sequence[Turns]
+    ) -> tuple[list[list[tuple[int, int]] | str], list[str]]:
+        """What is learned of each conversation, by character, or why it cannot be used; and the texts of the usable ones."""
+        rendered: list[list[tuple[int, int]] | str] = []
+        texts: list[str] = []
         for turns in conversations:
             try:
                 text = self.render(turns)
-                rendered.append((text, self.spans(turns, text)))
+                rendered.append(self.spans(turns, text))
+                texts.append(text)
             except Unrenderable as error:
                 rendered.append(str(error))
-        texts = [item[0] for item in rendered if not isinstance(item, str)]
-        if not texts:
-            return [str(item) for item in rendered]
-        rows = iter(self._tokenized(texts))
+        return rendered, texts
+
+    def _encoded_batch(
+        self, conversations: Sequence[Turns], rendered: list[list[tuple[int, int]] | str], rows: list[Any]
+    ) -> list[Encoded | str]:
+        each = iter(rows)
         return [
-            item if isinstance(item, str) else self._encoded(turns, item[1], next(rows))
+            item if isinstance(item, str) else self._encoded(turns, item, next(each))
             for turns, item in zip(conversations, rendered, strict=True)
         ]
 
-    def see(self, turns: Sequence[Turn] | Conversation, most_characters: int = 100_000) -> Seen:
+    def see(self, turns: Turns, most_characters: int = 100_000) -> Seen:
         """One row with its text, as `encode` makes it; what lies past `most_characters` is not shown. Raises Unrenderable."""
         text = self.render(turns)
         (row,) = self._tokenized([text])
@@ -267,15 +286,15 @@ class Chat:
     def _tokenized(self, texts: list[str]) -> list[Any]:
         """The texts through the tokenizer itself: what `tokenizer(texts)` does, without a Python object per token."""
         backend = self.tokenizer.backend_tokenizer
-        backend.no_truncation()
-        backend.no_padding()
+        if backend.truncation is not None:
+            backend.no_truncation()
+        if backend.padding is not None:
+            backend.no_padding()
         if backend.encode_special_tokens:
             backend.encode_special_tokens = False
         return backend.encode_batch(texts, add_special_tokens=False)
 
-    def _encoded(
-        self, turns: Sequence[Turn] | Conversation, learned: list[tuple[int, int]], row: Any
-    ) -> Encoded:
+    def _encoded(self, turns: Turns, learned: list[tuple[int, int]], row: Any) -> Encoded:
         ids: list[int] = row.ids
         found = [piece for start, end in learned if (piece := spans.tokens(row, start, end))]
         plain = bool(turns) and turns[0].role == "text"

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import resource
 import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,7 +33,7 @@ from ..secrets import redact
 from ..text import one_line
 from . import answers, failures, shelf, tokenizer
 from .account import Account
-from .chat import Chat
+from .chat import Chat, Encoded
 from .columns import Columns
 from .outlet import Outlet, card
 from .spool import Spool
@@ -47,6 +49,14 @@ NICENESS = 5
 
 MEMORY_BYTES = 6 * 1024**3
 """Of address space beyond what the process has at its start: what a hostile template may claim."""
+
+_LEDGER: TypeAdapter[Ledger] = TypeAdapter(Ledger)
+
+Batch = list[tuple[Conversation | DroppedRow, bool, Mapping[str, Any]]]
+"""Each item of the walk, whether it comes from a held-out source, and the row as it stands in the file."""
+
+Begun = tuple[Batch, Callable[[], list[Encoded | str]]]
+"""A batch and what waits for its conversations' tokens."""
 
 
 class Inspection:
@@ -130,7 +140,7 @@ class Inspection:
         if found is None:
             return False
         self.columns, self.spool, self.complete, self.files = found.columns, found.spool, True, found.files
-        ledger = TypeAdapter(Ledger).dump_python(found.ledger, mode="json") | {"cached": True}
+        ledger = _LEDGER.dump_python(found.ledger, mode="json") | {"cached": True}
         self.outlet.say("progress", rows=found.ledger.read, share=1.0, ready=True, stage="", ledger=ledger)
         return True
 
@@ -147,41 +157,62 @@ class Inspection:
 
     def _read(self, walk: Walk, account: Account) -> None:
         assert self.spool is not None
-        batch: list[tuple[Conversation | DroppedRow, bool, Mapping[str, Any]]] = []
+        told = -math.inf
+        pause = 0.0
+        begun: Begun | None = None
+        with ThreadPoolExecutor(1, "tokens") as pool:
+            for batch, ahead in self._batches(walk):
+                begun, before = self._begun(batch, account, pool), begun
+                if before is not None:
+                    self._take(before, account)
+                if not ahead:
+                    self._take(begun, account)
+                    begun = None
+                now = time.monotonic()
+                if now - told > max(BEAT_SECONDS, 20 * pause):
+                    self._tell(walk, account.ledger(walk, complete=False))
+                    told = time.monotonic()
+                    pause = told - now
+                self.going.wait()
+                if self.cancelled.is_set():
+                    break
+            if begun is not None:
+                self._take(begun, account)
+        self.spool.finish()
+        if not self.cancelled.is_set():
+            account.finish(walk.sides())
+
+    def _batches(self, walk: Walk) -> Iterator[tuple[Batch, bool]]:
+        """The rows in batches, each with whether the next one may be read before it is counted: the first is wanted at
+        once, and of the largest one in memory is enough."""
+        batch: Batch = []
         characters = 0
         limit = FIRST_BATCH
-        told = time.monotonic()
-        pause = 0.0
         for item in walk:
             batch.append((item, walk.in_evaluation, walk.raw))
             if isinstance(item, Conversation):
                 for turn in item.turns:
                     characters += len(turn.text)
-            if len(batch) < limit and characters < BATCH_CHARACTERS:
+            large = characters >= BATCH_CHARACTERS
+            if len(batch) < limit and not large:
                 continue
-            self._take(batch, account)
-            batch, characters = [], 0
-            now = time.monotonic()
-            if limit == FIRST_BATCH or now - told > max(BEAT_SECONDS, 20 * pause):
-                limit = BATCH
-                self._tell(walk, account.ledger(walk, complete=False))
-                told = time.monotonic()
-                pause = told - now
-            self.going.wait()
-            if self.cancelled.is_set():
-                break
-        if batch and not self.cancelled.is_set():
-            self._take(batch, account)
-        self.spool.finish()
-        if not self.cancelled.is_set():
-            account.finish(walk.sides())
+            yield batch, limit == BATCH and not large
+            batch, characters, limit = [], 0, BATCH
+        if batch:
+            yield batch, False
 
-    def _take(
-        self, batch: list[tuple[Conversation | DroppedRow, bool, Mapping[str, Any]]], account: Account
-    ) -> None:
-        assert self.spool is not None
+    def _begun(self, batch: Batch, account: Account, pool: Executor) -> Begun:
+        """The batch, rendered, its tokens on their way."""
         self.busy_since = time.monotonic()
-        reasons = account.add([(item, held_out) for item, held_out, _ in batch])
+        rows = account.chat.begin([item for item, _, _ in batch if isinstance(item, Conversation)], pool)
+        self.busy_since = None
+        return batch, rows
+
+    def _take(self, begun: Begun, account: Account) -> None:
+        assert self.spool is not None
+        batch, rows = begun
+        self.busy_since = time.monotonic()
+        reasons = account.add([(item, held_out) for item, held_out, _ in batch], rows())
         self.busy_since = None
         for (item, _, raw), reason in zip(batch, reasons, strict=True):
             self.spool.add(raw, item if isinstance(item, Conversation) else None, item.number, reason)
@@ -193,7 +224,7 @@ class Inspection:
             share=1.0 if ledger.complete else min(walk.share, 0.999),
             ready=True,
             stage="",
-            ledger=TypeAdapter(Ledger).dump_python(ledger, mode="json"),
+            ledger=_LEDGER.dump_python(ledger, mode="json"),
         )
 
     def close(self) -> None:

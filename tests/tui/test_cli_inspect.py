@@ -41,6 +41,8 @@ def test_a_clean_dataset(model: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "40 read = 40 kept + 0 left out" in done.stdout and "messages" in done.stdout
     assert "Nothing is wrong with it." in done.stdout
+    whole = cli(data, "--model", model, "--set", "training.max_steps=3", "--set", "training.batch_size=4")
+    assert "training 3 steps = " in whole.stdout and "% of your data" in whole.stdout
     assert " tokens (4 special), " in done.stdout
     assert "  + red 0<|im_end|>" in done.stdout and "    Item 1: which colour?<|im_end|>" in done.stdout
 

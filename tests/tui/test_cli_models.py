@@ -77,7 +77,11 @@ def test_searching_the_hub(server: Hub, capsys: pytest.CaptureFixture[str]) -> N
 def test_offline_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert os.environ["HF_HUB_OFFLINE"] == "1"
     assert main(["models", "qwen"]) == exits.REFUSED
-    assert "cannot be reached" in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert "cannot be reached" in told.err
+    assert "unsloth/Qwen3-0.6B" in told.out and "Llama" not in told.out, (
+        "what is recommended can still be found"
+    )
 
 
 def test_what_is_here(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

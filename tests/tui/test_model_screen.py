@@ -267,6 +267,36 @@ async def test_an_adapter_as_base_is_offered_with_its_base(home: Path, size: tup
         assert source(app) == "demo" and app.wizard.draft["model.adapter"] is None
 
 
+async def test_an_adapter_of_the_hub_is_fetched_and_taken_with_its_base(
+    hub: Hub, home: Path, files: dict[str, bytes]
+) -> None:
+    hub.add("models", "me/tiny", files)
+    made = adapter_at(home / "made", "me/tiny")
+    parts = {path.name: path.read_bytes() for path in made.iterdir()}
+    hub.add("models", "me/lora", {**parts, "optimizer.pt": b"pickle"})
+    hub.add(
+        "models", "me/old", {"adapter_config.json": parts["adapter_config.json"], "adapter_model.bin": b"x"}
+    )
+    async with wizard() as (app, pilot):
+        await begun(app, pilot)
+        await typed(app, pilot, "me/old")
+        await until(pilot, lambda: "Enter fetches this adapter" in flat(app), "for the offer")
+        await press(pilot, "enter")
+        await until(
+            pilot, lambda: "There is no adapter" in flat(app), "for what is wrong with pickled weights"
+        )
+        await press(pilot, "escape")
+        assert source(app) == "demo"
+        await typed(app, pilot, "me/lora")
+        await until(pilot, lambda: "me/lora" in flat(app) and "is an adapter" in flat(app), "for the card")
+        await press(pilot, "enter")
+        await until(pilot, lambda: source(app) == "me/tiny", "for its base")
+        folder = Path(str(app.wizard.draft["model.adapter"]))
+        assert folder.name == COMMIT and {path.name for path in folder.iterdir()} == set(parts)
+        await until(pilot, lambda: app.wizard.draft["lora.rank"] == 4, "for its rank")
+    assert not any("optimizer.pt" in path for _, path, _ in hub.requests)
+
+
 def adapter_at(folder: Path, base: str) -> Path:
     """An adapter of rank 4 on q and v, as PEFT writes one."""
     import numpy as np
@@ -298,8 +328,9 @@ async def test_a_finished_run_is_gone_on_from(home: Path) -> None:
     async with wizard((120, 36)) as (app, pilot):
         await begun(app, pilot)
         await press(pilot, "4")
-        await until(pilot, lambda: "first-try: adapter" in seen(app), "for the run")
-        assert "Started from" in seen(app)
+        await until(pilot, lambda: "first-try: adapter" in seen(app) and "fits" in seen(app), "for the run")
+        (line,) = [text for text in seen(app).splitlines() if "first-try: adapter" in text and "fits" in text]
+        assert "needs GPU" in line  # in 4-bit; in 16-bit it fits
         await until(pilot, lambda: "rank 4, alpha 8" in flat(app), "for its details")
         await press(pilot, "enter")
         await at_step(app, pilot, "dataset")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -216,3 +217,17 @@ def test_no_text_keeps_the_search_busy(piece: str) -> None:
 
     small = max(seconds(20_000), 0.005)
     assert seconds(160_000) < 40 * small  # eight times the text: linear, or nearly
+
+
+@pytest.mark.usefixtures("unsloth")
+def test_tokens_made_meanwhile_are_the_same(tmp_path: Path) -> None:
+    hidden = "{% for m in messages %}{{ m['content'] | length }}<|im_end|>{% endfor %}"
+    batches = [[long_talk(n), long_talk(n, last_only=True)] for n in range(1, 9)]
+    for name, template in (("all", tiny.CHAT_TEMPLATE), ("none", hidden)):
+        of = chat(tmp_path / name, template)
+        with ThreadPoolExecutor(1) as pool:
+            begun = [of.begin(batch, pool) for batch in batches]
+            made = [rows() for rows in begun]
+        assert made == [of.encode(batch) for batch in batches]
+        assert all(isinstance(row, Encoded) == (name == "all") for rows in made for row in rows)
+        assert of.encode([]) == []

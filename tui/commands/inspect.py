@@ -125,6 +125,9 @@ def _rows(inspector: Inspector, ledger: Ledger, count: int) -> list[SeenRow]:
 def _document(recipe: Recipe, ledger: Ledger, seen: list[SeenRow], copy: Any) -> dict[str, Any]:
     from dataclasses import asdict
 
+    from ...core import training
+
+    plan = training.plan(recipe, ledger.train_rows)
     counted = asdict(ledger)
     findings = counted.pop("findings")
     for name in ("format", "format_reason", "format_confidence", "mapping"):
@@ -144,6 +147,7 @@ def _document(recipe: Recipe, ledger: Ledger, seen: list[SeenRow], copy: Any) ->
             "dropped_rows": ledger.dropped_rows,
             "trained_share": ledger.trained_share,
         },
+        "plan": {"steps": plan.steps, "rows_seen": plan.rows_seen, "share": plan.share},
         "findings": findings,
         "rows": [asdict(row) for row in seen],
         "clean_copy": {"path": str(copy.path), "written": copy.written, "left_out": copy.left_out}
@@ -153,6 +157,7 @@ def _document(recipe: Recipe, ledger: Ledger, seen: list[SeenRow], copy: Any) ->
 
 
 def _words(recipe: Recipe, ledger: Ledger, seen: list[SeenRow]) -> Iterator[str]:
+    from ...core import training
     from ...core.text import middle, one_line
 
     yield _entry("dataset", middle(one_line(recipe.dataset.source, 300), 80))
@@ -172,6 +177,7 @@ def _words(recipe: Recipe, ledger: Ledger, seen: list[SeenRow]) -> Iterator[str]
         "tokens",
         f"{ledger.tokens:,} in one epoch, {ledger.trained_tokens:,} ({100 * ledger.trained_share:.0f} %) learned",
     )
+    yield _entry("training", training.plan(recipe, ledger.train_rows).words)
     q = ledger.quantiles
     yield _entry(
         "length",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ...core.errors import FinetuiError
 from . import exits, output
 from .recipes import JsonOption, usage
 
@@ -44,7 +45,8 @@ def models(
 ) -> None:
     """List models to start from, and whether each fits in the memory that is free now, in 4-bit and in 16-bit.
 
-    The exit code is 4 where nothing was found, and 6 where the hub cannot be searched.
+    The exit code is 4 where nothing was found, and 6 where the hub cannot be searched: then the recommended models and
+    those on this machine are searched alone.
     """
     from ...core import system
 
@@ -53,12 +55,18 @@ def models(
             "--local and --runs are two lists.", "Only one is shown at a time.", "Leave one of them out."
         )
     machine = system.snapshot()
+    unsearched: FinetuiError | None = None
     if local:
         rows = _local(query)
     elif runs:
         rows = _runs(query)
     elif query and query.strip():
-        rows = _hub(query)
+        try:
+            rows = _hub(query)
+        except FinetuiError as error:
+            if as_json:
+                raise
+            unsearched, rows = error, _known(query)
     else:
         rows = _recommended()
     rows = [_judged(row, machine) for row in rows]
@@ -76,9 +84,11 @@ def models(
         )
     elif rows:
         _print(rows)
-    else:
+    elif unsearched is None:
         where = "on this machine" if local else "among the runs" if runs else "on the hub"
         output.line(f"Nothing {where}" + (f" matches {query}." if query else "."))
+    if unsearched is not None:
+        raise unsearched
     raise typer.Exit(exits.OK if rows else exits.NOT_FOUND)
 
 
@@ -109,6 +119,16 @@ def _recommended() -> list[_Row]:
         words = (one.license, _context(one.context_length), "base" if one.base else "", one.good_at)
         rows.append(_Row(one.id, one.title, one.parameters, words, asdict(one)))
     return rows
+
+
+def _known(query: str) -> list[_Row]:
+    """What matches without asking the hub."""
+    local = _local(query)
+    here = {row.source for row in local}
+    return [
+        *local,
+        *(r for r in _recommended() if r.source not in here and _matches(query, r.source, r.title, *r.words)),
+    ]
 
 
 def _hub(query: str) -> list[_Row]:
@@ -161,7 +181,7 @@ def _runs(query: str | None) -> list[_Row]:
             " and ".join(left),
             f"loss {number(one.best_loss)}" if one.best_loss is not None else "",
         )
-        rows.append(_Row(one.run_id, one.name, None, words, told))
+        rows.append(_Row(one.run_id, one.name, one.parameters, words, told))
     return rows
 
 

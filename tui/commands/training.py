@@ -13,6 +13,7 @@ from .recipes import JsonOption, SetOption, changed, read, usage
 
 if TYPE_CHECKING:
     from ...core.runs.store import RunFolder
+    from ...core.training import Plan
 
 RunArgument = Annotated[
     str, typer.Argument(metavar="RUN", help="A run's id, the start of one, its name, its folder, or: last")
@@ -63,7 +64,11 @@ def train(
     from ...core.runs import launch, preflight
 
     read_recipe, folder = read(recipe)
-    ready = preflight.ready(launch.resolved(changed(read_recipe, settings), folder))
+
+    def tell(plan: Plan) -> None:
+        output.line(f"{'plan':<11}{plan.words}", sys.stderr if as_json else sys.stdout)
+
+    ready = preflight.ready(launch.resolved(changed(read_recipe, settings), folder), tell=tell)
     began(launch.new(ready, queued=queued), detach or queued, as_json)
 
 

@@ -9,7 +9,7 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
-from ...core.errors import FinetuiError
+from ...core.errors import FinetuiError, RecipeError
 from ...core.recipe import DEMO
 from ...core.text import bytes_words
 from ..theme import glyphs
@@ -51,6 +51,7 @@ class DatasetScreen(SourceStepScreen):
             tooltip="Every row accounted for, and what was found",
         ),
         Binding("f5", "mapping", "Columns", id="dataset.mapping", tooltip="Say which column holds what"),
+        Binding("f6", "mix", "Mix", show=False, id="dataset.mix", tooltip="Train on further files as well"),
     ]
     footer_first = (
         "step.next",
@@ -280,6 +281,24 @@ class DatasetScreen(SourceStepScreen):
         from .mapping import MappingScreen
 
         self.app.push_screen(MappingScreen())
+
+    def action_mix(self) -> None:
+        """Opens the sources that are mixed with this one, and takes what is chosen there."""
+        from ..modals.mix import MixModal
+
+        try:
+            section = self.wizard.draft.recipe().dataset
+        except RecipeError as error:
+            self.finetui.show_error(error)
+            return
+
+        def chosen(mix: dict[str, float] | None) -> None:
+            if mix is not None:
+                self.form.row("dataset.mix").show(mix or None)
+                self.set_value("dataset.mix", mix or None)
+
+        facts = self.wizard.dataset_facts if not section.mix else None
+        self.app.push_screen(MixModal(section, facts, dict(section.mix or {})), chosen)
 
 
 def with_columns_key(error: FinetuiError) -> FinetuiError:

@@ -99,21 +99,34 @@ class ModelScreen(ModelLooking):
     def _accept_offer(self, row: Row, error: FinetuiError) -> None:
         """Does what the card of `error` offers."""
         if isinstance(error, AdapterFound):
-            adapter = None if is_hub(error.adapter) else error.adapter
-            base = Row(error.base, error.base, adapter=adapter)
-            self._choose(base)
-            self.browsing.filters[self.browsing.tab] = ""
-            self.turn_to("recommended")  # where what is chosen stands first
-            words = (
-                f"Training goes on with the adapter {literal(adapter, 200)}."
-                if adapter
-                else "Without the adapter."
-            )
-            self.notify(words, title=f"{literal(error.base, 100)} is the model now", markup=False)
+            if is_hub(error.adapter):
+                self._fetch_adapter(error)
+            else:
+                self._take_adapter(error.base, error.adapter)
         elif isinstance(error, RemoteCodeFound):
             self._ask_consent(row, error)
         else:
             self._ask_token(row.source)
+
+    def _fetch_adapter(self, error: AdapterFound) -> None:
+        """Fetches an adapter of the hub, then takes it with its base."""
+        from ...core.model_adapter import fetch_adapter
+
+        self.notify(f"Fetching {literal(error.adapter, 200)} {glyphs().ellipsis}", markup=False)
+        self.finetui.in_background(
+            "adapter fetch",
+            lambda: str(fetch_adapter(error.adapter).folder),
+            lambda folder: self._take_adapter(error.base, folder),
+        )
+
+    @while_standing
+    def _take_adapter(self, base: str, adapter: str) -> None:
+        """Chooses `base` with the adapter in the folder `adapter`, to go on training that."""
+        self._choose(Row(base, base, adapter=adapter))
+        self.browsing.filters[self.browsing.tab] = ""
+        self.turn_to("recommended")  # where what is chosen stands first
+        words = f"Training goes on with the adapter {literal(adapter, 200)}."
+        self.notify(words, title=f"{literal(base, 100)} is the model now", markup=False)
 
     def _ask_consent(self, row: Row, error: RemoteCodeFound) -> None:
         from ..modals.consent import ask_consent

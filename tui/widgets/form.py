@@ -84,7 +84,7 @@ PLACEHOLDERS = {
     "dataset.evaluation_source": "a share of the rows",
     "dataset.evaluation_split": "a share of the rows",
     "dataset.columns": "found by themselves",
-    "dataset.mix": "nothing",
+    "dataset.mix": "nothing; F6 opens a form",
     "model.adapter": "a new one",
     "model.remote_code": "none runs",
     "dataset.row_limit": "all",

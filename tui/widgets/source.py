@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from textual import on
 from textual.app import ComposeResult
@@ -17,6 +17,9 @@ from textual.widgets import Static
 
 from .controls import ChoiceControl, Edited, RadioControl, TextControl
 from .text import literal
+
+if TYPE_CHECKING:
+    from textual_fspicker import FileOpen
 
 DATA_ENDINGS = (
     ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".feather", ".txt", ".md", ".gz", ".zst",
@@ -136,9 +139,6 @@ class SourcePicker(Vertical):
 
     def action_browse(self) -> None:
         kind = self.kinds[self.kind]
-        start = Path(self.value).expanduser() if self.value else Path.cwd()
-        while not start.is_dir() and start != start.parent:
-            start = start.parent
 
         def chosen(path: Path | None) -> None:
             if path is not None:
@@ -147,17 +147,23 @@ class SourcePicker(Vertical):
         if kind.browse == "folder":
             from textual_fspicker import SelectDirectory
 
-            self.app.push_screen(
-                SelectDirectory(start, title=kind.browse_title or "A folder with a model"), chosen
-            )
+            title = kind.browse_title or "A folder with a model"
+            self.app.push_screen(SelectDirectory(_folder_near(self.value), title=title), chosen)
         else:
-            from textual_fspicker import FileOpen, Filters
+            self.app.push_screen(rows_dialog(self.value), chosen)
 
-            filters = Filters(
-                (
-                    "Data",
-                    lambda p: p.suffix.lower() in DATA_ENDINGS,
-                ),
-                ("All", lambda _: True),
-            )
-            self.app.push_screen(FileOpen(start, title="A file of rows", filters=filters), chosen)
+
+def _folder_near(text: str) -> Path:
+    """The folder that `text` names, or the nearest one above it."""
+    start = Path(text).expanduser() if text else Path.cwd()
+    while not start.is_dir() and start != start.parent:
+        start = start.parent
+    return start
+
+
+def rows_dialog(text: str) -> FileOpen:
+    """A dialog to look for a file of rows, from where `text` points on."""
+    from textual_fspicker import FileOpen, Filters
+
+    filters = Filters(("Data", lambda path: path.suffix.lower() in DATA_ENDINGS), ("All", lambda _: True))
+    return FileOpen(_folder_near(text), title="A file of rows", filters=filters)

@@ -50,9 +50,11 @@ COLUMNS: dict[Tab, tuple[Column, ...]] = {
     "hub": (SIZE, Column("downloads", "Popular", 7, 5, right=True), LICENSE, FOUR, SIXTEEN),
     "local": (SIZE, Column("disk", "Disk", 8, 4, right=True), FOUR, SIXTEEN),
     "runs": (
-        Column("on", "Started from", 14, 4),
+        Column("on", "Started from", 14, 5),
         Column("loss", "Loss", 6, 2, right=True),
-        Column("when", "Ended", 10, 3),
+        Column("when", "Ended", 10, 4),
+        FOUR,
+        SIXTEEN,
     ),
 }
 

@@ -15,7 +15,7 @@ from ..bars import Load, bar
 from ..text import literal
 from .columns import FIT_STYLES, license_words
 from .listing import Fits
-from .rows import Look, Row, is_hub, is_typed
+from .rows import Look, Row, is_hub
 
 TEMPLATE_CHARACTERS = 6000
 Run = tuple[str, str]
@@ -32,9 +32,8 @@ def offer(error: FinetuiError | None) -> str:
         return ""
     if isinstance(error, AdapterFound) and error.base:
         base = literal(error.base, 100)
-        if is_typed(error.adapter) and not is_hub(error.adapter):
-            return f"Enter takes {base} with this adapter, to go on training it."
-        return f"Enter takes {base} alone; this adapter must be in a folder to go on from."
+        fetches = "fetches this adapter and " if is_hub(error.adapter) else ""
+        return f"Enter {fetches}takes {base} with it, to go on training it."
     if isinstance(error, RemoteCodeFound):
         return "Enter asks whether its code may run."
     if error.code == "hub-gated":

@@ -178,6 +178,7 @@ def run_rows(run: RunModel) -> list[Row]:
                 run.base,
                 f"{run.name}: adapter",
                 adapter=str(run.adapter),
+                parameters=run.parameters,
                 when=when,
                 loss=run.best_loss,
                 on=on,
@@ -189,6 +190,7 @@ def run_rows(run: RunModel) -> list[Row]:
             Row(
                 str(run.merged),
                 f"{run.name}: merged",
+                parameters=run.parameters,
                 when=when,
                 loss=run.best_loss,
                 on=on,
