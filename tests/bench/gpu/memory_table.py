@@ -153,15 +153,18 @@ def _percent(share: float, sign: str = "") -> str:
 
 
 def for_readme(rows: list[Measured]) -> str:
-    """The errors of both splits as the README shows them, and what was varied."""
+    """The errors of both splits as the README shows them, those of packed rows apart, and what was varied."""
     lines = ["| points | how many | mean error | largest | farthest below |", "|---|---|---|---|---|"]
-    for split, words in (("fit", "fitted to"), ("held-out", "held out")):
-        chosen = [row for row in rows if row.point.split == split]
-        errors = [row.error for row in chosen]
-        names = ", ".join(sorted({row.point.shape for row in chosen}))
-        mean, most = sum(map(abs, errors)) / len(errors), max(map(abs, errors))
-        below = _percent(min(0.0, *errors))
-        lines.append(f"| {words}: {names} | {len(errors)} | {_percent(mean)} | {_percent(most)} | {below} |")
+    for packing in (False, True):
+        for split, words in (("fit", "fitted to"), ("held-out", "held out")):
+            chosen = [row for row in rows if row.point.split == split and row.point.packing == packing]
+            if not chosen:
+                continue
+            errors = [row.error for row in chosen]
+            names = ", ".join(sorted({row.point.shape for row in chosen}))
+            mean, most = sum(map(abs, errors)) / len(errors), max(map(abs, errors))
+            shown = f"{len(errors)} | {_percent(mean)} | {_percent(most)} | {_percent(min(0.0, *errors))}"
+            lines.append(f"| {'packed, ' if packing else ''}{words}: {names} | {shown} |")
     points = [row.point for row in rows]
 
     def span(name: str) -> str:
@@ -172,11 +175,10 @@ def for_readme(rows: list[Measured]) -> str:
         return ", ".join(sorted({str(getattr(point, name)) for point in points}))
 
     both = len({point.checkpointing for point in points}) == 2
-    packed = sum(point.packing for point in points)
     lines += [
         "",
         f"They vary {every('precision')}; {span('length')} tokens a row, {span('batch')} rows at once, rank {span('rank')};",
-        f"methods: {every('method')}; checkpointing {'on and off' if both else 'on'}; {every('optimizer')}; {packed} of them packed.",
+        f"methods: {every('method')}; checkpointing {'on and off' if both else 'on'}; {every('optimizer')}.",
     ]
     return "\n".join(lines) + "\n"
 
