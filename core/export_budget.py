@@ -1,7 +1,8 @@
-"""What exports take before a byte of them is written: disk, host memory, GPU memory. No torch.
+"""What exports take before a byte of them is written: disk and host memory. No torch.
 
-Measured with the converter and the quantizer in use (see the figures below) and counted from the model's shape; within a
-few percent for dense models of Llama's kind.
+Disk is counted from the model's shape, within 1 % of the files for dense models of Llama's kind. Memory is counted too, from what
+the merge, the converter and the quantizer hold at once; it has not been measured. Exports are made without the GPU: only a proof
+uses one, and only where it has room.
 """
 
 from __future__ import annotations
@@ -42,8 +43,6 @@ class Need:
     """The most that is resident while it is made."""
     proof_ram_bytes: int | None
     """The most that is resident while it is proved: the consumer loads it. On a GPU that has room it goes there."""
-    gpu_bytes: int = 0
-    """Always 0: exports are made without the GPU. A GPU is only used by a proof, and only where it has room."""
     there: bool = False
     """It stands there already."""
 

@@ -79,7 +79,6 @@ class Plan:
                     "disk_bytes": need.disk_bytes,
                     "ram_bytes": need.ram_bytes,
                     "proof_ram_bytes": need.proof_ram_bytes,
-                    "gpu_bytes": need.gpu_bytes,
                     "loss": export.FORMATS[need.format].loss,
                     "there": next((one.words for one in self.there if one.format == need.format), None),
                     "kept": need.there,
