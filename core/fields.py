@@ -36,6 +36,9 @@ class FieldSpec:
     minimum: float | None = None
     maximum: float | None = None
     minimum_excluded: bool = False
+    pattern: str = ""
+    """What a text must match; any text where it is empty. `form` says so in words."""
+    form: str = ""
 
     @property
     def section(self) -> str:
@@ -51,7 +54,7 @@ class FieldSpec:
         if self.kind == "choices":
             return "some of " + ", ".join(self.choices)
         if self.kind == "text":
-            return "text"
+            return self.form or "text"
         if self.kind == "texts":
             return "a list of texts"
         if self.kind == "pairs":
@@ -110,6 +113,7 @@ def _spec(section: str, name: str, info: FieldInfo) -> FieldSpec:
             low, excluded = float(constraint.gt), True  # type: ignore[arg-type]
         elif isinstance(constraint, annotated_types.Le):
             high = float(constraint.le)  # type: ignore[arg-type]
+    pattern = next((str(c.pattern) for c in bounds if getattr(c, "pattern", None)), "")
     extra: dict[str, Any] = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
     return FieldSpec(
         path=f"{section}.{name}",
@@ -125,6 +129,8 @@ def _spec(section: str, name: str, info: FieldInfo) -> FieldSpec:
         minimum=low,
         maximum=high,
         minimum_excluded=excluded,
+        pattern=pattern,
+        form=str(extra.get("form", "")),
     )
 
 

@@ -53,8 +53,11 @@ def weights_bytes(recipe: Recipe, shape: Shape) -> int:
     """The frozen model on the GPU: embeddings, output layer, norms and biases in 16 bit, matrices in 16 or 4."""
     if recipe.model.precision == "32bit":
         return _FP32 * shape.parameters
-    each = {"4bit": _PACKED, "8bit": _BYTE}.get(recipe.model.precision, _BF16)
-    return int(shape.matrices * each) + _BF16 * (shape.embeddings + shape.vectors)
+    each = {"4bit": _PACKED, "8bit": 1}.get(recipe.model.precision, _BF16)
+    # In 8 bit each row of a matrix has a scale of 32 bits [bitsandbytes, Int8Params.SCB].
+    rows = shape.layers * (shape.queries + 2 * shape.keys + 2 * shape.hidden + 2 * shape.inner)
+    scales = _FP32 * rows if recipe.model.precision == "8bit" else 0
+    return int(shape.matrices * each) + scales + _BF16 * (shape.embeddings + shape.vectors)
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,14 @@ def trained(recipe: Recipe, shape: Shape) -> tuple[_Trained, ...]:
 def gradient_bytes(recipe: Recipe, shape: Shape) -> int:
     """The gradients of a step, each as wide as its weight."""
     return sum(part.weights * part.width for part in trained(recipe, shape))
+
+
+def _table_twice_bytes(recipe: Recipe, shape: Shape) -> int:
+    """The gradient of a tied table a second time: what comes from the output layer and what comes from the lookup stand side
+    by side until they are added up."""
+    if recipe.lora.method != "full" or not shape.tied:
+        return 0
+    return shape.embedding * (_FP32 if recipe.model.precision == "32bit" else _BF16)
 
 
 def optimizer_bytes(recipe: Recipe, shape: Shape) -> int:
@@ -229,7 +240,7 @@ def _moments(recipe: Recipe, shape: Shape, tokens: int, card_bytes: int | None) 
     length = max(1, tokens // recipe.training.batch_size)
     row = _BF16 * tokens * shape.hidden
     layer = kept_bytes(recipe, shape, tokens, length)
-    gradients = gradient_bytes(recipe, shape)
+    gradients = gradient_bytes(recipe, shape) + _table_twice_bytes(recipe, shape)
     loss = loss_bytes(tokens, shape, card_bytes)
     backward = layer + backward_bytes(recipe, shape, tokens)
     if not recipe.lora.gradient_checkpointing:

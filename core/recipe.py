@@ -90,6 +90,7 @@ class ExportSection(Section):
         "best is the lowest held-out loss among the weights that are still there, last the highest step, and a number one "
         "checkpoint. Which step it came to is said, and an export is proved against the answers of the same weights.",
         advanced=True,
+        form="result, last, best or the step of a checkpoint",
         pattern=r"^(result|last|best|[1-9][0-9]{0,8})$",
     )
     prove: bool = declare(

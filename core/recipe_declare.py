@@ -42,10 +42,12 @@ def declare(
     *,
     unit: str = "",
     advanced: bool = False,
+    form: str = "",
     **bounds: Any,
 ) -> Any:
-    """One field: `help` fits on a line, `explain` fills the pane beside the form (paragraphs by newline)."""
-    extra: dict[str, Any] = {"explain": explain, "unit": unit, "advanced": advanced}
+    """One field: `help` fits on a line, `explain` fills the pane beside the form (paragraphs by newline), `form` says in
+    words what the text must be that a pattern asks for."""
+    extra: dict[str, Any] = {"explain": explain, "unit": unit, "advanced": advanced, "form": form}
     return Field(default, title=title, description=help, json_schema_extra=extra, **bounds)
 
 

@@ -28,7 +28,7 @@ def save(model: Any, tokenizer: Any, recipe: Recipe, run: RunFolder) -> Path:
     model.save_pretrained(str(temporary), safe_serialization=True)
     tokenizer.save_pretrained(str(temporary))
     loftq.leave(temporary, recipe, run)
-    _name_base(temporary, recipe)
+    _tidy(temporary, recipe)
     target = chosen.result_folder(recipe, run)
     if target.exists():
         target.rename(old)
@@ -44,13 +44,17 @@ def settle(recipe: Recipe, run: RunFolder) -> None:
         temporary.rename(target)
 
 
-def _name_base(folder: Path, recipe: Recipe) -> None:
-    """Lets the adapter in `folder` name the hub model that it belongs to, not where that is cached here."""
+def _tidy(folder: Path, recipe: Recipe) -> None:
+    """Lets the adapter in `folder` name the hub model that it belongs to, not where that is cached here, and puts its layers in
+    order: PEFT keeps them in a set, so that the same adapter is another file each time."""
     source, file = recipe.model.source, folder / "adapter_config.json"
-    if source == DEMO or not file.is_file() or Path(source).expanduser().exists():
+    if not file.is_file():
         return
     settings = json.loads(file.read_bytes())
-    settings |= {"base_model_name_or_path": source, "revision": recipe.model.revision}
+    if isinstance(settings.get("target_modules"), list):
+        settings["target_modules"].sort()
+    if source != DEMO and not Path(source).expanduser().exists():
+        settings |= {"base_model_name_or_path": source, "revision": recipe.model.revision}
     atomic.write_text(file, json.dumps(settings, indent=2))
 
 
@@ -61,7 +65,7 @@ def copy(source: Path, target: Path, recipe: Recipe, suffixes: tuple[str, ...]) 
         wanted = file.is_file() and not file.is_symlink() and file.suffix in suffixes
         if wanted and file.name not in (checkpoints.SEAL, checkpoints.COUNTS, "trainer_state.json"):
             shutil.copyfile(file, target / file.name)
-    _name_base(target, recipe)
+    _tidy(target, recipe)
 
 
 def load(model: Any, folder: Path) -> None:

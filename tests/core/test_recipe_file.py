@@ -26,6 +26,8 @@ def values(spec: FieldSpec) -> st.SearchStrategy[Any]:
     elif spec.kind == "choices":
         least = 1 if spec.default else 0
         found = st.lists(st.sampled_from(spec.choices), min_size=least, unique=True).map(tuple)
+    elif spec.pattern:
+        found = st.from_regex(spec.pattern, fullmatch=True)
     elif spec.kind == "text":
         found = PRINTABLE.filter(lambda t: all(c.isprintable() or c in "\n\t" for c in t) and t.strip())
     elif spec.kind == "texts":
@@ -90,6 +92,7 @@ def test_any_text_is_a_recipe_or_a_clear_refusal(text: str) -> None:
         ("lora:\n  rslora: yes\n", 2, ["true or false", "'yes'"]),
         ("version: 2\n", 1, ["newer", "update finetui"]),
         ("version: zero\n", 1, ["version must be 1"]),
+        ("export:\n  checkpoint: newest\n", 2, ["export.checkpoint", "result, last, best or the step"]),
         ("name: ../evil\n", 1, ["letters, digits"]),
         ("lora: 5\n", 1, ["lora must be a section"]),
         ("- a\n- b\n", 1, ["mapping"]),

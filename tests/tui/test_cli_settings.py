@@ -32,6 +32,8 @@ def other(spec: FieldSpec) -> tuple[str, Any]:
     if spec.kind == "pairs":
         left = spec.choices[0] if spec.choices else "a.csv"
         return (f"{left} = 2", {left: 2.0}) if spec.maximum else (f"{left} = b", {left: "b"})
+    if spec.pattern:
+        return "40", "40"
     if spec.kind == "texts":
         return "a = b; c", ("a = b", "c")
     return "a = b", "a = b"

@@ -64,12 +64,12 @@ def train(
     from ...core.runs import launch, preflight
 
     read_recipe, folder = read(recipe)
-
-    def tell(plan: Plan) -> None:
+    plans: list[Plan] = []
+    ready = preflight.ready(launch.resolved(changed(read_recipe, settings), folder), tell=plans.append)
+    run = launch.new(ready, queued=queued)
+    for plan in plans:
         output.line(f"{'plan':<11}{plan.words}", sys.stderr if as_json else sys.stdout)
-
-    ready = preflight.ready(launch.resolved(changed(read_recipe, settings), folder), tell=tell)
-    began(launch.new(ready, queued=queued), detach or queued, as_json)
+    began(run, detach or queued, as_json)
 
 
 def resume(
