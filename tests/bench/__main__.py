@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from . import attach, chat, inspect, listing, live, overhead, paint, soak, startup
+from . import attach, chat, export, inspect, listing, live, overhead, paint, soak, startup
 from .measure import Result, show
 
 ALL = {
@@ -16,6 +16,7 @@ ALL = {
     "live": live.measure,
     "listing": listing.measure,
     "chat": chat.measure,
+    "export": export.measure,
     "soak": soak.measure,
 }
 
