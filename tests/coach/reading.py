@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finetui.core.coach import Seen
+from finetui.core.coach_seen import Seen
 from finetui.core.demo.recipe import demo_recipe
 from finetui.core.recipe import Recipe
 from finetui.core.runs import events

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ....core import coach
+from ....core.coach_seen import Advice, Seen
 from ....core.recipe import Recipe
 from ....core.runs import events
 from ....core.runs.curves import Curves
@@ -258,11 +259,11 @@ class Story:
         """The loss averaged over about ten steps."""
         return self.curves.average.last
 
-    def advice(self, recipe: Recipe | None, live: bool) -> list[coach.Advice]:
+    def advice(self, recipe: Recipe | None, live: bool) -> list[Advice]:
         """What the coach says; nothing while the beginning is not read, on which most rules rest."""
         if not self.whole or self.step is None:
             return []
-        seen = coach.Seen(
+        seen = Seen(
             self.curves,
             self.step.total_steps,
             recipe,
