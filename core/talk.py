@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from . import model_adapter, proof, recipe_file
 from .errors import FinetuiError
 from .recipe import Recipe
-from .runs import checkpoints, events, state, store
+from .runs import checkpoints, event_log, events, state, store
 from .runs.store import RunFolder
 from .system import Machine
 from .text import bytes_words, one_line
@@ -175,7 +175,7 @@ def held_out(target: Target) -> tuple[HeldOut, ...]:
         return ()
     run = RunFolder(target.run)
     known: dict[str, str] = {}
-    for record in events.read_all(run.events):
+    for record in event_log.read_all(run.events):
         if isinstance(record.event, events.Sample):
             known[record.event.prompt] = record.event.reference
         elif isinstance(record.event, events.Scored):

@@ -15,7 +15,8 @@ from ..errors import FinetuiError
 from ..recipe import Recipe
 from ..runs import checkpoints, chosen, manifest
 from ..runs.chosen import Chosen
-from ..runs.events import DatasetReady, Event, ModelReady, Progress, Proved, Warned, read_all
+from ..runs.event_log import read_all
+from ..runs.events import DatasetReady, Event, ModelReady, Progress, Proved, Warned
 from ..runs.store import RunFolder
 from . import adapter, environment
 from .control import Control, Stopped
