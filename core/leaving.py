@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from . import proof
+from . import proof_file
 from .errors import FinetuiError
 from .export import FORMATS, FormatInfo
+from .proof import Proof
 from .recipe import DEMO, Recipe
 from .runs.store import RunFolder
 from .script import DEMO_MODEL
@@ -58,7 +59,7 @@ class Finished:
     folder: Path
     files: tuple[Path, ...]
     """What of it leaves."""
-    proof: proof.Proof | None
+    proof: Proof | None
 
     @property
     def format(self) -> str:
@@ -100,7 +101,7 @@ def finished(run: RunFolder) -> tuple[Finished, ...]:
             folder = run.adapter
         files = _files(folder)
         if any(file.suffix in (".safetensors", ".gguf") for file in files):
-            found.append(Finished(info, folder, files, proof.load(folder)))
+            found.append(Finished(info, folder, files, proof_file.load(folder)))
     return tuple(found)
 
 

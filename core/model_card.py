@@ -19,7 +19,7 @@ from .export import ASK_SCRIPT
 from .leaving import Finished, base_name, modelfile_name
 from .model import DEMO_FACTS
 from .recipe import DEMO, Recipe
-from .runs import events, state
+from .runs import event_log, state
 from .runs.store import RunFolder
 from .text import bytes_words, clean, one_line
 
@@ -98,7 +98,7 @@ def write(run: RunFolder, exports: Sequence[Finished], licence: License, place: 
     """The card's text. `place` is the hub repository that it goes to, empty for a folder. Raises FinetuiError (recipe)."""
     recipe = recipe_file.load(run.recipe)
     reducer = state.Reducer()
-    for record in events.read_all(run.events):
+    for record in event_log.read_all(run.events):
         reducer.add(record)
     sections = [
         _front_matter(recipe, exports, licence),

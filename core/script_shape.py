@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from .recipe import DatasetSection
-from .script_look import Traits
+from .script_traits import Traits
 
 
 def shape(traits: Traits, section: DatasetSection) -> str:

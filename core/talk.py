@@ -8,10 +8,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from . import model_adapter, proof, recipe_file
+from . import model_adapter, proof_file, recipe_file
 from .errors import FinetuiError
 from .recipe import Recipe
-from .runs import checkpoints, events, state, store
+from .runs import checkpoints, event_log, events, state, store
 from .runs.store import RunFolder
 from .system import Machine
 from .text import bytes_words, one_line
@@ -145,7 +145,7 @@ def _system(run: RunFolder, stated: str | None) -> str:
     """The system prompt of the training: the recipe's, else that of the first held-out row."""
     if stated:
         return stated
-    reference = proof.load_reference(run)
+    reference = proof_file.load_reference(run)
     first = reference.prompts[0].messages[:1] if reference is not None and reference.prompts else ()
     return first[0][1] if first and first[0][0] == "system" else ""
 
@@ -175,12 +175,12 @@ def held_out(target: Target) -> tuple[HeldOut, ...]:
         return ()
     run = RunFolder(target.run)
     known: dict[str, str] = {}
-    for record in events.read_all(run.events):
+    for record in event_log.read_all(run.events):
         if isinstance(record.event, events.Sample):
             known[record.event.prompt] = record.event.reference
         elif isinstance(record.event, events.Scored):
             known.update((one.prompt, one.reference) for one in record.event.examples)
-    reference = proof.load_reference(run)
+    reference = proof_file.load_reference(run)
     if reference is not None:
         return tuple(
             HeldOut(asked.messages or (("user", asked.text),), known.get(asked.question, ""))

@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-from finetui.core import proof
+from finetui.core import proof_file
 from finetui.core.proof import Proof
 from finetui.core.runs.store import RunFolder
 
@@ -47,7 +47,7 @@ def finished_run(
             (folder / "ask.py").write_text("print('Hello!')\n")
         table = ((SECRET_ROW, "yes", "yes"),)
         made = Proof(format, "same", "It answers as the trained model did.", "PEFT", (), table, 1.0, 0.0, 1.0)
-        proof.save(folder, made)
+        proof_file.save(folder, made)
     return run
 
 

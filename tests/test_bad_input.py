@@ -18,7 +18,8 @@ import pyarrow.parquet
 import pytest
 
 from finetui.core.runs import state, store
-from finetui.core.runs.events import DatasetReady, Ended, Exported, Progress, Sample, Warned, read_all
+from finetui.core.runs.event_log import read_all
+from finetui.core.runs.events import DatasetReady, Ended, Exported, Progress, Sample, Warned
 from finetui.tui.commands import exits
 from tests.hub_server import Hub, running
 from tests.tui import recorded

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
-import signal
-import sys
-import termios
 import threading
 import time
 import traceback
@@ -27,6 +23,7 @@ from ..core.draft import Draft
 from ..core.errors import FinetuiError
 from ..core.recipe import Recipe
 from ..core.secrets import redact
+from . import signals
 from .downloads import Downloads
 from .inspecting import Inspecting
 from .looking import Looking
@@ -37,6 +34,7 @@ from .theme import (
     choose_glyphs,
     register_themes,
 )
+from .warming import Warming
 from .widgets.sparing import Trimmed
 from .wizard import Wizard
 
@@ -45,14 +43,11 @@ if TYPE_CHECKING:
 
     from ..core.runs.lineage import Origin
     from ..core.runs.store import RunFolder
-    from ..core.runs.warm import Warm
     from ..core.talk import Target
 
 T = TypeVar("T")
 SNAPSHOT_SECONDS = 2.0
 SAVE_AFTER_SECONDS = 0.4
-RESTORE = b"\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[<u\x1b[?1049l\x1b[?25h"
-"""Mouse and paste modes off, the usual screen back, the cursor shown."""
 
 
 class FinetuiApp(App[int], inherit_bindings=False):
@@ -95,6 +90,7 @@ class FinetuiApp(App[int], inherit_bindings=False):
         self.wizard = Wizard()
         self.looking = Looking(self)
         self.downloads = Downloads(self)
+        self.warming = Warming(self)
         self.inspecting = Inspecting(self)
         self.saved_draft: Draft | None = None
         self.changed: Signal[None] = Signal(self, "changed")
@@ -102,8 +98,6 @@ class FinetuiApp(App[int], inherit_bindings=False):
         self.log_path = paths.data() / "finetui.log"
         self._tickets: dict[str, int] = {}
         self._save_timer: Timer | None = None
-        self._warm: Warm | None = None
-        self._warming = False
         self._save_failed = False
         self.shown_run: RunFolder | None = None
         """The run that was shown last; leaving asks about it while it is at work."""
@@ -116,7 +110,7 @@ class FinetuiApp(App[int], inherit_bindings=False):
             ("-16color", "linux", "ansi")
         ):
             self.theme = ANSI.name
-        self._catch_signals()
+        signals.listen(self)
         self.saved_draft = Draft.load()
         from .screens.home import HomeScreen
 
@@ -126,35 +120,10 @@ class FinetuiApp(App[int], inherit_bindings=False):
         self.looking.machine()
         self.set_interval(SNAPSHOT_SECONDS, self.looking.machine)
 
-    def _catch_signals(self) -> None:
-        """On SIGTERM and SIGHUP the terminal is given back before the process goes. Runs are not touched."""
-        if self.is_headless:
-            return
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):
-                loop.add_signal_handler(number, self._leave_by_signal, number)
-
-    def _leave_by_signal(self, number: int) -> None:
-        code = 128 + number
-
-        def give_up() -> None:
-            # A terminal that hung up may block the ordinary way out.
-            with contextlib.suppress(OSError):
-                os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, RESTORE)
-            self.inspecting.close()
-            self._close_warm()
-            os._exit(code)
-
-        timer = threading.Timer(3.0, give_up)
-        timer.daemon = True
-        timer.start()
-        self.exit(code, return_code=code)
-
     async def on_unmount(self) -> None:
         self._flush_draft()
         self.inspecting.close()
-        self._close_warm()
+        self.warming.close()
 
     async def action_quit(self) -> None:
         """Leave; while a run that was started or shown here is at work, ask what becomes of it."""
@@ -287,7 +256,7 @@ class FinetuiApp(App[int], inherit_bindings=False):
         self.draft_changed("")
         self.looking.inspect("model", at_once=True)
         self.looking.inspect("dataset", at_once=True)
-        self._warm_up()
+        self.warming.start()
         self.go(step)
 
     def start_run(self) -> None:
@@ -298,8 +267,7 @@ class FinetuiApp(App[int], inherit_bindings=False):
 
     def started(self, run: RunFolder) -> None:
         """The draft has become `run`: it is no draft any more, and what was warmed up for it may be at work."""
-        if self._warm is not None and not self._warm.alive:
-            self._warm, self._warming = None, False
+        self.warming.look()
         self.saved_draft = None
         if self._save_timer is not None:
             self._save_timer.stop()
@@ -307,11 +275,6 @@ class FinetuiApp(App[int], inherit_bindings=False):
         with contextlib.suppress(OSError):
             paths.draft().unlink()
         self.open_run(run.path)
-
-    @property
-    def warm(self) -> Warm | None:
-        """The worker that has its imports done, or does them."""
-        return self._warm
 
     def open_run(self, folder: Path) -> None:
         """Shows the run in `folder`."""
@@ -372,37 +335,6 @@ class FinetuiApp(App[int], inherit_bindings=False):
             with contextlib.suppress(FinetuiError):
                 self.wizard.draft.save()
 
-    # ── The warm worker ──
-
-    def _warm_up(self) -> None:
-        """Lets a worker import Unsloth while the person is still choosing."""
-        if self._warming or os.environ.get("FINETUI_NO_WARM"):
-            return
-        self._warming = True
-
-        def started(warm: Warm) -> None:
-            self._warm = warm
-
-        def work() -> Warm:
-            from ..core.runs.warm import Warm
-
-            return Warm.start()
-
-        self.in_background("warm", work, started, lambda _: None)
-
-    def token_changed(self) -> None:
-        """The warm worker was started without the token that is in use now: another one takes its place."""
-        if self._warming:
-            self.forget("warm")
-            self._close_warm()
-            self._warming = False
-            self._warm_up()
-
-    def _close_warm(self) -> None:
-        warm, self._warm = self._warm, None
-        if warm is not None:
-            warm.close()
-
     # ── Actions on every screen ──
 
     def action_help(self) -> None:
@@ -439,23 +371,6 @@ class FinetuiApp(App[int], inherit_bindings=False):
 def run(*, demo: bool = False, attach: Path | None = None, ascii: bool = False) -> int:
     """Runs the wizard in this terminal. Returns the exit code."""
     app = FinetuiApp(demo=demo, attach=attach, ascii=ascii)
-    _catch_early_signals()
+    signals.listen_early()
     code = app.run()
     return code if code is not None else (app.return_code or 0)
-
-
-def _catch_early_signals() -> None:
-    """Until the application listens by itself, a signal that ends it gives the terminal back too."""
-    modes: list[Any] | None = None
-    with contextlib.suppress(OSError, termios.error):
-        modes = termios.tcgetattr(0)
-
-    def leave(number: int, _frame: object) -> None:
-        with contextlib.suppress(OSError, termios.error):
-            os.write(2, RESTORE)
-            if modes is not None:
-                termios.tcsetattr(0, termios.TCSANOW, modes)
-        os._exit(128 + number)
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, leave)

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..core.runs import events
+from ..core.runs import event_log, events
 from ..core.runs.state import Card, Reducer, RunStatus
 from ..core.text import bytes_words, count_words, duration_words, one_line
 
@@ -76,7 +76,7 @@ class Plain:
     _step_ts: float = -math.inf
     _step: int = 0
 
-    def add(self, record: events.Record) -> None:
+    def add(self, record: event_log.Record) -> None:
         """Tells `record`, if it is worth a line."""
         self.reducer.add(record)
         event = record.event

@@ -38,7 +38,7 @@ def start_draft(app: FinetuiApp) -> None:
         if trouble is not None:
             app.show_error(trouble, lambda step=step: app.go(step))
             return
-    recipe, warm, origin = wizard.draft.recipe(), app.warm, wizard.origin
+    recipe, warm, origin = wizard.draft.recipe(), app.warming.worker, wizard.origin
     facts = wizard.model_facts if not wizard.model_busy else None
     rows = wizard.dataset_facts if not wizard.dataset_busy else None
 

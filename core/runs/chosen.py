@@ -9,7 +9,7 @@ from typing import Literal
 
 from ..errors import FinetuiError
 from ..recipe import Recipe
-from . import checkpoints, events
+from . import checkpoints, event_log, events
 from .store import RunFolder
 
 Wanted = Literal["result", "last", "best"] | int
@@ -109,7 +109,7 @@ def _told(run: RunFolder) -> tuple[int | None, dict[int, float]]:
     """The step of the weights that the run ended with, and the held-out loss by step; the newest attempt counts."""
     last = saved = kept = None
     losses: dict[int, float] = {}
-    for record in events.read_all(run.events):
+    for record in event_log.read_all(run.events):
         event = record.event
         if isinstance(event, events.Step):
             last = event.step

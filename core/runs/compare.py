@@ -8,7 +8,7 @@ from .. import recipe_file
 from ..errors import FinetuiError
 from ..fields import fields, get
 from ..recipe import Recipe
-from . import events, summary
+from . import event_log, events, summary
 from .curves import Curves
 from .history import History
 from .store import RunFolder
@@ -44,7 +44,7 @@ def read(run: RunFolder) -> Compared:
         recipe = None
     found = Compared(run, summary.summarize(run), recipe, Curves())
 
-    def take(record: events.Record) -> None:
+    def take(record: event_log.Record) -> None:
         event = record.event
         if isinstance(event, events.Step):
             found.curves.add_step(event, record.ts)

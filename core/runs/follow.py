@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
-from . import events, state
+from . import event_log, events, state
 from .store import RunFolder
 
 LONG_BYTES = 8 * 1024 * 1024
@@ -28,12 +28,12 @@ class Follower:
     keep: bool = False
     """Keep what came since `gap`, for `adopt`."""
     gap: int | None = None
-    since: list[events.Record] = field(default_factory=list)
+    since: list[event_log.Record] = field(default_factory=list)
     """With `keep`: the records that came after `gap`."""
-    _reader: events.EventReader | None = None
-    _held: list[events.Record] = field(default_factory=list)
+    _reader: event_log.EventReader | None = None
+    _held: list[event_log.Record] = field(default_factory=list)
 
-    def poll(self) -> list[events.Record]:
+    def poll(self) -> list[event_log.Record]:
         """The records that are new since the last call, oldest first."""
         self._pull()
         records, self._held = self._held, []
@@ -53,7 +53,7 @@ class Follower:
         """Broken lines that were skipped so far."""
         return self._reader.skipped if self._reader else 0
 
-    def adopt(self, reducer: state.Reducer) -> list[events.Record]:
+    def adopt(self, reducer: state.Reducer) -> list[event_log.Record]:
         """Goes on with `reducer`, which has folded all that lies before `gap`. Returns what it took in since."""
         taken = [record for record in self.since if reducer.add(record)]
         self.reducer, self.gap, self.since, self.keep = reducer, None, [], False
@@ -61,7 +61,7 @@ class Follower:
 
     def _pull(self) -> None:
         if self._reader is None:
-            self._reader = events.EventReader(self.run.events)
+            self._reader = event_log.EventReader(self.run.events)
             self._catch_up()
         while records := self._reader.read():
             if self.keep and self.gap is not None:
@@ -82,7 +82,7 @@ class Follower:
         except FileNotFoundError:
             return
         self.reducer.complete = False
-        for record in map(events.decode, head):
+        for record in map(event_log.decode, head):
             # the first steps would draw a line across all that lies between
             dense = record is None or isinstance(record.event, (events.Step, events.Evaluation))
             if record is not None and self.reducer.add(record) and not dense:

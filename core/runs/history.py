@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import events
+from . import event_log, events
 from .curves import Curves
 from .reduce import Reducer
 
@@ -27,7 +27,7 @@ _STEP = re.compile(
     rb'"loss":([^,]+),"learning_rate":([^,]+),"grad_norm":([^,]+),"tokens":(\d+),"trained_tokens":\d+,'
     rb'"tokens_per_second":([^,]+),'
 )
-"""A step as `events.encode` writes it. A line of any other shape is decoded in full."""
+"""A step as `event_log.encode` writes it. A line of any other shape is decoded in full."""
 _KIND = re.compile(rb'"kind":"([a-z_]+)"')
 _SPARSE = (b"device", b"progress", b"sample")
 
@@ -43,7 +43,7 @@ class History:
     path: Path
     end: int
     curves: Curves
-    take: Callable[[events.Record], object]
+    take: Callable[[event_log.Record], object]
     reducer: Reducer = field(default_factory=Reducer)
     share: float = 0.0
     skipped: int = 0
@@ -69,8 +69,8 @@ class History:
                 rest = lines.pop()
                 at += len(chunk)
                 where = at - len(rest) - sum(map(len, lines)) - len(lines)
-                if len(rest) > events.MAX_LINE_BYTES:
-                    rest = rest[: events.MAX_LINE_BYTES + 1]
+                if len(rest) > event_log.MAX_LINE_BYTES:
+                    rest = rest[: event_log.MAX_LINE_BYTES + 1]
                 self._fold(lines, where, stride, next_at)
                 self.share = at / self.end
                 time.sleep(BREATH_SECONDS)
@@ -108,7 +108,7 @@ class History:
                 if at < next_at[name] and not grouped:
                     continue
                 next_at[name], self._group = at + stride, name
-            record = events.decode(line) if line else None
+            record = event_log.decode(line) if line else None
             if record is None:
                 self.skipped += bool(line.strip())
                 continue
@@ -126,7 +126,7 @@ class History:
         """Gives the reducer the newest step that was skimmed."""
         if not self._last:
             return
-        record = events.decode(self._last + b"\n")
+        record = event_log.decode(self._last + b"\n")
         self._last = b""
         if record is not None:
             self.reducer.add(record)

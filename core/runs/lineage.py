@@ -14,7 +14,7 @@ from .. import atomic, model_adapter, recipe_file
 from ..draft import Draft
 from ..errors import FinetuiError
 from ..recipe import Recipe
-from . import checkpoints, events, launch, state, store, turns
+from . import checkpoints, event_log, events, launch, state, store, turns
 from .store import RunFolder
 
 FILE = "origin.json"
@@ -210,7 +210,7 @@ def _take_over(old: RunFolder, checkpoint: Path, step: int, run: RunFolder) -> N
     shutil.copytree(checkpoint, run.checkpoints / checkpoint.name, copy_function=link)
     if old.start.is_file():
         link(str(old.start), str(run.start))
-    reader = events.EventReader(old.events)
+    reader = event_log.EventReader(old.events)
     seq, last = 0, 0.0
     with os.fdopen(os.open(run.events, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         while records := reader.read():
@@ -220,6 +220,6 @@ def _take_over(old: RunFolder, checkpoint: Path, step: int, run: RunFolder) -> N
                     continue
                 if isinstance(event, _HISTORY) and getattr(event, "step", 0) <= step:
                     seq, last = seq + 1, max(last, record.ts)
-                    file.write(events.encode(events.Record(seq, record.ts, event)))
+                    file.write(event_log.encode(event_log.Record(seq, record.ts, event)))
         path = f"{run.checkpoints.name}/{checkpoint.name}"
-        file.write(events.encode(events.Record(seq + 1, last, events.Checkpoint(step, path))))
+        file.write(event_log.encode(event_log.Record(seq + 1, last, events.Checkpoint(step, path))))

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from . import events
+from . import event_log, events
 
 RECENT_STEPS = 64
 """Steps whose times make the estimate of the time left."""
@@ -54,7 +54,7 @@ class Reducer:
     _times: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=RECENT_STEPS))
     _seen_at: float | None = None
 
-    def add(self, record: events.Record) -> bool:
+    def add(self, record: event_log.Record) -> bool:
         """Takes `record` in. Returns False where it was older than what is known, and ignored."""
         event = record.event
         kind = type(event)

@@ -17,7 +17,7 @@ from ..model_facts import ModelFacts
 from ..recipe import Recipe
 from ..refusals import EIGHT_BIT_OPTIMIZERS
 from ..training import smaller_batch
-from . import events
+from . import event_log, events
 from .store import RunFolder
 
 Values = dict[str, Any]
@@ -196,7 +196,7 @@ def _targets(recipe: Recipe, run: RunFolder) -> tuple[Values, str]:
 
 
 def _batch_for_rows(recipe: Recipe, run: RunFolder) -> tuple[Values, str]:
-    told = [r.event.rows for r in events.read_all(run.events) if isinstance(r.event, events.DatasetReady)]
+    told = [r.event.rows for r in event_log.read_all(run.events) if isinstance(r.event, events.DatasetReady)]
     if not told:
         return {}, ""
     batch = max(1, min(recipe.training.batch_size, told[-1] // 4))

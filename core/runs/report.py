@@ -20,7 +20,7 @@ from .. import atomic, doctor, recipe_file
 from ..dataset_files import read_rows
 from ..errors import FinetuiError
 from ..recipe import DEMO, Recipe
-from . import crash, events, manifest, state
+from . import crash, event_log, events, manifest, state
 from .hiding import LEFT_OUT, Names, texts_in, without
 from .store import RunFolder
 
@@ -57,7 +57,7 @@ def make(run: RunFolder) -> dict[str, str]:
     cannot be read is missing."""
     recipe = _recipe(run)
     names = Names(_sources(run, recipe))
-    told = list(_shown(events.read_all(run.events)))
+    told = list(_shown(event_log.read_all(run.events)))
     log = crash.log_tail(run, LOG_BYTES).splitlines()
     texts = [text for one in told for text in _free(one)] + log
     rows = _Rows(recipe)
@@ -153,7 +153,7 @@ def _own(run: RunFolder, recipe: Recipe | None) -> Iterator[str]:
         yield from texts_in((recipe.dataset.system_prompt, recipe.training.sample_prompts))
     labels = care.labels(run)
     yield from texts_in((labels.title, labels.note))
-    for record in events.read_all(run.events):
+    for record in event_log.read_all(run.events):
         event = record.event
         if isinstance(event, events.Sample):
             yield from texts_in((event.prompt, event.answer, event.reference))
@@ -189,7 +189,7 @@ class _Rows:
 # ---- what is shown -----------------------------------------------------------------------------------------------
 
 
-def _shown(records: list[events.Record]) -> Iterator[events.Record]:
+def _shown(records: list[event_log.Record]) -> Iterator[event_log.Record]:
     """The newest records: so many steps and readings, so many of the rest; without those of other people's kinds."""
     often = [r for r in records if isinstance(r.event, (events.Step, events.Device))][-MOST_STEPS:]
     others = [r for r in records if not isinstance(r.event, (events.Step, events.Device, events.Unknown))][
@@ -198,15 +198,15 @@ def _shown(records: list[events.Record]) -> Iterator[events.Record]:
     yield from sorted((*often, *others), key=lambda record: record.seq)
 
 
-def _free(record: events.Record) -> Iterator[str]:
+def _free(record: event_log.Record) -> Iterator[str]:
     for name in _FREE:
         value = getattr(record.event, name, None)
         yield from (value,) if isinstance(value, str) else value or ()
 
 
-def _line(record: events.Record, cleared: dict[str, str], names: Names, compared: bool) -> dict[str, Any]:
+def _line(record: event_log.Record, cleared: dict[str, str], names: Names, compared: bool) -> dict[str, Any]:
     """The event as plain data, without what is private."""
-    told = json.loads(events.encode(record))
+    told = json.loads(event_log.encode(record))
     event = record.event
     if isinstance(event, events.Sample):
         for name in ("prompt", "answer", "reference"):

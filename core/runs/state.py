@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
-from . import crash, events, manifest, queue
+from . import crash, event_log, events, manifest, queue
 from .reduce import Reducer
 from .store import RunFolder
 
@@ -322,6 +322,6 @@ def _read_ends(run: RunFolder) -> Reducer:
 
 def _fold(reducer: Reducer, chunk: bytes) -> None:
     for line in chunk.split(b"\n")[:-1]:
-        record = events.decode(line) if line else None
+        record = event_log.decode(line) if line else None
         if record is not None:
             reducer.add(record)

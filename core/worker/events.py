@@ -10,7 +10,8 @@ import threading
 import time
 from pathlib import Path
 
-from ..runs.events import Event, EventReader, Progress, Record, encode
+from ..runs.event_log import EventReader, Record, encode
+from ..runs.events import Event, Progress
 
 PENDING = 10_000
 """Events kept in memory while the file cannot be written; older ones are lost first."""

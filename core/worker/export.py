@@ -1,12 +1,11 @@
 """The export step: from what the run learned and the base model to the files that the person leaves with.
 
-Each export is made in a work folder under RUN/exports, verified, and only then given its name, so that what stands
-in RUN/exports/<format> is whole. A worker that was killed is gone on from: see `workbench`.
+Each export is made (`formats`) in a work folder under RUN/exports, verified, and only then given its name, so that what
+stands in RUN/exports/<format> is whole. A worker that was killed is gone on from: see `workbench`.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import math
 import os
@@ -24,13 +23,13 @@ from ..runs import chosen
 from ..runs.chosen import Chosen
 from ..runs.events import Event, Exported, Progress, Warned
 from ..runs.store import RunFolder
-from . import adapter, base_weights, llama_cpp, loftq, merge, modelfile, verify
+from . import base_weights, llama_cpp
 from .child import Check, go_on
+from .formats import Making
 from .workbench import Workbench
 
 Emit = Callable[[Event], None]
 
-_ADAPTER_FILES: Final = (".safetensors", ".json", ".jinja", ".model", ".txt", ".md")
 _PROGRESS_SECONDS: Final = 0.25
 
 
@@ -137,7 +136,7 @@ def _card(error: OSError, run: RunFolder) -> FinetuiError:
 
 
 class _Work:
-    """One round of exports: the workbench, and what its formats share (the merged model, the F16 GGUF)."""
+    """One round of exports: each format is announced, made where there is room for it, and reported."""
 
     def __init__(
         self,
@@ -153,19 +152,18 @@ class _Work:
         replace: bool,
         check: Check,
     ) -> None:
-        self.model, self.tokenizer = model, tokenizer
         self.recipe, self.run, self.formats, self.emit = recipe, run, formats, emit
-        self.base, self.weights, self.record = base, weights, record
+        self.base, self.weights = base, weights
         self.replace, self.check = replace, check
         self.bench = Workbench(run.exports, record.key)
+        self.making = Making(
+            model, tokenizer, recipe, run, base, weights, record, self.bench, self._tell, check
+        )
         self.exported: list[Exported] = []
         self._index = 0
         self._told = ("", 0.0)
         self._share = 0.0
-        self._render: tuple[modelfile.Render | None, str, str] | None = None
         self._shapes: dict[str, tuple[int, ...]] = {}
-
-    # ---- one format --------------------------------------------------------------------------------------
 
     def export(self, index: int, format: ExportFormat) -> None:
         """Makes, verifies and places one format, and reports it. One that stands there already is kept or replaced."""
@@ -180,8 +178,8 @@ class _Work:
             if format == "adapter" and self.recipe.lora.method == "full":
                 raise refusals.no_adapter()
             self._need_space(format)
-            target = self._make(info)
-        file = target / self._file_name(info) if info.quantization else target
+            target = self.making.make(info)
+        file = target / self.making.file_name(info) if info.quantization else target
         exported = Exported(
             format=format,
             path=str(file.relative_to(self.run.path)),
@@ -205,7 +203,7 @@ class _Work:
 
     def _there(self, info: export_step.FormatInfo) -> Path:
         """The export that stands there already, if it is of the same weights. Raises FinetuiError (export-there)."""
-        target = self._ready(info.format)
+        target = self.making.ready(info.format)
         if target is not None:
             return target
         record = export_record.read(self.run.exports / info.format)
@@ -218,157 +216,6 @@ class _Work:
             f"Replace it: finetui export {self.run.id} --format {info.format} --replace",
             code="export-there",
         )
-
-    def _ready(self, format: ExportFormat) -> Path | None:
-        """RUN/exports/<format>, where it is whole and made from the very same."""
-        folder = self.run.exports / format
-        record = export_record.read(folder)
-        if record is None or record.key != self.record.key:
-            return None
-        try:
-            self._verify(format, folder)
-        except FinetuiError:
-            return None
-        return folder
-
-    def _verify(self, format: ExportFormat, folder: Path) -> None:
-        if format == "adapter":
-            verify.adapter(folder)
-        elif format == "merged":
-            verify.merged(folder)
-        else:
-            verify.gguf(folder / self._file_name(export_step.FORMATS[format]))
-
-    def _make(self, info: export_step.FormatInfo) -> Path:
-        """Makes a format and gives it its place."""
-        if info.format == "adapter":
-            self._adapter(self.bench.begin("adapter"))
-            part = self._finish("adapter")
-        elif info.format == "merged":
-            part = self._merge()
-        else:
-            part = self._gguf(info)
-        export_record.write(part, dataclasses.replace(self.record, format=info.format))
-        return self.bench.place(part, info.format)
-
-    def _finish(self, format: ExportFormat) -> Path:
-        self._verify(format, self.bench.begin(format))
-        return self.bench.finish(format)
-
-    def _adapter(self, made: Path) -> None:
-        adapter.copy(self._learned(), made, self.recipe, _ADAPTER_FILES)
-        self._write_ask_script(made)
-
-    def _learned(self) -> Path:
-        """What was learned, as it goes over the base in 16 bit. A checkpoint holds the adapter as it is trained."""
-        if self.weights.result or not loftq.is_wanted(self.recipe):
-            return self.weights.folder
-        if part := self.bench.part("learned"):
-            return part
-        made = self.bench.begin("learned")
-        adapter.copy(self.weights.folder, made, self.recipe, _ADAPTER_FILES)
-        loftq.leave(made, self.recipe, self.run)
-        return self.bench.finish("learned")
-
-    def _write_ask_script(self, folder: Path) -> None:
-        shutil.copyfile(Path(__file__).with_name("ask_script.py"), folder / export_step.ASK_SCRIPT)
-        if self.recipe.dataset.system_prompt:
-            (folder / "system_prompt.txt").write_text(self.recipe.dataset.system_prompt, encoding="utf-8")
-
-    def _merge(self) -> Path:
-        """The merged model as a part of its own; one that a killed worker began is gone on with."""
-        if part := self.bench.part("merged"):
-            return part
-        made = self.bench.begin("merged")
-        try:
-            merge.merge(self.base, self._learned(), made, lambda share: self._tell("merging", share * 0.3))
-        except merge.CannotMerge as reason:
-            self.bench.drop("merged")
-            self._tell(f"merging with Unsloth, as {reason}", 0.0)
-            self._merge_with_unsloth(self.bench.begin("merged"))
-        except FinetuiError:
-            self.bench.drop("merged")  # its weights are no numbers: nothing in it is of use
-            raise
-        self._write_ask_script(made)
-        return self._finish("merged")
-
-    def _merge_with_unsloth(self, target: Path) -> None:
-        if self.model is None or loftq.is_wanted(self.recipe):  # the loaded one holds the repair too
-            from unsloth import FastLanguageModel
-
-            from .model import runs_code
-
-            self.model, self.tokenizer = FastLanguageModel.from_pretrained(
-                str(self._learned().absolute()),
-                max_seq_length=self.recipe.model.max_length,
-                load_in_4bit=self.recipe.model.precision == "4bit",
-                trust_remote_code=runs_code(self.recipe),
-            )
-        try:
-            # safe_serialization=None: True becomes a pickle on machines with two processors.
-            self.model.save_pretrained_merged(
-                str(target.absolute()), self.tokenizer, save_method="merged_16bit", safe_serialization=None
-            )
-        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, NotImplementedError) as error:
-            raise FinetuiError(
-                "The adapter could not be merged into this model.",
-                f"Unsloth: {str(error)[:300]}",
-                "Use the adapter together with its base model; export the format adapter.",
-                code="merge-failed",
-            ) from error
-
-    def _merged(self) -> Path:
-        """A merged model to convert: the one that is exported, or one made for the purpose."""
-        return self._ready("merged") or self._merge()
-
-    def _f16(self) -> Path:
-        """The F16 GGUF that others are quantized from: the one that is exported, or one made for the purpose."""
-        info = export_step.FORMATS["gguf_f16"]
-        folder = self._ready("gguf_f16") or self.bench.part("gguf_f16") or self._gguf(info)
-        return folder / self._file_name(info)
-
-    def _gguf(self, info: export_step.FormatInfo) -> Path:
-        if part := self.bench.part(info.format):
-            return part
-        made = self.bench.begin(info.format)
-        file = made / self._file_name(info)
-        if info.needs_llama_cpp:
-            self._quantize(file, info.quantization)
-        else:
-            self._convert(file, info.quantization.lower())
-        (made / "Modelfile").write_text(self._modelfile(file.name), encoding="utf-8")
-        return self._finish(info.format)
-
-    def _convert(self, target: Path, outtype: str) -> None:
-        model = self._merged()
-        tool = llama_cpp.converter(lambda said: self._tell(said, 0.0), self.check)
-        label = f"converting to {outtype.upper()}"
-        llama_cpp.convert(
-            tool, model, target, outtype, lambda share: self._tell(label, 0.3 + share * 0.4), self.check
-        )
-
-    def _quantize(self, target: Path, quantization: str) -> None:
-        tool = llama_cpp.quantizer(lambda said: self._tell(said, 0.0), self.check)
-        source = self._f16()
-        label = f"quantizing to {quantization}"
-        llama_cpp.quantize(
-            tool,
-            source,
-            target,
-            quantization,
-            lambda share: self._tell(label, 0.7 + share * 0.25),
-            self.check,
-        )
-
-    def _modelfile(self, gguf_name: str) -> str:
-        if self._render is None:
-            self._render = modelfile.render_of(self._merged())
-        return modelfile.write(gguf_name, *self._render, self.recipe.dataset.system_prompt)
-
-    # ---- the rest ----------------------------------------------------------------------------------------
-
-    def _file_name(self, info: export_step.FormatInfo) -> str:
-        return f"{self.recipe.name}-{info.quantization}.gguf"
 
     def _base_name(self) -> str:
         source = self.recipe.model.source
@@ -399,7 +246,7 @@ class _Work:
             return round(weights * (export_step.FORMATS[format].bits_per_weight or 16.0) / 8 * 1.03)
 
         ready: list[ExportFormat] = [
-            part for part in ("merged", "gguf_f16") if self.bench.part(part) or self._ready(part)
+            part for part in ("merged", "gguf_f16") if self.bench.part(part) or self.making.ready(part)
         ]
         free = shutil.disk_usage(self.run.exports).free
         found = export_budget.budget([format], size, there=[part for part in ready if part != format])

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .. import export as export_step
-from .. import export_record, recipe_file, text
-from .. import proof as proof_step
+from .. import export_record, proof_file, recipe_file, text
 from ..errors import FinetuiError
 from ..recipe import Recipe
 from ..runs import checkpoints, chosen, manifest
 from ..runs.chosen import Chosen
-from ..runs.events import DatasetReady, Event, ModelReady, Progress, Proved, Warned, read_all
+from ..runs.event_log import read_all
+from ..runs.events import DatasetReady, Event, ModelReady, Progress, Proved, Warned
 from ..runs.store import RunFolder
 from . import adapter, environment
 from .control import Control, Stopped
@@ -178,7 +178,7 @@ class Job:
         try:
             if reference is not None:
                 learned = export_record.learned_print(chosen.result_folder(recipe, self.run))
-                proof_step.save_reference(self.run, dataclasses.replace(reference, learned=learned))
+                proof_file.save_reference(self.run, dataclasses.replace(reference, learned=learned))
         except (
             OSError
         ) as error:  # what was learned is saved; only the proof will have nothing to compare with
@@ -309,7 +309,7 @@ class Job:
         self.control.check()
         base = loaded.folder if loaded else base_weights.folder(recipe)
         self.writer.progress("export", text=f"exporting {weights.words}")
-        prove = recipe.export.prove and proof_step.load_reference(self.run) is not None
+        prove = recipe.export.prove and proof_file.load_reference(self.run) is not None
         if prove and not weights.result:
             prove = self._keep_answers_of(weights, recipe, loaded)
         done = export.export(
@@ -327,7 +327,7 @@ class Job:
         if prove:
             # They are whole; one whose proof cannot be made or kept does not fail the run.
             for index, exported in enumerate(done):
-                if exported.kept and proof_step.load(self.run.exports / exported.format) is not None:
+                if exported.kept and proof_file.load(self.run.exports / exported.format) is not None:
                     continue
                 try:
                     self._prove(recipe, exported.format, base, index, len(done))
@@ -342,10 +342,10 @@ class Job:
         from . import model, proof
 
         learned = export_record.learned_print(weights.folder)
-        there = proof_step.load_reference(self.run, weights)
+        there = proof_file.load_reference(self.run, weights)
         if there is not None and there.learned == learned:
             return True
-        own = proof_step.load_reference(self.run)
+        own = proof_file.load_reference(self.run)
         if own is None:
             return False
         if loaded is None:
@@ -355,7 +355,7 @@ class Job:
         self.writer.progress("save", text=f"the answers of step {weights.step}, to prove exports by")
         heard = proof.ask_again(loaded.model, loaded.tokenizer, own, self.control.check)
         try:
-            proof_step.save_reference(self.run, dataclasses.replace(heard, learned=learned), weights)
+            proof_file.save_reference(self.run, dataclasses.replace(heard, learned=learned), weights)
         except OSError as error:
             self._unproved(error)
             return False

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from .. import asking, export_record
+from .. import asking, export_record, proof_file
 from .. import proof as proof_step
 from ..asking import Answer
 from ..conversation import Turn
@@ -239,9 +239,9 @@ def of_run(
             code="proof-no-export",
         )
     weights = _weights_of(folder, run, recipe)
-    reference = proof_step.load_reference(run, weights)
+    reference = proof_file.load_reference(run, weights)
     if reference is None:
-        raise proof_step.no_reference(run)
+        raise proof_file.no_reference(run)
     record = export_record.read(folder)
     if record is not None and reference.learned and reference.learned != record.learned:
         raise FinetuiError(
@@ -252,7 +252,7 @@ def of_run(
         )
     tell(format)
     proof = prove(format, path, base, weights.folder, reference, check=check, tell=tell)
-    proof_step.save(folder, proof)
+    proof_file.save(folder, proof)
     return proof
 
 

@@ -11,7 +11,8 @@ import psutil
 from finetui.core import recipe_file
 from finetui.core.demo.recipe import demo_recipe
 from finetui.core.runs import store
-from finetui.core.runs.events import Device, Ended, Evaluation, Record, Started, Step, encode
+from finetui.core.runs.event_log import Record, encode
+from finetui.core.runs.events import Device, Ended, Evaluation, Started, Step
 from finetui.core.runs.store import RunFolder
 
 from .measure import FINETUI, Result

@@ -20,7 +20,8 @@ from finetui.core.export import FORMATS
 from finetui.core.recipe import ExportFormat
 from finetui.core.recipe_file import save
 from finetui.core.runs import store
-from finetui.core.runs.events import Exported, Proved, read_all
+from finetui.core.runs.event_log import read_all
+from finetui.core.runs.events import Exported, Proved
 from finetui.core.runs.launch import worker_environment
 from finetui.core.runs.store import RunFolder
 from finetui.core.worker import llama_cpp

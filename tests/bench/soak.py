@@ -25,7 +25,8 @@ import psutil
 
 from finetui.core import recipe_file
 from finetui.core.runs import checkpoints, state, store
-from finetui.core.runs.events import Checkpoint, read_all
+from finetui.core.runs.event_log import read_all
+from finetui.core.runs.events import Checkpoint
 from finetui.core.runs.store import RunFolder
 
 from ..worker import harness, tiny

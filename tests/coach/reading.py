@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finetui.core.coach import Seen
+from finetui.core.coach_seen import Seen
 from finetui.core.demo.recipe import demo_recipe
 from finetui.core.recipe import Recipe
-from finetui.core.runs import events
+from finetui.core.runs import event_log, events
 from finetui.core.runs.curves import Curves
 from finetui.core.runs.series import Point
 
@@ -25,14 +25,14 @@ class Recorded:
     """One recorded run: its recipe (of the sections that count) and its events."""
 
     recipe: Recipe
-    events: list[events.Record]
+    events: list[event_log.Record]
 
 
 def load(name: str) -> Recorded:
     body: dict[str, Any] = json.loads(gzip.decompress((FOLDER / f"{name}.json.gz").read_bytes()))
     recipe = demo_recipe()
     made = Recipe.model_validate({**recipe.model_dump(), "lora": body["lora"], "training": body["training"]})
-    records = [events.decode(json.dumps(line).encode()) for line in body["events"]]
+    records = [event_log.decode(json.dumps(line).encode()) for line in body["events"]]
     return Recorded(made, [record for record in records if record is not None])
 
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from finetui.core import coach
-from finetui.core.coach import Advice, Seen, advise
+from finetui.core.coach import advise
+from finetui.core.coach_seen import Action, Advice, Seen
 from finetui.core.runs import events
 from finetui.core.runs.curves import Curves
 from finetui.core.system import throttle_reasons
@@ -65,7 +65,7 @@ def test_what_is_found_in_time_and_with_its_figures() -> None:
     first, last = found_along("overfitting")
     step, advice = first["overfitting"]
     assert step <= 25 and last == {"overfitting"} and "best at step 10" in advice.sentence
-    assert advice.action == coach.Action("stop", "save and stop")
+    assert advice.action == Action("stop", "save and stop")
     ended = [replace(seen, live=False) for _, seen in moments("overfitting")][-1]
     action = advise(ended)[0].action
     assert action is not None and action.act == "duplicate"

@@ -8,7 +8,7 @@ import pytest
 
 from finetui.core.errors import FinetuiError
 from finetui.core.recipe import ExportSection, LoraSection, Recipe
-from finetui.core.runs import checkpoints, chosen, events
+from finetui.core.runs import checkpoints, chosen, event_log, events
 from finetui.core.runs.store import RunFolder
 
 LORA = Recipe()
@@ -30,7 +30,7 @@ def checkpoint(run: RunFolder, step: int, *, sealed: bool = True) -> Path:
 def tell(run: RunFolder, *told: events.Event) -> None:
     with run.events.open("ab") as file:
         for seq, event in enumerate(told, 1):
-            file.write(events.encode(events.Record(seq, 0.0, event)))
+            file.write(event_log.encode(event_log.Record(seq, 0.0, event)))
 
 
 def step(number: int) -> events.Step:

@@ -15,7 +15,8 @@ from finetui.core.draft import Draft
 from finetui.core.errors import FinetuiError
 from finetui.core.recipe import Recipe
 from finetui.core.runs import care, control, lineage, manifest, queue, store
-from finetui.core.runs.events import Step, read_all
+from finetui.core.runs.event_log import read_all
+from finetui.core.runs.events import Step
 from finetui.core.runs.store import RunFolder
 from finetui.core.talk import Exchange, Reply, Talk, Target
 from tests import killing

@@ -16,7 +16,8 @@ from finetui.core.model_facts import ModelFacts
 from finetui.core.model_runs import run_models
 from finetui.core.recipe import Recipe
 from finetui.core.runs import launch, store
-from finetui.core.runs.events import Ended, Event, Record, Started, Step, encode
+from finetui.core.runs.event_log import Record, encode
+from finetui.core.runs.events import Ended, Event, Started, Step
 
 from .test_model import COMMIT, PARAMETERS, folder, safetensors, snapshot
 

@@ -13,7 +13,8 @@ import pytest
 
 from finetui.core.errors import FinetuiError
 from finetui.core.runs import launch, manifest, queue, retry, state, store, turns
-from finetui.core.runs.events import Checkpoint, Ended, Record, Started, encode
+from finetui.core.runs.event_log import Record, encode
+from finetui.core.runs.events import Checkpoint, Ended, Started
 from finetui.core.runs.store import RunFolder
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from finetui.core import coach, recipe_file
+from finetui.core.coach_seen import Action, Seen
 from finetui.core.demo.recipe import demo_recipe
 from finetui.core.errors import FinetuiError
 from finetui.core.runs import best, checkpoints, store
@@ -77,9 +78,9 @@ def test_the_coach_names_it_where_there_is_one() -> None:
             curves.evaluated(n, {20: 1.0, 40: 0.8, 60: 0.9, 80: 1.0, 100: 1.1}[n])
     recipe = demo_recipe()
 
-    def action(saved: tuple[int, ...], keep: bool = False, live: bool = False) -> coach.Action | None:
+    def action(saved: tuple[int, ...], keep: bool = False, live: bool = False) -> Action | None:
         training = recipe.training.model_copy(update={"keep_best": keep})
-        seen = coach.Seen(
+        seen = Seen(
             curves, 100, recipe.model_copy(update={"training": training}), live=live, checkpoints=saved
         )
         return next(one.action for one in coach.advise(seen) if one.rule == "overfitting")

@@ -13,8 +13,9 @@ import psutil
 import pytest
 
 from finetui.core.errors import FinetuiError
-from finetui.core.runs import care, events, store
-from finetui.core.runs.events import Checkpoint, Ended, Evaluation, Event, Record, Started
+from finetui.core.runs import care, event_log, store
+from finetui.core.runs.event_log import Record
+from finetui.core.runs.events import Checkpoint, Ended, Evaluation, Event, Started
 from finetui.core.runs.store import RunFolder
 
 
@@ -41,7 +42,7 @@ def make(
         if losses and step in losses:
             said.append(Evaluation(step, losses[step]))
     said.append(Ended("train", "completed", 3.0))
-    run.events.write_bytes(b"".join(events.encode(Record(n, float(n), e)) for n, e in enumerate(said, 1)))
+    run.events.write_bytes(b"".join(event_log.encode(Record(n, float(n), e)) for n, e in enumerate(said, 1)))
     return run
 
 
@@ -138,7 +139,7 @@ def live(run: RunFolder) -> None:
     import socket
 
     started = Started("train", me.pid, me.create_time(), socket.gethostname())
-    run.events.write_bytes(events.encode(Record(1, time.time(), started)))
+    run.events.write_bytes(event_log.encode(Record(1, time.time(), started)))
 
 
 def test_a_run_at_work_is_neither_cleaned_nor_deleted(home: Path) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from finetui.core.runs import events, notice, state, store
-from finetui.core.runs.events import Record
+from finetui.core.runs import event_log, events, notice, state, store
+from finetui.core.runs.event_log import Record
 from finetui.core.runs.store import RunFolder
 
 WRITES = (
@@ -42,7 +42,9 @@ def _crashed(run: RunFolder, reason: str | None = None) -> None:
     told: list[events.Event] = [events.Started("train", 2**22 - 3, 1.0, state.manifest.this_host(), "kiosk")]
     if reason:
         told.append(events.Ended("train", reason, 3.0))
-    run.events.write_bytes(b"".join(events.encode(Record(n + 1, time.time(), e)) for n, e in enumerate(told)))
+    run.events.write_bytes(
+        b"".join(event_log.encode(Record(n + 1, time.time(), e)) for n, e in enumerate(told))
+    )
 
 
 def test_it_is_told_once_without_a_shell_and_without_tokens(

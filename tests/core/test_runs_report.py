@@ -13,7 +13,7 @@ import pytest
 
 from finetui.core import recipe_file
 from finetui.core.recipe import Recipe
-from finetui.core.runs import care, events, launch, manifest, report, store
+from finetui.core.runs import care, event_log, events, launch, manifest, report, store
 from finetui.core.runs.hiding import Names, without
 from finetui.core.runs.store import RunFolder
 
@@ -88,7 +88,7 @@ def made(source: Path | str) -> RunFolder:
         events.Ended("train", "failed", 3.0, "The run failed.", quoted, f"It is in {run.log}.", "run-failed"),
     )
     run.events.write_bytes(
-        b"".join(events.encode(events.Record(n, float(n), e)) for n, e in enumerate(told, 1))
+        b"".join(event_log.encode(event_log.Record(n, float(n), e)) for n, e in enumerate(told, 1))
     )
     with run.events.open("ab") as file:
         file.write(

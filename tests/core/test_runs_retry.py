@@ -15,7 +15,8 @@ from finetui.core import recipe_file
 from finetui.core.errors import FinetuiError
 from finetui.core.recipe import Recipe
 from finetui.core.runs import checkpoints, lineage, manifest, remedies, retry, state, store
-from finetui.core.runs.events import Checkpoint, DatasetReady, Ended, Event, Progress, Record, Started, encode
+from finetui.core.runs.event_log import Record, encode
+from finetui.core.runs.events import Checkpoint, DatasetReady, Ended, Event, Progress, Started
 from finetui.core.runs.store import RunFolder
 
 

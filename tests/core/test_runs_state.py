@@ -18,7 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetui.core.runs import events, manifest, state, store
+from finetui.core.runs import event_log, manifest, state, store
+from finetui.core.runs.event_log import Record
 from finetui.core.runs.events import (
     Checkpoint,
     Device,
@@ -27,7 +28,6 @@ from finetui.core.runs.events import (
     Event,
     Exported,
     Progress,
-    Record,
     Scored,
     Started,
     Step,
@@ -59,7 +59,7 @@ def write(run: store.RunFolder, *happened: Event, start: float | None = None, ga
     first = time.time() - gap * (len(happened) - 1) if start is None else start
     with run.events.open("ab") as file:
         for i, event in enumerate(happened):
-            file.write(events.encode(Record(seq + i + 1, first + i * gap, event)))
+            file.write(event_log.encode(Record(seq + i + 1, first + i * gap, event)))
 
 
 def signed(process: subprocess.Popen[bytes], job: str = "train") -> Started:
@@ -263,7 +263,9 @@ def many(run: store.RunFolder, count: int, *before: Event) -> None:
     seq, ts = len(before) + 1, time.time()
     with run.events.open("ab") as file:
         file.write(
-            b"".join(events.encode(Record(seq + i, ts, step(i + 1, float(i), count))) for i in range(count))
+            b"".join(
+                event_log.encode(Record(seq + i, ts, step(i + 1, float(i), count))) for i in range(count)
+            )
         )
 
 
@@ -271,7 +273,7 @@ def test_a_long_run_is_told_from_its_two_ends(run: store.RunFolder, sleeper: sub
     many(run, 30_000, signed(sleeper), Progress("train"), Evaluation(0, 5.0))
     for i in range(2_000):
         with run.events.open("ab") as file:
-            file.write(events.encode(Record(40_000 + i, time.time(), Device("cuda", "x" * 400))))
+            file.write(event_log.encode(Record(40_000 + i, time.time(), Device("cuda", "x" * 400))))
     assert run.events.stat().st_size > 4 * state.WHOLE_BYTES
     seen = state.status(run)
     assert (seen.state, seen.job, seen.step, seen.total_steps) == ("running", "train", 30_000, 30_000)
@@ -285,9 +287,9 @@ def test_a_long_run_whose_resume_stands_in_the_middle(
     launched(run, sleeper, "resume", time.time() - 50)
     many(run, 20_000)
     with run.events.open("ab") as file:
-        file.write(events.encode(Record(50_000, time.time() + 1, Progress("evaluate"))))
+        file.write(event_log.encode(Record(50_000, time.time() + 1, Progress("evaluate"))))
     lines = run.events.read_bytes().splitlines(keepends=True)
-    padding = b"".join(events.encode(Record(3 + i, time.time() - 90, step(i + 2))) for i in range(3000))
+    padding = b"".join(event_log.encode(Record(3 + i, time.time() - 90, step(i + 2))) for i in range(3000))
     run.events.write_bytes(b"".join(lines[:2]) + padding + b"".join(lines[2:]))
     seen = state.status(run)
     assert (seen.state, seen.job, seen.pid) == ("running", "resume", sleeper.pid)

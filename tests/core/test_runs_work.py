@@ -16,9 +16,10 @@ import psutil
 import pytest
 
 from finetui.core.errors import FinetuiError
-from finetui.core.runs import control, events, follow, history, launch, manifest, state, store, warm
+from finetui.core.runs import control, event_log, follow, history, launch, manifest, state, store, warm
 from finetui.core.runs.curves import Curves
-from finetui.core.runs.events import Device, Ended, Evaluation, Progress, Record, Started, Step
+from finetui.core.runs.event_log import Record
+from finetui.core.runs.events import Device, Ended, Evaluation, Progress, Started, Step
 
 HOST = socket.gethostname()
 
@@ -60,7 +61,7 @@ def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
 
 def append(run: store.RunFolder, *records: Record) -> None:
     with run.events.open("ab") as file:
-        file.write(b"".join(events.encode(r) for r in records))
+        file.write(b"".join(event_log.encode(r) for r in records))
 
 
 def at_work(run: store.RunFolder, child: subprocess.Popen[bytes], shift: float = 0.0) -> None:
@@ -236,7 +237,7 @@ def test_a_follower_gives_each_record_once_and_sees_the_end(run, process) -> Non
     at_work(run, child)
     assert [r.seq for r in follower.poll()] == [1, 2]
     assert follower.poll() == []
-    whole = events.encode(Record(3, time.time(), Step(1, 2, 0.5, 1.0, 1e-4)))
+    whole = event_log.encode(Record(3, time.time(), Step(1, 2, 0.5, 1.0, 1e-4)))
     with run.events.open("ab") as file:
         file.write(whole[:20])
         file.flush()
@@ -266,12 +267,14 @@ def test_of_a_long_run_the_ends_come_first_and_all_of_it_follows(run, process) -
         for n in range(1, total + 1):
             seq += 1
             file.write(
-                events.encode(Record(seq, now, Step(n, total, n / total, 1.0, 1e-4, 0.5, n, n, 100.0, 1.0)))
+                event_log.encode(
+                    Record(seq, now, Step(n, total, n / total, 1.0, 1e-4, 0.5, n, n, 100.0, 1.0))
+                )
             )
             if n % 10_000 == 0:
                 seq += 2
-                file.write(events.encode(Record(seq - 1, now, Evaluation(n, 2.0 - n / total))))
-                file.write(events.encode(Record(seq, now, Device("cpu", "x"))))
+                file.write(event_log.encode(Record(seq - 1, now, Evaluation(n, 2.0 - n / total))))
+                file.write(event_log.encode(Record(seq, now, Device("cpu", "x"))))
     assert run.events.stat().st_size > follow.LONG_BYTES
     follower = follow.Follower(run, keep=True)
     got = follower.poll()

@@ -12,7 +12,8 @@ from finetui.core import recipe_file
 from finetui.core.demo.recipe import demo_recipe
 from finetui.core.recipe import ExportSection
 from finetui.core.runs import store
-from finetui.core.runs.events import Device, Ended, Exported, Progress, Record, Scored, Step, read_all
+from finetui.core.runs.event_log import Record, read_all
+from finetui.core.runs.events import Device, Ended, Exported, Progress, Scored, Step
 from finetui.core.runs.store import RunFolder
 from tests.worker import harness
 

@@ -14,8 +14,9 @@ import psutil
 from finetui.core import recipe_file
 from finetui.core.demo.recipe import demo_recipe
 from finetui.core.recipe import Recipe
-from finetui.core.runs import events, manifest, store
-from finetui.core.runs.events import Event, Record
+from finetui.core.runs import event_log, events, manifest, store
+from finetui.core.runs.event_log import Record
+from finetui.core.runs.events import Event
 from finetui.core.runs.store import RunFolder
 
 GIB = 1024**3
@@ -46,7 +47,7 @@ class Recording:
         for event in told:
             self.seq += 1
             self.clock += after
-            lines.append(events.encode(Record(self.seq, self.clock, event)))
+            lines.append(event_log.encode(Record(self.seq, self.clock, event)))
         with self.run.events.open("ab") as file:
             file.write(b"".join(lines))
         return self

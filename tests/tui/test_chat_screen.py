@@ -21,7 +21,7 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Markdown, TextArea
 
-from finetui.core import proof, talk, talk_files, talk_score
+from finetui.core import proof_file, talk, talk_files, talk_score
 from finetui.core.errors import FinetuiError
 from finetui.core.proof import Reference, ReferencePrompt
 from finetui.core.runs import events
@@ -62,7 +62,7 @@ def run(tuned: exporting.Tuned, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         )
         for n in (1, 2)
     )
-    proof.save_reference(recording.run, Reference(prompts, "", "16bit", {}))
+    proof_file.save_reference(recording.run, Reference(prompts, "", "16bit", {}))
     return recording.run.path
 
 

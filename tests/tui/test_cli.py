@@ -17,8 +17,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from finetui.core.runs import events, store
-from finetui.core.runs.events import Ended, Progress, Record, Sample, Started, Step
+from finetui.core.runs import event_log, events, store
+from finetui.core.runs.event_log import Record
+from finetui.core.runs.events import Ended, Progress, Sample, Started, Step
 from finetui.tui.commands import exits
 
 HOST = socket.gethostname()
@@ -77,7 +78,7 @@ def make_run(*happened: events.Event, name: str = "try") -> store.RunFolder:
     run = store.create(name)
     run.recipe.write_text("version: 1\n")
     now = time.time()
-    run.events.write_bytes(b"".join(events.encode(Record(i + 1, now, e)) for i, e in enumerate(happened)))
+    run.events.write_bytes(b"".join(event_log.encode(Record(i + 1, now, e)) for i, e in enumerate(happened)))
     return run
 
 
@@ -376,7 +377,7 @@ def test_a_reader_that_goes_away_is_no_fault(cli: Cli, sleeper: subprocess.Popen
     assert follower.stdout.readline()
     follower.stdout.close()
     with run.events.open("ab") as file:
-        file.write(events.encode(Record(9, time.time(), Step(2, 9, 0.2, 2.0, 1e-4))))
+        file.write(event_log.encode(Record(9, time.time(), Step(2, 9, 0.2, 2.0, 1e-4))))
     until(lambda: follower.poll() is not None)
     assert follower.stderr.read() == ""
     assert sleeper.poll() is None

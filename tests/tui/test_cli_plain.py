@@ -8,6 +8,7 @@ import re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from finetui.core.runs.event_log import Record
 from finetui.core.runs.events import (
     Checkpoint,
     DatasetReady,
@@ -20,7 +21,6 @@ from finetui.core.runs.events import (
     Probed,
     Progress,
     Proved,
-    Record,
     Sample,
     Scored,
     ScoreExample,

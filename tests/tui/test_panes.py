@@ -13,7 +13,7 @@ from rich.console import Console
 from textual._compositor import ChopsUpdate
 from textual.strip import Segment, Strip
 
-from finetui.core.coach import Advice
+from finetui.core.coach_seen import Advice
 from finetui.core.runs import events
 from finetui.tui.modals.confirm import ConfirmModal
 from finetui.tui.widgets.dashboard import advising

@@ -20,7 +20,8 @@ from finetui.core.recipe import (
     TrainingSection,
 )
 from finetui.core.runs import store
-from finetui.core.runs.events import Ended, Event, Step, Warned, read_all
+from finetui.core.runs.event_log import read_all
+from finetui.core.runs.events import Ended, Event, Step, Warned
 from finetui.core.runs.store import RunFolder
 
 PATIENCE = 300.0

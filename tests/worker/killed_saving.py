@@ -13,7 +13,8 @@ from typing import Any
 
 from finetui.core import recipe_file
 from finetui.core.runs import checkpoints
-from finetui.core.runs.events import Checkpoint, read_all
+from finetui.core.runs.event_log import read_all
+from finetui.core.runs.events import Checkpoint
 from finetui.core.runs.store import RunFolder
 from tests import killing
 

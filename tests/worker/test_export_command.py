@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from finetui.core import paths, recipe_file
 from finetui.core.runs import checkpoints
-from finetui.core.runs.events import Ended, Record, Started, encode
+from finetui.core.runs.event_log import Record, encode
+from finetui.core.runs.events import Ended, Started
 from finetui.core.worker import tensors
 
 from . import harness

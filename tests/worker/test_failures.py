@@ -13,7 +13,8 @@ import pytest
 from finetui.core.errors import FinetuiError
 from finetui.core.recipe import Recipe
 from finetui.core.runs import checkpoints
-from finetui.core.runs.events import Checkpoint, DatasetReady, Ended, Sample, Started, Step, read_all
+from finetui.core.runs.event_log import read_all
+from finetui.core.runs.events import Checkpoint, DatasetReady, Ended, Sample, Started, Step
 from finetui.core.runs.store import RunFolder
 from finetui.core.worker import failures
 

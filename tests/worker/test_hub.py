@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from finetui.core.runs.events import DatasetReady, Progress, read_all
+from finetui.core.runs.event_log import read_all
+from finetui.core.runs.events import DatasetReady, Progress
 
 from ..hub_server import Hub, running
 from . import harness

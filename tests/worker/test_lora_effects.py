@@ -22,14 +22,14 @@ from .in_process import Trainer
 
 def exports(built: Trainer, made_of: Recipe) -> list[Proof]:
     """What the run learned, saved and exported as the job does it; the proof of each format."""
-    from finetui.core import proof as proof_step
+    from finetui.core import proof_file
     from finetui.core.worker import adapter, export, proof
 
     adapter.save(built.loaded.model, built.loaded.tokenizer, made_of, built.run)
     prompts: Any = built.prepared.prompts
     reference = proof.ask(built.loaded.model, built.loaded.tokenizer, made_of, prompts, lambda: None)
     assert reference is not None
-    proof_step.save_reference(built.run, reference)
+    proof_file.save_reference(built.run, reference)
     base, warned = built.loaded.folder, []
 
     def emit(event: Any) -> None:

@@ -15,7 +15,8 @@ import pytest
 from finetui.core import paths, recipe_file
 from finetui.core.errors import FinetuiError
 from finetui.core.recipe import Recipe
-from finetui.core.runs.events import Evaluation, Probed, Started, Warned, read_all
+from finetui.core.runs.event_log import read_all
+from finetui.core.runs.events import Evaluation, Probed, Started, Warned
 from finetui.tui.commands import exits
 
 from . import harness

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from finetui.core import model, proof, recipe_file
+from finetui.core import model, proof_file, recipe_file
 from finetui.core.conversation import Turn
 from finetui.core.dataset import format_of
 from finetui.core.errors import FinetuiError
@@ -81,11 +81,11 @@ def test_samples_go_on_with_held_out_texts(run: RunFolder) -> None:
 def test_each_export_is_proved_by_going_on(run: RunFolder) -> None:
     assert [e.format for e in harness.events(run, Exported)] == list(FORMATS)
     assert {p.format: p.verdict for p in harness.events(run, Proved)} == dict.fromkeys(FORMATS, "same")
-    reference = proof.load_reference(run)
+    reference = proof_file.load_reference(run)
     assert reference is not None and not reference.template
     assert all(not asked.messages and asked.text.startswith("Day ") for asked in reference.prompts)
     for format in FORMATS:
-        kept = proof.load(run.exports / format)
+        kept = proof_file.load(run.exports / format)
         assert kept is not None and kept.agreement is not None
         assert not {"chat template", "template text"} & {check.name for check in kept.checks}
         assert all(question.startswith("Day ") for question, _, _ in kept.prompts)
@@ -94,7 +94,7 @@ def test_each_export_is_proved_by_going_on(run: RunFolder) -> None:
 def test_a_swapped_model_is_still_caught(run: RunFolder, tiny_base_model: Path, tmp_path: Path) -> None:
     from finetui.core.worker import proof as prover
 
-    reference = proof.load_reference(run)
+    reference = proof_file.load_reference(run)
     assert reference is not None
     found = prover.prove("merged", tiny_base_model, tiny_base_model, run.adapter, reference)
     assert found.verdict == "broken"

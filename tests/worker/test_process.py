@@ -172,7 +172,7 @@ def test_the_writer_goes_on_where_the_file_ends(tmp_path: Path, tail: bytes) -> 
     again = EventWriter(path)
     again.emit(Evaluation(3, 0.5))
     again.close()
-    from finetui.core.runs.events import read_all
+    from finetui.core.runs.event_log import read_all
 
     assert [(r.seq, r.event) for r in read_all(path)] == [
         (n, Evaluation(n, loss)) for n, loss in ((1, 2.0), (2, 1.0), (3, 0.5))
@@ -185,7 +185,7 @@ def test_events_wait_while_they_cannot_be_written(tmp_path: Path) -> None:
     writer.emit(Evaluation(1, 2.0))  # no such folder: an OSError inside, none outside
     folder.mkdir()
     writer.emit(Evaluation(2, 1.0))
-    from finetui.core.runs.events import read_all
+    from finetui.core.runs.event_log import read_all
 
     assert [(r.seq, r.event) for r in read_all(folder / "events.jsonl")] == [
         (1, Evaluation(1, 2.0)),

@@ -21,7 +21,7 @@ import torch
 from gguf import GGUFReader
 from safetensors.torch import load_file, save_file
 
-from finetui.core import asking, export_record, recipe_file
+from finetui.core import asking, export_record, proof_file, recipe_file
 from finetui.core import proof as proof_step
 from finetui.core.asking import Answer
 from finetui.core.errors import FinetuiError
@@ -53,7 +53,7 @@ def proven(tiny_model: Path, tiny_rows: Path) -> Proven:
     recipe = recipe.model_copy(update={"export": ExportSection(formats=FORMATS)})
     run = harness.make_run(recipe)
     assert harness.finish(harness.start("train", run), run) == 0, run.log.read_text(errors="replace")[-3000:]
-    reference = proof_step.load_reference(run)
+    reference = proof_file.load_reference(run)
     assert reference is not None
     return Proven(run, tiny_model, reference)
 
@@ -83,13 +83,13 @@ def test_each_sound_export_is_proved_once_after_it_was_made(proven: Proven) -> N
     assert [p.format for p in proofs] == made == list(FORMATS)
     for found in proofs:
         assert found.verdict == "same", found
-        kept = proof_step.load(proven.run.exports / found.format)
+        kept = proof_file.load(proven.run.exports / found.format)
         assert kept is not None and kept.verdict == "same"
         assert len(kept.prompts) == proof_step.PROMPTS
     learned = {
         f: next(c.sentence for c in kept.checks if c.name == "adapter merged")
         for f in FORMATS[1:]
-        if (kept := proof_step.load(proven.run.exports / f)) is not None
+        if (kept := proof_file.load(proven.run.exports / f)) is not None
     }
     assert set(learned) == set(FORMATS[1:])
 
@@ -116,7 +116,7 @@ def test_the_command_proves_again_and_tells_by_its_exit_code(proven: Proven, tmp
     proofs = {e["format"]: e for e in map(json.loads, said.stdout.splitlines()) if e["kind"] == "proof"}
     assert set(proofs) == set(FORMATS)
     assert proofs["merged"]["verdict"] == "broken" and proofs["gguf_f16"]["verdict"] == "same"
-    kept = proof_step.load(run.exports / "merged")
+    kept = proof_file.load(run.exports / "merged")
     assert kept is not None and kept.verdict == "broken"
 
 
@@ -127,12 +127,12 @@ def test_a_run_that_asks_for_no_proof_gets_none(tiny_model: Path, tiny_rows: Pat
     )
     assert harness.finish(harness.start("train", run), run) == 0
     assert harness.events(run, Exported) and not harness.events(run, Proved)
-    assert proof_step.load_reference(run) is None
+    assert proof_file.load_reference(run) is None
 
 
 def test_answers_that_cannot_be_kept_do_not_fail_the_run(tiny_model: Path, tiny_rows: Path) -> None:
     run = harness.make_run(harness.recipe(tiny_model, tiny_rows, max_steps=2))
-    (proof_step.reference_file(run) / "in the way").mkdir(parents=True)
+    (proof_file.reference_file(run) / "in the way").mkdir(parents=True)
     assert harness.finish(harness.start("train", run), run) == 0
     assert harness.events(run, Exported) and not harness.events(run, Proved)
     assert "proof-unwritten" in harness.codes(run)
@@ -140,7 +140,7 @@ def test_answers_that_cannot_be_kept_do_not_fail_the_run(tiny_model: Path, tiny_
 
 def test_a_proof_that_cannot_be_kept_is_no_verdict(proven: Proven) -> None:
     run = RunFolder(Path(shutil.copytree(proven.run.path, proven.run.path.with_name("full"))))
-    kept = run.exports / "adapter" / proof_step.FILE
+    kept = run.exports / "adapter" / proof_file.FILE
     kept.unlink()
     (kept / "in the way").mkdir(parents=True)
     said = finetui("verify", run.id, "--format", "adapter")
@@ -188,7 +188,7 @@ def test_an_export_of_a_checkpoint_is_proved_by_that_checkpoints_answers(proven:
     assert (made.step, made.kept, found.verdict) == (30, False, "same"), found
     record = export_record.read(run.exports / "merged")
     assert record is not None and (record.step, record.result) == (30, False)
-    kept = proof_step.load_reference(run, Chosen(run.checkpoints / "checkpoint-30", 30, False))
+    kept = proof_file.load_reference(run, Chosen(run.checkpoints / "checkpoint-30", 30, False))
     assert kept is not None and kept.learned == record.learned
     assert kept.prompts[0].ids == proven.reference.prompts[0].ids
     assert kept.prompts[0].logprobs != proven.reference.prompts[0].logprobs
@@ -201,14 +201,14 @@ def test_an_export_of_a_checkpoint_is_proved_by_that_checkpoints_answers(proven:
 def test_a_run_that_learned_more_says_that_its_old_exports_cannot_be_compared(proven: Proven) -> None:
     run = RunFolder(Path(shutil.copytree(proven.run.path, proven.run.path.with_name("longer"))))
     changed = dataclasses.replace(proven.reference, learned="of other weights")
-    proof_step.save_reference(run, changed)
+    proof_file.save_reference(run, changed)
     said = finetui("verify", run.id, "--format", "merged")
     assert said.returncode != 0 and "cannot be compared any more" in said.stderr + said.stdout, said
 
 
 def test_a_run_with_nothing_to_compare_with_says_so(proven: Proven) -> None:
     run = RunFolder(Path(shutil.copytree(proven.run.path, proven.run.path.with_name("unasked"))))
-    proof_step.reference_file(run).unlink()
+    proof_file.reference_file(run).unlink()
     said = finetui("verify", run.id)
     assert said.returncode != 0
     assert "nothing to compare" in said.stderr and "Traceback" not in said.stderr
@@ -393,7 +393,7 @@ def test_a_four_bit_base_may_differ_more(proven: Proven) -> None:
 
 
 def test_a_proof_file_that_was_tampered_with_reads_as_none(proven: Proven, tmp_path: Path) -> None:
-    (tmp_path / proof_step.FILE).write_text('{"format": 3}', encoding="utf-8")
-    assert proof_step.load(tmp_path) is None
-    proof_step.save(tmp_path, proof_step.judge("merged", proven.reference, Heard(error="x"), Weights()))
-    assert proof_step.load(tmp_path) is not None
+    (tmp_path / proof_file.FILE).write_text('{"format": 3}', encoding="utf-8")
+    assert proof_file.load(tmp_path) is None
+    proof_file.save(tmp_path, proof_step.judge("merged", proven.reference, Heard(error="x"), Weights()))
+    assert proof_file.load(tmp_path) is not None

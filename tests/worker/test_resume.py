@@ -11,7 +11,8 @@ import pytest
 
 from finetui.core.recipe import Recipe
 from finetui.core.runs import checkpoints
-from finetui.core.runs.events import Checkpoint, Device, Ended, Step, read_all
+from finetui.core.runs.event_log import read_all
+from finetui.core.runs.events import Checkpoint, Device, Ended, Step
 from finetui.core.runs.store import RunFolder
 
 from . import harness

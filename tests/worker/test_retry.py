@@ -11,8 +11,9 @@ import pytest
 from finetui.core import recipe_file
 from finetui.core.errors import FinetuiError
 from finetui.core.recipe import Recipe
-from finetui.core.runs import events, launch, lineage, preflight, retry, state, store
-from finetui.core.runs.events import ModelReady, Record, Step
+from finetui.core.runs import event_log, events, launch, lineage, preflight, retry, state, store
+from finetui.core.runs.event_log import Record
+from finetui.core.runs.events import ModelReady, Step
 from finetui.core.runs.store import RunFolder
 
 from . import harness, tiny
@@ -73,13 +74,13 @@ def crashed(whole: RunFolder) -> RunFolder:
     for folder in run.checkpoints.glob("checkpoint-*"):
         if int(folder.name.split("-")[1]) > SAVED:
             shutil.rmtree(folder)
-    before = [r for r in events.read_all(run.events) if isinstance(r.event, Step) and r.event.step == CUT]
+    before = [r for r in event_log.read_all(run.events) if isinstance(r.event, Step) and r.event.step == CUT]
     kept: list[Record] = [
         r
-        for r in events.read_all(run.events)
+        for r in event_log.read_all(run.events)
         if r.seq <= before[0].seq and not (isinstance(r.event, events.Checkpoint) and r.event.step > SAVED)
     ]
-    run.events.write_bytes(b"".join(map(events.encode, kept)))
+    run.events.write_bytes(b"".join(map(event_log.encode, kept)))
     run.log.write_text("Killed\n")  # as a shell says it of what the system ended for its memory
     return run
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from finetui.core.runs import events as kinds
+from finetui.core.runs.event_log import read_all
 from finetui.core.runs.store import RunFolder
 
 from . import harness
@@ -29,7 +30,7 @@ def run(tiny_model: Path, tiny_rows: Path) -> RunFolder:
 
 def test_the_stages_come_in_order(run: RunFolder) -> None:
     order = []
-    for record in kinds.read_all(run.events):
+    for record in read_all(run.events):
         name = record.event.stage if isinstance(record.event, kinds.Progress) else record.event.kind
         if name not in order and name != "device":
             order.append(name)
@@ -50,7 +51,7 @@ def test_the_stages_come_in_order(run: RunFolder) -> None:
 
 
 def test_records_are_numbered_without_gaps(run: RunFolder) -> None:
-    assert [r.seq for r in kinds.read_all(run.events)] == list(range(1, len(kinds.read_all(run.events)) + 1))
+    assert [r.seq for r in read_all(run.events)] == list(range(1, len(read_all(run.events)) + 1))
 
 
 def test_there_is_one_end_and_it_is_good(run: RunFolder) -> None:

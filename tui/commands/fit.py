@@ -275,7 +275,8 @@ def _probed(run: Any, as_json: bool) -> Probed:
     import time
 
     from ...core.runs import crash, launch
-    from ...core.runs.events import Ended, EventReader, Probed
+    from ...core.runs.event_log import EventReader
+    from ...core.runs.events import Ended, Probed
     from ..plain import Plain
 
     plain = Plain(output.line if not as_json else lambda _line: None, output.width())

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from ...core.errors import FinetuiError
 from ...core.runs import control, notice
-from ...core.runs.events import MAX_LINE_BYTES
+from ...core.runs.event_log import MAX_LINE_BYTES
 from ...core.runs.follow import Follower
 from ...core.runs.store import RunFolder
 from ..plain import Plain

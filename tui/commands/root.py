@@ -26,7 +26,9 @@ from . import (
     queueing,
     recipes,
     reporting,
+    scoring,
     scripting,
+    serving,
     training,
     verifying,
 )
@@ -60,8 +62,8 @@ app.command("upload")(leaving.upload)
 app.command("ollama")(leaving.ollama)
 app.command("copy")(leaving.copy)
 app.command("chat")(chatting.chat)
-app.command("eval")(chatting.evaluate)
-app.command("serve")(chatting.serve)
+app.command("eval")(scoring.evaluate)
+app.command("serve")(serving.serve)
 app.command("inspect")(inspect.inspect)
 app.command("rename")(care.rename)
 app.command("note")(care.note)

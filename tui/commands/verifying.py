@@ -26,15 +26,15 @@ def verify(
     Each is opened by what will use it (Transformers, PEFT, llama.cpp) and asked what the trained model was asked. The
     verdict and its table are kept beside the export, in proof.json. Exit code 0 where all are the same, 1 otherwise.
     """
-    from ...core import proof
+    from ...core import proof_file
     from ...core.runs import launch, store
     from ...core.runs.follow import Follower
     from . import following
 
     folder = store.find(run)
     wanted = formats_of(formats) if formats else ()
-    if proof.load_reference(folder) is None:
-        raise proof.no_reference(folder)
+    if proof_file.load_reference(folder) is None:
+        raise proof_file.no_reference(folder)
     follower, raw = Follower(folder), following.RawEvents.from_now(folder)
     follower.poll()
     launch.start(folder, "verify", wanted)
@@ -43,5 +43,5 @@ def verify(
     if code == exits.OK and any(verdict != "same" for verdict in verdicts):
         code = exits.FAILED
     if not as_json:
-        output.line(f"Kept beside each export as {proof.FILE}, with every answer.")
+        output.line(f"Kept beside each export as {proof_file.FILE}, with every answer.")
     raise typer.Exit(code)

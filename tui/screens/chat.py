@@ -3,51 +3,31 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar
 
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
-from textual.screen import Screen
 from textual.widgets import Static
 
 from ...core import talk_files
-from ...core.errors import FinetuiError
-from ...core.talk import (
-    Device,
-    Exchange,
-    HeldOut,
-    Plan,
-    Reply,
-    Sampling,
-    Side,
-    Talk,
-    Target,
-    held_out,
-    plan_here,
-)
-from ...core.talking import Talker, Writing
-from ..modals.confirm import ConfirmModal
+from ...core.talk import Exchange, Reply, Sampling, Side, Target
 from ..theme import glyphs
-from ..widgets.chat import Answer, Question, Said
+from ..widgets.chat import Question
 from ..widgets.footer import Footer
 from ..widgets.header import Header
 from ..widgets.text import literal
 from .closing import while_standing
+from .talking import TalkingScreen
 
-if TYPE_CHECKING:
-    from ..app import FinetuiApp
-
-POLL_SECONDS = 0.15
 NAMES: dict[Side, str] = {"base": "Base", "tuned": "Tuned"}
 
 
-class ChatScreen(Screen[None]):
-    """Loads `target` in a child process and talks to it. The child ends with the screen."""
+class ChatScreen(TalkingScreen):
+    """The talk with `target`: one side beside the other, or in turn where one fits."""
 
     CSS_PATH = ["chat.tcss"]
     AUTO_FOCUS = "#question"
@@ -68,25 +48,10 @@ class ChatScreen(Screen[None]):
     ]  # fmt: skip
 
     def __init__(self, target: Target) -> None:
-        super().__init__()
-        self.target = target
-        self.talk = Talk()
-        self.system = target.system_prompt
-        self.sampling = Sampling()
-        self.talker: Talker | None = None
+        super().__init__(target)
         self.front: Side = "tuned"
-        self.held: tuple[HeldOut, ...] = ()
         self._held_at = 0
-        self._fresh = False
-        self._writing: dict[Side, Writing] = {}
-        self._answers: dict[Side, Answer] = {}
-        self._message = ""
-        self._error: FinetuiError | None = None
         self._keep_in: Path | None = None
-
-    @property
-    def finetui(self) -> FinetuiApp:
-        return cast("FinetuiApp", self.app)
 
     def compose(self) -> ComposeResult:
         yield Header()
@@ -100,105 +65,17 @@ class ChatScreen(Screen[None]):
         yield Question(id="question")
         yield Footer(first=("chat.held", "chat.again", "chat.settings", "chat.back"))
 
-    # ── Loading ──
-
-    def on_mount(self) -> None:
-        self.set_interval(POLL_SECONDS, self._poll)
-        self.finetui.in_background(
-            f"talk plan {id(self)}", lambda: (plan_here(self.target), held_out(self.target)), self._planned
-        )
-        self._paint()
-
-    @while_standing
-    def _planned(self, known: tuple[Plan, tuple[HeldOut, ...]]) -> None:
-        plan, self.held = known
-        if not plan.why:
-            self._load(plan.device)
-            return
-
-        def answered(answer: str | None) -> None:
-            if answer in ("cpu", "gpu"):
-                self._load("cpu" if answer == "cpu" else "gpu")
-            else:
-                self.dismiss(None)
-
-        answers = [("cpu", "Use the CPU"), ("gpu", "Use the GPU all the same"), ("cancel", "Not now")]
-        self.app.push_screen(ConfirmModal("Where should it be loaded?", plan.why, answers), answered)
-
-    def _load(self, device: Device) -> None:
-        def started(talker: Talker) -> None:
-            if self.is_attached:
-                self.talker = talker
-            else:
-                talker.close()
-
-        self.finetui.in_background(f"talk {id(self)}", lambda: Talker(self.target, device), started)
-
-    def on_unmount(self) -> None:
-        if self.talker is not None:
-            self.talker.close()
-
-    # ── Answers ──
-
-    @property
-    def ready(self) -> bool:
-        """Whether a question would be answered at once."""
-        return self.talker is not None and self.talker.loading().ready and not self._writing
+    # ── The question ──
 
     @on(Question.Asked)
     def _asked(self, event: Question.Asked) -> None:
         event.stop()
         if not self.ready:
             self.app.bell()
-            self._say("Wait until it has answered." if self._writing else "It is still being loaded.")
+            self.say("Wait until it has answered." if self._writing else "It is still being loaded.")
             return
         self.query_one(Question).clear()
         self.ask(Exchange(event.text, self.system, fresh=self._fresh or not self.talk.exchanges))
-
-    def ask(self, exchange: Exchange) -> None:
-        """Puts `exchange` to each side, the tuned one first."""
-        self._fresh = False
-        self.talk.exchanges.append(exchange)
-        for side in self.target.sides:
-            pane = self.query_one(f"#pane-{side}", VerticalScroll)
-            pane.mount(Said(exchange.question, exchange.fresh and len(self.talk.exchanges) > 1))
-        self._answer(self.sampling)
-
-    def _answer(self, sampling: Sampling) -> None:
-        talker = self.talker
-        if talker is None:
-            return
-        self._message = ""
-        for side in reversed(self.target.sides):
-            self._writing[side] = talker.ask(side, self.talk.messages(side), sampling)
-            answer = self._answers[side] = Answer()
-            pane = self.query_one(f"#pane-{side}", VerticalScroll)
-            pane.mount(answer)
-            pane.anchor()
-        self._paint()
-
-    @while_standing
-    def _poll(self) -> None:
-        talker = self.talker
-        if talker is None:
-            return
-        error = talker.loading().error
-        if error is not None and error is not self._error:
-            self._error = error
-            self.finetui.show_error(error)
-        for side, writing in list(self._writing.items()):
-            reply = writing.now()
-            if writing.over:
-                del self._writing[side]
-                if writing.error is not None and writing.error is not self._error:
-                    self._error = writing.error
-                    self.finetui.show_error(writing.error)
-                reply = replace(reply, reason="failed") if writing.error is not None else reply
-                self.talk.exchanges[-1].replies[side] = reply
-                self._answers[side].finish(reply, self.talk.exchanges[-1].expected)
-            elif reply.text:
-                self._answers[side].grow(reply.text)
-        self._paint()
 
     # ── Looks ──
 
@@ -208,10 +85,10 @@ class ChatScreen(Screen[None]):
         return self.size.width >= 100 or len(self.target.sides) == 1
 
     def on_resize(self) -> None:
-        self._paint()
+        self.paint()
 
     @while_standing
-    def _paint(self) -> None:
+    def paint(self) -> None:
         header = self.query_one(Header)
         header.show_place(self.target.title, "chat")
         now = self.talker.loading() if self.talker is not None else None
@@ -275,15 +152,11 @@ class ChatScreen(Screen[None]):
             )
         )
 
-    def _say(self, words: str) -> None:
-        self._message = words
-        self._paint()
-
     # ── Actions ──
 
     def action_held(self) -> None:
         if not self.held or not self.ready:
-            self._say("There are no held-out prompts here." if not self.held else "Wait until it can answer.")
+            self.say("There are no held-out prompts here." if not self.held else "Wait until it can answer.")
             return
         prompt = self.held[self._held_at % len(self.held)]
         self._held_at += 1
@@ -298,9 +171,9 @@ class ChatScreen(Screen[None]):
             if side in self._answers:
                 self._answers[side].remove()
         warm = self.sampling.temperature > 0
-        self._answer(self.sampling if warm else self.sampling.model_copy(update={"temperature": 0.7}))
+        self.answer(self.sampling if warm else self.sampling.model_copy(update={"temperature": 0.7}))
         if not warm:
-            self._say("At temperature 0 it would be the same again; this one is at 0.7.")
+            self.say("At temperature 0 it would be the same again; this one is at 0.7.")
 
     def action_edit(self) -> None:
         if not self.talk.exchanges or self._writing:
@@ -314,11 +187,11 @@ class ChatScreen(Screen[None]):
         question = self.query_one(Question)
         question.text = last.question
         question.focus()
-        self._paint()
+        self.paint()
 
     def action_new(self) -> None:
         self._fresh = True
-        self._say("A new talk: nothing that was said is seen any more.")
+        self.say("A new talk: nothing that was said is seen any more.")
 
     def action_settings(self) -> None:
         from ..modals.talk_settings import TalkSettings
@@ -327,7 +200,7 @@ class ChatScreen(Screen[None]):
             if answer is not None:
                 self._fresh = self._fresh or answer[0] != self.system
                 self.system, self.sampling = answer
-                self._paint()
+                self.paint()
 
         self.app.push_screen(TalkSettings(self.system, self.sampling), answered)
 
@@ -342,7 +215,7 @@ class ChatScreen(Screen[None]):
             self.app.bell()
             return
         self.app.copy_to_clipboard(last[1].text)
-        self._say(f"The {last[0]} answer is in the clipboard.")
+        self.say(f"The {last[0]} answer is in the clipboard.")
 
     def action_save(self) -> None:
         if not self.talk.exchanges or self._writing:
@@ -351,7 +224,7 @@ class ChatScreen(Screen[None]):
         self.finetui.in_background(
             "talk save",
             lambda: talk_files.save(self.target, self.talk),
-            lambda files: self._say(f"Kept as {files[0].name} and {files[1].name} in {files[0].parent}"),
+            lambda files: self.say(f"Kept as {files[0].name} and {files[1].name} in {files[0].parent}"),
         )
 
     def action_keep(self) -> None:
@@ -373,7 +246,7 @@ class ChatScreen(Screen[None]):
             self.finetui.in_background(
                 "talk keep",
                 lambda: talk_files.append(place, (*messages, ("assistant", text))),
-                lambda line: self._say(f"Added as line {line:,} of {place}"),
+                lambda line: self.say(f"Added as line {line:,} of {place}"),
             )
 
         self.app.push_screen(CorrectModal(messages[-1][1], last[1].text, file), answered)
@@ -382,14 +255,14 @@ class ChatScreen(Screen[None]):
         from .blind import BlindScreen
 
         if self.talker is None or not self.ready or len(self.target.sides) < 2 or not self.held:
-            self._say("A blind test needs base and tuned, both loaded, and held-out prompts.")
+            self.say("A blind test needs base and tuned, both loaded, and held-out prompts.")
             return
         self.app.push_screen(BlindScreen(self.talker, self.held, random.SystemRandom()))
 
     def action_turn(self) -> None:
         sides = self.target.sides
         self.front = sides[(sides.index(self.front) + 1) % len(sides)]
-        self._paint()
+        self.paint()
 
     def action_page(self, by: int) -> None:
         for side in self.target.sides:
@@ -399,7 +272,7 @@ class ChatScreen(Screen[None]):
     def action_back(self) -> None:
         if self._writing and self.talker is not None:
             self.talker.stop()
-            self._say("Stopped.")
+            self.say("Stopped.")
         else:
             self.dismiss(None)
 

@@ -143,7 +143,7 @@ class ModelScreen(ModelLooking):
         def answered(used: bool | None) -> None:
             if not used:
                 return
-            self.finetui.token_changed()
+            self.finetui.warming.restart()
             self.action_again()
 
         self.app.push_screen(TokenModal(repository), answered)

@@ -15,6 +15,7 @@ from textual.widgets import Input, Static
 from ...core.errors import FinetuiError
 from ..theme import glyphs
 from ..widgets.controls import TextControl
+from ..widgets.dataset import row as row_lines
 from ..widgets.dataset import tokens
 from ..widgets.footer import Footer
 from ..widgets.header import Header
@@ -35,8 +36,6 @@ JUMPS: dict[Kind, tuple[str, str]] = {
     "unlearned": ("unlearned", "Something is learned from every row."),
 }
 """How a jump is named, and what is said where there is nothing to jump to."""
-
-MOST_RAW_CHARACTERS = 24_000
 
 
 class RowsScreen(Screen[None]):
@@ -294,7 +293,9 @@ class RowsScreen(Screen[None]):
         self.query_one("#raw").display = self.raw_shown if not beside else not self.raw_shown
         head = self.query_one(Header)
         head.show_place("What the model sees", f"row {self.at + 1:,} of {self.total:,}" if row else "")
-        self.query_one("#row-head", Static).update(self._head())
+        self.query_one("#row-head", Static).update(
+            row_lines.head(row, self._message) if row else Content("\n")
+        )
         self.query_one("#row-legend", Static).update(tokens.legend(width - 4))
         self.query_one("#row-keys", Static).update(self._keys(width - 4))
         seen = self.query_one("#seen-text", Static)
@@ -318,64 +319,12 @@ class RowsScreen(Screen[None]):
             )
             seen.update(Content.assemble((literal(words), "$text-muted")))
             return
-        seen.update(self._seen(row, max(20, self._cells("#seen"))))
-        raw = row.raw[:MOST_RAW_CHARACTERS]
-        if len(row.raw) > MOST_RAW_CHARACTERS:
-            raw += f"\n{glyphs().ellipsis} {len(row.raw) - MOST_RAW_CHARACTERS:,} characters more"
-        lines = tokens.plain_lines(raw, max(20, self._cells("#raw")))
-        self.query_one("#raw-text", Static).update(
-            Content.assemble(("As it stands in the file\n", "bold $text-muted"), "\n".join(lines))
-        )
+        cells = max(20, self._cells("#seen"))
+        seen.update(row_lines.seen(row, cells, with_raw=not beside))
+        self.query_one("#raw-text", Static).update(row_lines.raw(row, max(20, self._cells("#raw"))))
 
     def _cells(self, place: str) -> int:
         return (self.query_one(place).content_size.width or self.size.width - 4) - 1
-
-    def _seen(self, row: SeenRow, cells: int) -> Content:
-        parts: list[Content] = []
-        if row.spans:
-            parts.append(tokens.content(row.spans, cells))
-        elif row.dropped:
-            parts.append(Content.assemble(("The model never sees this row: it is left out.", "$text-muted")))
-            if not self._beside:
-                lines = tokens.plain_lines(row.raw[:MOST_RAW_CHARACTERS], cells)
-                parts.append(Content("\n" + "\n".join(lines)))
-        if row.rejected:
-            lines = tokens.plain_lines(row.rejected[:MOST_RAW_CHARACTERS], cells - 2)
-            parts.append(
-                Content.assemble(("The rejected answer (kept for preference training, not learned)", "bold"))
-            )
-            parts.append(Content.assemble(("\n".join("  " + line for line in lines), "$text-muted")))
-        return Content("\n").join(parts)
-
-    def _head(self) -> Content:
-        marks, row = glyphs(), self.row
-        if row is None:
-            return Content("\n")
-        dot = f" {marks.middot} "
-        where = f"line {row.number:,}" + (f" of {literal(row.source, 60)}" if row.source else "")
-        if row.dropped:
-            fate = (f"{marks.cross} left out: {literal(row.dropped, 200)}", "bold $text-warning")
-        elif row.evaluation:
-            fate = ("held out for evaluation", "$accent")
-        else:
-            fate = ("to learn from", "$success")
-        first = Content.assemble((f"Row {row.index + 1:,}", "bold"), (dot + where + dot, "$text-muted"), fate)
-        if self._message:
-            first = Content.assemble(first, (dot + literal(self._message, 200), "$text-warning"))
-        read = row.tokens - row.trained_tokens
-        cut = max(0, row.full_tokens - row.tokens)
-        share = f" ({row.trained_tokens / row.tokens:.0%})" if row.tokens else ""
-        second = Content.assemble(
-            (f"{row.tokens:,} tokens", "$foreground"),
-            (f", {row.special_tokens:,} special", "$text-muted"),
-            (dot, "$text-disabled"),
-            (f"{row.trained_tokens:,} learned{share}", "$success" if row.trained_tokens else "$text-warning"),
-            (dot, "$text-disabled"),
-            (f"{read:,} only read", "$text-muted"),
-            (dot, "$text-disabled"),
-            (f"{cut:,} cut off", "$text-error" if cut else "$text-muted"),
-        )
-        return Content("\n").join((first, second))
 
     def _keys(self, cells: int) -> Content:
         """The jumps, in a line above the footer, losing the last where it is narrow."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from textual.binding import Binding
 
-from ...core.coach import Advice
+from ...core.coach_seen import Advice
 from ...core.recipe import Recipe
 from ...core.runs import best
 from ..modals.confirm import ConfirmModal

@@ -7,7 +7,7 @@ from time import monotonic
 
 from textual.content import Content
 
-from ....core.coach import LEVELS, Advice
+from ....core.coach_seen import LEVELS, Advice
 from ....core.recipe import Recipe
 from ...theme import glyphs
 from ..text import literal

@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from ....core.runs import output, state
-from ....core.runs.events import Record
+from ....core.runs.event_log import Record
 from ....core.runs.follow import Follower
 from ....core.runs.history import History
 from ....core.runs.store import RunFolder

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ....core import coach
+from ....core.coach_seen import Advice, Seen
 from ....core.recipe import Recipe
-from ....core.runs import events
+from ....core.runs import event_log, events
 from ....core.runs.curves import Curves
 from ....core.runs.output import Level
 from ....core.runs.series import Thinned
@@ -155,12 +156,12 @@ class Story:
     """False while the beginning of a long run is not read yet."""
     _stage: str = ""
 
-    def extend(self, records: Iterable[events.Record]) -> None:
+    def extend(self, records: Iterable[event_log.Record]) -> None:
         """Takes records in, in their order."""
         for record in records:
             self.add(record)
 
-    def add(self, record: events.Record) -> None:
+    def add(self, record: event_log.Record) -> None:
         """Takes one record in."""
         event, ts = record.event, record.ts
         if isinstance(event, events.Step):
@@ -258,11 +259,11 @@ class Story:
         """The loss averaged over about ten steps."""
         return self.curves.average.last
 
-    def advice(self, recipe: Recipe | None, live: bool) -> list[coach.Advice]:
+    def advice(self, recipe: Recipe | None, live: bool) -> list[Advice]:
         """What the coach says; nothing while the beginning is not read, on which most rules rest."""
         if not self.whole or self.step is None:
             return []
-        seen = coach.Seen(
+        seen = Seen(
             self.curves,
             self.step.total_steps,
             recipe,

@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetui.core.runs import events
+from finetui.core.runs import event_log
+from finetui.core.runs.event_log import EventReader, Record, decode, encode
 from finetui.core.runs.events import (
     Ended,
-    EventReader,
-    Record,
     Sample,
     Scored,
     ScoreExample,
@@ -22,8 +21,6 @@ from finetui.core.runs.events import (
     Step,
     Unknown,
     Warned,
-    decode,
-    encode,
 )
 
 words = st.text(st.characters(codec=None), max_size=30)
@@ -90,7 +87,7 @@ def test_a_kind_from_the_future_is_kept() -> None:
         b"\xff\xfe\x00",
         b"[" * 200_000,
         b'{"a":' * 200_000,
-        b"x" * (events.MAX_LINE_BYTES + 1),
+        b"x" * (event_log.MAX_LINE_BYTES + 1),
     ],
 )
 def test_what_is_no_event_is_none(line: bytes) -> None:
@@ -148,12 +145,12 @@ def test_small_reads_give_the_same_as_one(tmp_path: Path) -> None:
 def test_a_line_without_end_costs_bounded_memory(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     after = encode(Record(1, 1.0, Warned("w", "x")))
-    path.write_bytes(b"x" * (3 * events.MAX_LINE_BYTES) + b"\n" + after)
+    path.write_bytes(b"x" * (3 * event_log.MAX_LINE_BYTES) + b"\n" + after)
     reader = EventReader(path)
     got: list[Record] = []
     while reader.offset < path.stat().st_size:
         got += reader.read(max_bytes=1024 * 1024)
-        assert len(reader._rest) <= events.MAX_LINE_BYTES + 1
+        assert len(reader._rest) <= event_log.MAX_LINE_BYTES + 1
     assert [r.seq for r in got] == [1] and reader.skipped == 1
 
 
