@@ -17,7 +17,7 @@ from .runs import events
 from .runs.best import nearest
 from .runs.curves import Curves
 from .runs.series import Point
-from .text import bytes_words
+from .text import bytes_words, counted
 
 Level = Literal["trouble", "warning", "hint"]
 Act = Literal["stop", "duplicate", "best"]
@@ -237,7 +237,7 @@ def overfitting(seen: Seen) -> Advice | None:
         return None
     epoch = curves.places.of(best[0], "epoch")
     shorter = max(0.1, round(epoch, 1))
-    fewer = Action("duplicate", f"new run of {shorter:g} epochs", (("training.epochs", shorter),))
+    fewer = Action("duplicate", f"new run of {counted(shorter, 'epoch')}", (("training.epochs", shorter),))
     return Advice(
         "overfitting",
         "warning",
@@ -295,7 +295,7 @@ def underfitting(seen: Seen) -> Advice | None:
     longer: Action | None = None
     if seen.recipe is not None and seen.recipe.training.max_steps is None:
         epochs = min(1000.0, 3 * seen.recipe.training.epochs)
-        longer = Action("duplicate", f"new run of {epochs:g} epochs", (("training.epochs", epochs),))
+        longer = Action("duplicate", f"new run of {counted(epochs, 'epoch')}", (("training.epochs", epochs),))
     return Advice(
         "underfitting",
         "warning",

@@ -17,6 +17,7 @@ from ..core.fields import field as declared
 from ..core.fields import fields as declared_fields
 from ..core.history import Change, History
 from ..core.recipe import DEMO, STEPS, Recipe
+from ..core.text import counted
 from .inspecting import Inspection
 
 if TYPE_CHECKING:
@@ -248,12 +249,8 @@ class Wizard:
         if step == "training":
             plan = self.plan()
             epochs = d["training.epochs"]
-            steps = f" · {plan.steps:,} steps" if plan else ""
-            return (
-                f"{epochs:g} epoch{'' if epochs == 1 else 's'}{steps}"
-                if isinstance(epochs, (int, float))
-                else ""
-            )
+            steps = f" · {counted(plan.steps, 'step')}" if plan else ""
+            return f"{counted(epochs, 'epoch')}{steps}" if isinstance(epochs, (int, float)) else ""
         words = {"adapter": "adapter", "merged": "merged"}
         formats = [words.get(str(f)) or str(f).removeprefix("gguf_").upper() for f in d["export.formats"]]
         return ", ".join(formats)

@@ -17,7 +17,7 @@ from textual.widgets import Button, Static
 
 from ...core.errors import FinetuiError
 from ...core.recipe import DatasetSection
-from ...core.text import one_line
+from ...core.text import counted, one_line
 from ..screens.closing import while_standing
 from ..theme import glyphs
 from ..widgets.controls import Edited, TextControl
@@ -87,7 +87,7 @@ class MixLine(Horizontal):
             return f"{marks.check} rows not counted yet", "$text-muted"
         about = "" if self.facts.rows_exact else "about "
         times = "" if self.weight == 1 else f"{self.facts.rows:,} × {self.weight:g} = "
-        return f"{marks.check} {about}{times}{round(self.rows):,} rows", "$text-success"
+        return f"{marks.check} {about}{times}{counted(round(self.rows), 'row')}", "$text-success"
 
 
 class MixModal(ModalScreen[dict[str, float] | None]):
@@ -196,7 +196,7 @@ class MixModal(ModalScreen[dict[str, float] | None]):
                 line.paint()
         own = self._facts.rows if self._facts is not None else None
         name = literal(self._section.source, 200).rstrip("/").rpartition("/")[2]
-        words = f"{own:,} rows" if own is not None else "not counted yet"
+        words = counted(own, "row") if own is not None else "not counted yet"
         self.query_one("#mix-own", Static).update(
             Content.assemble((name, "bold"), (f"  weight 1, {words}; with it", "$text-muted"))
         )
@@ -211,7 +211,7 @@ class MixModal(ModalScreen[dict[str, float] | None]):
             return "", ""
         added = sum(count for count in counts if count is not None)
         share = f", {added / (own + added):.0%} of them from what is mixed in" if added else ""
-        return f"Together {round(own + added):,} rows{share}.", "$foreground"
+        return f"Together {counted(round(own + added), 'row')}{share}.", "$foreground"
 
     @property
     def problem(self) -> str:

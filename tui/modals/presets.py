@@ -90,7 +90,7 @@ class PresetsModal(ModalScreen[Taken | None]):
         width = min(width, 24)
         for preset in self.known:
             count = len(presets.diff(self._values(preset), self.form.values))
-            words = "as on the form" if not count else f"{count} differ"
+            words = "as on the form" if not count else f"{count} differ{'s' if count == 1 else ''}"
             mark = "yours " if preset.own else ""
             listing.add_option(
                 Option(

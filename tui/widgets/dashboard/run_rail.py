@@ -5,6 +5,7 @@ from __future__ import annotations
 from ....core.draft import Draft
 from ....core.recipe import STEPS
 from ....core.runs.state import RunStatus
+from ....core.text import counted
 from ...theme import glyphs
 from ...wizard import STEP_NAMES, Wizard
 from ..rail import StepRail
@@ -36,12 +37,12 @@ class RunRail(StepRail, can_focus=False):
             self.set_summary(step, self._choices.summary(step))
             self.set_state(step, "done" if step in ("model", "dataset", "lora") else "todo")
         if story.dataset is not None:
-            rows = f"{story.dataset.rows:,} rows"
+            rows = counted(story.dataset.rows, "row")
             self.set_summary("dataset", f"{self._choices.summary('dataset')} {middot} {rows}")
         epochs = recipe.training.epochs
         total = status.total_steps if status else 0
-        words = f"{epochs:g} epoch{'' if epochs == 1 else 's'}"
-        self.set_summary("training", f"{words} {middot} {total:,} steps" if total else words)
+        words = counted(epochs, "epoch")
+        self.set_summary("training", f"{words} {middot} {counted(total, 'step')}" if total else words)
         if status is not None and not status.live and status.trained:
             self.set_state("training", "done")
             self.set_state("export", "done" if story.exports else "todo")

@@ -13,7 +13,7 @@ from ....core.runs import events
 from ....core.runs.curves import Curves
 from ....core.runs.output import Level
 from ....core.runs.series import Thinned
-from ....core.text import bytes_words, clean, count_words, duration_words, one_line
+from ....core.text import bytes_words, clean, count_words, counted, duration_words, one_line
 
 LOG_LINES = 2000
 READINGS = 240
@@ -205,7 +205,7 @@ class Story:
             )
         elif isinstance(event, events.DatasetReady):
             self.dataset = event
-            self._say(ts, f"Dataset ready: {event.rows:,} rows, {event.evaluation_rows:,} held out")
+            self._say(ts, f"Dataset ready: {counted(event.rows, 'row')}, {event.evaluation_rows:,} held out")
         elif isinstance(event, events.Probed):
             foreseen = f", predicted {bytes_words(event.predicted_bytes)}" if event.predicted_bytes else ""
             self._say(ts, f"Probe {bytes_words(event.measured_bytes)}{foreseen}")
