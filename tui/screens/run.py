@@ -33,6 +33,7 @@ from ..widgets.dashboard.tabs import TabLine
 from ..widgets.footer import Footer
 from ..widgets.header import Header
 from ..widgets.rail import StepRail
+from ..widgets.text import literal
 from .closing import while_standing
 from .run_chart import CHART_BINDINGS, ChartKeys
 from .run_panes import FOOTER, PANE_BINDINGS, PanedScreen
@@ -41,6 +42,10 @@ HOW_TO_READ = (
     "The curve is the loss: how surprised the model is by the right answer, so lower is better. The bright line is "
     "smoothed, the faint one is each step. Evaluation points are measured on rows that it never trains on: while they "
     "fall, it learns; when they rise while the loss falls, it memorises. The run goes on without this window."
+)
+FIGURES = (
+    "eval is the loss on held-out rows; rate, how far each step goes; grad norm, how hard its rows pull (a jump is an odd "
+    "batch); tok/s trained, tokens a second that it learns from, the prompts left out."
 )
 
 
@@ -257,8 +262,12 @@ class RunScreen(ChartKeys, PanedScreen):
             header.show_figures(doing.figures(status))
 
     def explain_content(self) -> Content:
-        """How to read the dashboard, for the help."""
-        return Content.assemble(("Reading the curve\n", "bold $accent"), HOW_TO_READ)
+        """How to read the dashboard, and all that the coach says, for the help."""
+        said = "\n\n".join(literal(f"{one.sentence} {one.evidence}", 2000) for one in self.coached())
+        coach = [("\n\nThe coach says\n", "bold $accent"), said] if said else []
+        return Content.assemble(
+            ("Reading the curve\n", "bold $accent"), f"{HOW_TO_READ}\n\n{FIGURES}", *coach
+        )
 
     # ── Actions on the run ──
 
