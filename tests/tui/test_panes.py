@@ -181,6 +181,24 @@ async def test_another_pane_needs_no_new_layout(worker: subprocess.Popen[bytes])
         assert not laid and "Disk free" in flat(app)
 
 
+async def test_all_panes_are_named_where_a_terminal_is_wide() -> None:
+    recording = recorded.new().started().ready().train(1, 45).finished()
+    async with shown(recording, (120, 36)) as (app, _, _):
+        names = "‹Result› Samples Log Output Machine Recipe Files"
+        assert names in flat(app)
+
+
+async def test_a_log_that_is_followed_is_followed_in_another_size(worker: subprocess.Popen[bytes]) -> None:
+    recording = recorded.new().started(worker.pid).ready().train(1, 45)
+    async with shown(recording, (120, 36)) as (app, pilot, _):
+        await press(pilot, "2")
+        assert "F following" in flat(app)
+        await pilot.resize_terminal(80, 24)
+        await until(pilot, lambda: app.size.width == 80, "for the other size")
+        await until(pilot, lambda: "Checkpoint 40 saved" in flat(app), "for the end of the log")
+        assert "F following" in flat(app)
+
+
 def test_the_key_to_act_on_a_finding_is_never_left_out() -> None:
     sentence = "It memorises: held-out loss rises while training loss falls. It was best at step 40."
     evidence = "Held-out 1.234 at step 40, 1.456 at step 80; training 0.812, then 0.345."
