@@ -234,7 +234,7 @@ class RunScreen(ChartKeys, PanedScreen):
         charts.extend(story, self.history)
         found = self.coached()
         most = 1 if size.height < 24 else 2 if size.height < 30 else 4
-        self.query_one("#coach", Block).show(advice(found, width, 0 if self.tab == "Result" else most))
+        self.query_one("#coach", Block).show(advice(found, width, most if self._coach_in_sight else 0))
         self.set_class(not story.curves.steps, "-waiting")
         if self.tab not in self.tabs():
             self.choose("Samples")
@@ -251,6 +251,11 @@ class RunScreen(ChartKeys, PanedScreen):
         self.query_one("#alert", Block).show(
             alert(status, trouble=self._trouble, said=self.said, warning=story.warning, way=way, width=width)
         )
+
+    @property
+    def _coach_in_sight(self) -> bool:
+        """The result takes the coach's lines where a terminal is not tall."""
+        return self.tab != "Result" or self.size.height >= 30
 
     def _paint_header(self) -> None:
         status, header = self.status, self.query_one(Header)
@@ -274,6 +279,8 @@ class RunScreen(ChartKeys, PanedScreen):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Leaves out what the run's state does not allow."""
         status = self.status
+        if action == "advice":  # nothing is done about what is not in sight
+            return self._coach_in_sight
         if action in ("stop", "ask", "pause"):
             return self.live
         if action == "resume":
