@@ -248,9 +248,11 @@ class Wizard:
             return f"r {d['lora.rank']} · {layers}"
         if step == "training":
             plan = self.plan()
-            epochs = d["training.epochs"]
-            steps = f" · {counted(plan.steps, 'step')}" if plan else ""
-            return f"{counted(epochs, 'epoch')}{steps}" if isinstance(epochs, (int, float)) else ""
+            epochs, limit = d["training.epochs"], d["training.max_steps"]
+            words = [counted(plan.steps, "step")] if plan else []
+            if isinstance(epochs, (int, float)) and not (plan and plan.steps == limit):
+                words.append(counted(epochs, "epoch"))
+            return " · ".join(words)
         words = {"adapter": "adapter", "merged": "merged"}
         formats = [words.get(str(f)) or str(f).removeprefix("gguf_").upper() for f in d["export.formats"]]
         return ", ".join(formats)
