@@ -173,8 +173,11 @@ class Story:
                 if event.stage not in ("train", "sample", "evaluate"):
                     words = STAGES.get(event.stage, one_line(event.stage, 40))
                     told = one_line(event.text, 120)
-                    more = f": {told}" if told and told.lower() != words.lower() else ""
-                    self._say(ts, words + more, "$text-muted")
+                    if told.lower().startswith(words.lower()):
+                        words = told[0].upper() + told[1:]
+                    elif told and told.lower() not in words.lower():
+                        words = f"{words}: {told}"
+                    self._say(ts, words, "$text-muted")
         elif isinstance(event, events.Evaluation):
             self._add_evaluation(event, ts)
         elif isinstance(event, events.Sample):
