@@ -91,7 +91,11 @@ class PresetsModal(ModalScreen[Taken | None]):
         width = min(width, 24)
         for preset in self.known:
             count = len(presets.diff(self._values(preset), self.form.values))
-            words = f"{counted(count, 'setting')} other than yours" if count else "as on your form"
+            words = (
+                f"{counted(count, 'setting')} differ{'s' if count == 1 else ''}"
+                if count
+                else "as on your form"
+            )
             mark = "yours " if preset.own else ""
             listing.add_option(
                 Option(
