@@ -59,19 +59,22 @@ def bare(run: RunFolder, formats: tuple[ExportFormat, ...]) -> float:
     converter, quantizer = llama_cpp.find_converter(), llama_cpp.find_quantizer()
     assert converter is not None and quantizer is not None, "an export before this one has fetched them"
     f16 = "WORK/f16.gguf"
-    commands = [[sys.executable, str(converter.script), "MERGED", "--outfile", f16, "--outtype", "f16"]]
+    convert = [sys.executable, str(converter.script), "MERGED", "--outfile", f16, "--outtype", "f16"]
+    commands = [(str(converter.imports), convert)]
     for format in formats:
         target = Path(f"WORK/{format}.gguf")
         name = FORMATS[format].quantization
-        commands.append(quantizer.command(Path(f16), target, name, max(1, os.cpu_count() or 1)))
+        commands.append(("", quantizer.command(Path(f16), target, name, max(1, os.cpu_count() or 1))))
     with tempfile.TemporaryDirectory() as work:
         (Path(work) / "commands.json").write_text(json.dumps(commands))
         script = str(Path(__file__).with_name("bare_export.py"))
-        environment = {**os.environ, **worker_environment(), "PYTHONPATH": str(converter.imports)}
+        environment = {**os.environ, **worker_environment()}
         before = dict(os.environ)
         os.environ.update(environment)
         try:
-            return wall_seconds([sys.executable, script, str(run.adapter), work, f"{work}/commands.json"])
+            return wall_seconds(
+                [sys.executable, "-P", script, str(run.adapter), work, f"{work}/commands.json"]
+            )
         finally:
             os.environ.clear()
             os.environ.update(before)

@@ -58,7 +58,7 @@ def _bare(model: Path, recipe: Path) -> tuple[list[float], list[float]]:
     environment = {**os.environ, **worker_environment()}
     del environment["GOMP_SPINCOUNT"]  # finetui's own choice: what it costs or saves belongs to the figure
     done = subprocess.run(
-        [sys.executable, str(script), str(model), str(train_path()), str(recipe)],
+        [sys.executable, "-P", str(script), str(model), str(train_path()), str(recipe)],
         check=True,
         stdout=subprocess.PIPE,
         env=environment,
