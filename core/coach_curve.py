@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from .coach_seen import Action, Advice, Seen, share, stop
 from .runs.best import nearest
 from .runs.series import Point
+from .text import counted
 
 SETTLED = 10
 """Steps before which a curve says nothing."""
@@ -157,7 +158,7 @@ def overfitting(seen: Seen) -> Advice | None:
         return None
     epoch = curves.places.of(best[0], "epoch")
     shorter = max(0.1, round(epoch, 1))
-    fewer = Action("duplicate", f"new run of {shorter:g} epochs", (("training.epochs", shorter),))
+    fewer = Action("duplicate", f"new run of {counted(shorter, 'epoch')}", (("training.epochs", shorter),))
     return Advice(
         "overfitting",
         "warning",
@@ -215,7 +216,7 @@ def underfitting(seen: Seen) -> Advice | None:
     longer: Action | None = None
     if seen.recipe is not None and seen.recipe.training.max_steps is None:
         epochs = min(1000.0, 3 * seen.recipe.training.epochs)
-        longer = Action("duplicate", f"new run of {epochs:g} epochs", (("training.epochs", epochs),))
+        longer = Action("duplicate", f"new run of {counted(epochs, 'epoch')}", (("training.epochs", epochs),))
     return Advice(
         "underfitting",
         "warning",

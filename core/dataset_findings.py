@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from .dataset_ledger import Action, Finding, Ledger, Severity
 from .errors import FinetuiError
 from .recipe import Recipe
-from .text import one_line
+from .text import counted, one_line
 
 Marked = tuple[int, tuple[int, ...]]
 """How many rows, and the first lines."""
@@ -144,7 +144,7 @@ def _stops(c: Circumstances) -> Iterator[Finding]:
             "few-rows",
             "note",
             ledger.train_rows,
-            f"{_rows_word(ledger.train_rows)} to train on: few to learn a skill from.",
+            f"{counted(ledger.train_rows, 'row')} to train on: few to learn a skill from.",
             "A hundred good rows are a start, a thousand are better.",
         )
 
@@ -157,7 +157,7 @@ def _losses(c: Circumstances) -> Iterator[Finding]:
             "too-long",
             _more_than(c.too_long[0], c.renderable, 0.05),
             c.too_long[0],
-            f"{_rows_word(c.too_long[0])} longer than {ledger.max_length:,} tokens {_are(c.too_long[0])} left out.",
+            f"{counted(c.too_long[0], 'row')} longer than {ledger.max_length:,} tokens {_are(c.too_long[0])} left out.",
             f"The longest has {ledger.quantiles.most:,} tokens; 95 of 100 have at most {ledger.quantiles.p95:,}.",
             c.too_long[1],
             (*_raise(c), _LOOK),
@@ -169,7 +169,7 @@ def _losses(c: Circumstances) -> Iterator[Finding]:
             "cut",
             "note" if c.plain_text and share < 0.05 else "warning",
             c.cut[0],
-            f"{_rows_word(c.cut[0])} {_are(c.cut[0])} cut at {ledger.max_length:,} tokens"
+            f"{counted(c.cut[0], 'row')} {_are(c.cut[0])} cut at {ledger.max_length:,} tokens"
             + (f"; {lost:,} lose the whole answer and are left out." if lost else "."),
             f"{_percent(share)} of all tokens lie past the cut{'' if c.plain_text else ', and with them the ends of answers'}. "
             f"The longest row has "
@@ -189,7 +189,7 @@ def _losses(c: Circumstances) -> Iterator[Finding]:
             "rows-dropped",
             "warning",
             c.faulty[0],
-            f"{_rows_word(c.faulty[0])} of {ledger.read:,} cannot be used and {_are(c.faulty[0])} left out.",
+            f"{counted(c.faulty[0], 'row')} of {ledger.read:,} cannot be used and {_are(c.faulty[0])} left out.",
             f"{why}.",
             c.faulty[1],
             (Action("map", "Say which column is what"), _LOOK) if most else (_LOOK,),
@@ -212,7 +212,7 @@ def _ends(c: Circumstances) -> Iterator[Finding]:
             "end-not-learned",
             "warning",
             c.unended[0],
-            f"{_rows_word(c.unended[0])} {_do(c.unended[0])} not teach the model to stop.",
+            f"{counted(c.unended[0], 'row')} {_do(c.unended[0])} not teach the model to stop.",
             "They end with something else than an answer, or their end-of-text token is not learned.",
             c.unended[1],
             (_LOOK,),
@@ -256,7 +256,7 @@ def _ends(c: Circumstances) -> Iterator[Finding]:
                 "warning",
                 marked[0],
                 f"This model's chat template does not write {noun}: the model never sees {it}.",
-                f"{_rows_word(marked[0])} {'has' if marked[0] == 1 else 'have'} {it}.",
+                f"{counted(marked[0], 'row')} {'has' if marked[0] == 1 else 'have'} {it}.",
                 marked[1],
                 (Action("change-model", "Choose a model whose template does"), _LOOK),
             )
@@ -269,7 +269,7 @@ def _rows(c: Circumstances) -> Iterator[Finding]:
             "duplicates",
             _more_than(c.duplicates[0], ledger.kept, 0.01),
             c.duplicates[0],
-            f"{_rows_word(c.duplicates[0])} {'says' if c.duplicates[0] == 1 else 'say'} exactly what an earlier one says.",
+            f"{counted(c.duplicates[0], 'row')} {'says' if c.duplicates[0] == 1 else 'say'} exactly what an earlier one says.",
             "A row that stands ten times is learned ten times as hard.",
             c.duplicates[1],
             (
@@ -292,7 +292,7 @@ def _rows(c: Circumstances) -> Iterator[Finding]:
             "leaked",
             "warning",
             c.leaked[0],
-            f"{_rows_word(c.leaked[0])} held out for evaluation {'asks' if c.leaked[0] == 1 else 'ask'} what is also trained on.",
+            f"{counted(c.leaked[0], 'row')} held out for evaluation {'asks' if c.leaked[0] == 1 else 'ask'} what is also trained on.",
             "Their loss then shows what was memorised, not what was learned.",
             c.leaked[1],
             (*share, _LOOK),
@@ -302,7 +302,7 @@ def _rows(c: Circumstances) -> Iterator[Finding]:
             "markers",
             "warning",
             c.markers[0],
-            f"{_rows_word(c.markers[0])} {'has' if c.markers[0] == 1 else 'have'} the model's own control tokens in the text.",
+            f"{counted(c.markers[0], 'row')} {'has' if c.markers[0] == 1 else 'have'} the model's own control tokens in the text.",
             "They look as if a turn began or ended there. Often the rows were rendered with a chat template before.",
             c.markers[1],
             (_LOOK, Action("clean-copy", "Write a copy without them", codes=("markers",))),
@@ -312,7 +312,7 @@ def _rows(c: Circumstances) -> Iterator[Finding]:
             "preference",
             "note",
             c.rejected[0],
-            f"{_rows_word(c.rejected[0])} {'is a preference pair' if c.rejected[0] == 1 else 'are preference pairs'}: "
+            f"{counted(c.rejected[0], 'row')} {'is a preference pair' if c.rejected[0] == 1 else 'are preference pairs'}: "
             "the chosen answer is learned.",
             "The rejected answer is kept with the row and not trained on.",
         )
@@ -339,7 +339,7 @@ def _private(c: Circumstances) -> Iterator[Finding]:
             code,
             "warning" if severity == "warning" else "note",
             marked[0],
-            f"{_rows_word(marked[0])} {'seems' if marked[0] == 1 else 'seem'} to hold "
+            f"{counted(marked[0], 'row')} {'seems' if marked[0] == 1 else 'seem'} to hold "
             + ("keys or login tokens." if code == "secrets" else "personal data."),
             f"Found by their form: {kinds}. A model can repeat word for word what it was trained on.",
             marked[1],
@@ -371,10 +371,6 @@ def _rounded(length: int) -> int:
 
 def _more_than(count: int, of: int, share: float) -> Severity:
     return "warning" if count > share * of else "note"
-
-
-def _rows_word(count: int) -> str:
-    return f"{count:,} row" if count == 1 else f"{count:,} rows"
 
 
 def _are(count: int) -> str:

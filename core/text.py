@@ -71,6 +71,12 @@ def count_words(count: float) -> str:
     return f"{count:.0f}"
 
 
+def counted(count: float, noun: str) -> str:
+    """`count` with its noun: `1 row`, `2,000 rows`, `1.5 epochs`."""
+    figure = f"{count:,}" if isinstance(count, int) else f"{count:,g}"
+    return f"{figure} {noun}{'' if count == 1 else 's'}"
+
+
 def duration_words(seconds: float) -> str:
     """`seconds` for people: `8 s`, `3 min 20 s`, `2 h 05 min`."""
     whole = max(0, round(seconds))

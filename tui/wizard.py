@@ -17,6 +17,7 @@ from ..core.fields import field as declared
 from ..core.fields import fields as declared_fields
 from ..core.history import Change, History
 from ..core.recipe import DEMO, STEPS, Recipe
+from ..core.text import counted
 from .inspecting import Inspection
 
 if TYPE_CHECKING:
@@ -247,13 +248,11 @@ class Wizard:
             return f"r {d['lora.rank']} · {layers}"
         if step == "training":
             plan = self.plan()
-            epochs = d["training.epochs"]
-            steps = f" · {plan.steps:,} steps" if plan else ""
-            return (
-                f"{epochs:g} epoch{'' if epochs == 1 else 's'}{steps}"
-                if isinstance(epochs, (int, float))
-                else ""
-            )
+            epochs, limit = d["training.epochs"], d["training.max_steps"]
+            words = [counted(plan.steps, "step")] if plan else []
+            if isinstance(epochs, (int, float)) and not (plan and plan.steps == limit):
+                words.append(counted(epochs, "epoch"))
+            return " · ".join(words)
         words = {"adapter": "adapter", "merged": "merged"}
         formats = [words.get(str(f)) or str(f).removeprefix("gguf_").upper() for f in d["export.formats"]]
         return ", ".join(formats)

@@ -49,6 +49,8 @@ def test_a_long_line_is_cut() -> None:
 def test_words_for_sizes() -> None:
     assert text.bytes_words(93 * 1024**2) == "93.0 MiB"
     assert text.count_words(134_515_008) == "135 M"
+    assert [text.counted(n, "row") for n in (0, 1, 2_000)] == ["0 rows", "1 row", "2,000 rows"]
+    assert [text.counted(n, "epoch") for n in (1.0, 1.5)] == ["1 epoch", "1.5 epochs"]
     assert text.duration_words(200) == "3 min 20 s"
     assert text.duration_words(7500) == "2 h 05 min"
 

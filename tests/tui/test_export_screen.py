@@ -157,7 +157,7 @@ async def test_the_less_common_ones_are_folded_away(size: tuple[int, int]) -> No
         menu.highlight("more")
         await press(pilot, "space")
         assert len(screen.order) == len(COMMON) + 1 and "GGUF IQ4_XS" in flat(app)
-        assert "on the way" in flat(app)  # the F16 file that it is quantized from
+        assert "meanwhile)" in flat(app)  # the F16 file that it is quantized from
 
 
 async def test_the_weights_can_be_chosen_and_are_named() -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from textual._compositor import ChopsUpdate
 from textual.strip import Segment, Strip
 
-from finetui.core.coach_seen import Advice
+from finetui.core.coach_seen import Action, Advice
 from finetui.core.runs import events
 from finetui.tui.modals.confirm import ConfirmModal
 from finetui.tui.widgets.dashboard import advising
@@ -179,6 +179,35 @@ async def test_another_pane_needs_no_new_layout(worker: subprocess.Popen[bytes])
         for key in ("5", "1", "4"):
             await press(pilot, key)
         assert not laid and "Disk free" in flat(app)
+
+
+async def test_all_panes_are_named_where_a_terminal_is_wide() -> None:
+    recording = recorded.new().started().ready().train(1, 45).finished()
+    async with shown(recording, (120, 36)) as (app, _, _):
+        names = "‹Result› Samples Log Output Machine Recipe Files"
+        assert names in flat(app)
+
+
+async def test_a_log_that_is_followed_is_followed_in_another_size(worker: subprocess.Popen[bytes]) -> None:
+    recording = recorded.new().started(worker.pid).ready().train(1, 45)
+    async with shown(recording, (120, 36)) as (app, pilot, _):
+        await press(pilot, "2")
+        assert "F following" in flat(app)
+        await pilot.resize_terminal(80, 24)
+        await until(pilot, lambda: app.size.width == 80, "for the other size")
+        await until(pilot, lambda: "Checkpoint 40 saved" in flat(app), "for the end of the log")
+        assert "F following" in flat(app)
+
+
+def test_the_key_to_act_on_a_finding_is_never_left_out() -> None:
+    sentence = "It memorises: held-out loss rises while training loss falls. It was best at step 40."
+    evidence = "Held-out 1.234 at step 40, 1.456 at step 80; training 0.812, then 0.345."
+    one = Advice("overfitting", "warning", sentence, evidence, Action("best", "go back to step 40"))
+    for width in range(50, 140):
+        for most in (1, 2, 4):
+            lines = [line.plain for line in advising.advice([one, one], width, most)]
+            assert "a go back to step 40" in lines[-1], (width, most)
+            assert len(lines) <= most and max(map(len, lines)) <= width
 
 
 def test_a_finding_on_the_edge_stays(monkeypatch: pytest.MonkeyPatch) -> None:

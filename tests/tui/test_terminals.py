@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from textual.scrollbar import ScrollBarRender
 
 from finetui.core.runs import queue, store
+from finetui.tui.ascii import to_ascii
 from finetui.tui.commands import exits
 from tests.tui.terminal import Terminal
 
@@ -43,6 +45,11 @@ def test_the_wizard_opens_and_leaves_on_any_terminal(
     finally:
         terminal.process.kill()
         os.close(terminal.master)
+
+
+def test_a_scroll_bar_in_ascii_has_no_question_marks() -> None:
+    bars = [*ScrollBarRender.VERTICAL_BARS, *ScrollBarRender.HORIZONTAL_BARS]
+    assert "?" not in "".join(map(to_ascii, bars))
 
 
 def test_a_dumb_terminal_gets_plain_words(tmp_path: Path) -> None:

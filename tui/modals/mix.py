@@ -17,7 +17,7 @@ from textual.widgets import Button, Static
 
 from ...core.errors import FinetuiError
 from ...core.recipe import DatasetSection
-from ...core.text import one_line
+from ...core.text import counted, one_line
 from ..screens.closing import while_standing
 from ..theme import glyphs
 from ..widgets.controls import Edited, TextControl
@@ -68,6 +68,13 @@ class MixLine(Horizontal):
             return None
         return None if self.weight is None else self.facts.rows * self.weight
 
+    @property
+    def exact(self) -> bool:
+        """Whether `rows` is no guess: a part of the rows is drawn by their words, and comes out a little more or less."""
+        facts, weight = self.facts, self.weight
+        whole = weight is not None and float(weight).is_integer()
+        return whole and facts is not None and not isinstance(facts, FinetuiError) and facts.rows_exact
+
     def paint(self) -> None:
         self.controls[0].set_class(isinstance(self.facts, FinetuiError), "-wrong")
         self.controls[1].set_class(self.weight is None, "-wrong")
@@ -85,9 +92,9 @@ class MixLine(Horizontal):
             return f"looking {marks.ellipsis}", "$text-muted"
         if self.facts.rows is None or self.rows is None:
             return f"{marks.check} rows not counted yet", "$text-muted"
-        about = "" if self.facts.rows_exact else "about "
+        about = "" if self.exact else "~"
         times = "" if self.weight == 1 else f"{self.facts.rows:,} × {self.weight:g} = "
-        return f"{marks.check} {about}{times}{round(self.rows):,} rows", "$text-success"
+        return f"{marks.check} {times}{about}{counted(round(self.rows), 'row')}", "$text-success"
 
 
 class MixModal(ModalScreen[dict[str, float] | None]):
@@ -196,7 +203,7 @@ class MixModal(ModalScreen[dict[str, float] | None]):
                 line.paint()
         own = self._facts.rows if self._facts is not None else None
         name = literal(self._section.source, 200).rstrip("/").rpartition("/")[2]
-        words = f"{own:,} rows" if own is not None else "not counted yet"
+        words = counted(own, "row") if own is not None else "not counted yet"
         self.query_one("#mix-own", Static).update(
             Content.assemble((name, "bold"), (f"  weight 1, {words}; with it", "$text-muted"))
         )
@@ -211,7 +218,11 @@ class MixModal(ModalScreen[dict[str, float] | None]):
             return "", ""
         added = sum(count for count in counts if count is not None)
         share = f", {added / (own + added):.0%} of them from what is mixed in" if added else ""
-        return f"Together {round(own + added):,} rows{share}.", "$foreground"
+        exact = all(line.exact for line in self.lines if line.source) and (
+            self._facts is None or self._facts.rows_exact
+        )
+        about = "" if exact else "about "
+        return f"Together {about}{counted(round(own + added), 'row')}{share}.", "$foreground"
 
     @property
     def problem(self) -> str:

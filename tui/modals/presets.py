@@ -18,6 +18,7 @@ from ...core import presets
 from ...core.errors import FinetuiError
 from ...core.presets import Preset
 from ...core.recipe import Recipe
+from ...core.text import counted
 from ..theme import glyphs
 from ..widgets.controls import TextControl
 from ..widgets.form import value_words
@@ -90,7 +91,11 @@ class PresetsModal(ModalScreen[Taken | None]):
         width = min(width, 24)
         for preset in self.known:
             count = len(presets.diff(self._values(preset), self.form.values))
-            words = "as on the form" if not count else f"{count} differ"
+            words = (
+                f"{counted(count, 'setting')} differ{'s' if count == 1 else ''}"
+                if count
+                else "as on your form"
+            )
             mark = "yours " if preset.own else ""
             listing.add_option(
                 Option(

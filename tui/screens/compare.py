@@ -140,7 +140,7 @@ class CompareScreen(Screen[None]):
             lines.append(Content.assemble((clip(one.title, label - 1).ljust(label), "$text-muted"), *values))
         first = self.compared[0].answers
         shared = [p for p in first if all(p in other.answers for other in self.compared)]
-        lines += [Content(""), Content.assemble(("Samples", "bold $accent"))]
+        lines += [Content(""), Content.assemble(("Answers", "bold $accent"))]
         if not shared:
             lines.append(Content.assemble(("They were not asked the same.", "$text-muted")))
         for prompt in shared[:6]:

@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 
 from ...core.errors import FinetuiError, RecipeError
 from ...core.recipe import DEMO
-from ...core.text import bytes_words
+from ...core.text import bytes_words, counted
 from ..theme import glyphs
 from ..widgets.dataset.hub import HubParts
 from ..widgets.dataset.report import ReportLine
@@ -151,7 +151,9 @@ class DatasetScreen(SourceStepScreen):
                 held = ledger.evaluation_rows
             if held is not None:
                 own = self.wizard.value("dataset.evaluation_source")
-                notes["dataset.evaluation_share"] = f"{held:,} rows {'of their own' if own else 'kept aside'}"
+                notes["dataset.evaluation_share"] = (
+                    f"{counted(held, 'row')} {'of their own' if own else 'kept aside'}"
+                )
         return notes
 
     def refresh_facts(self) -> None:
@@ -187,7 +189,7 @@ class DatasetScreen(SourceStepScreen):
             if ledger is not None:  # counted, where the look may only have guessed
                 rows, held = ledger.train_rows, ledger.evaluation_rows
             figures = [
-                f"{about}{rows:,} rows to learn from" if rows is not None else "",
+                f"{about}{counted(rows, 'row')} to learn from" if rows is not None else "",
                 f"{held:,} held out" if held else "none held out",
                 bytes_words(facts.bytes) if facts.bytes else "",
                 f"{len(mix) + 1} sources mixed" if isinstance(mix, dict) and mix else "",
@@ -198,14 +200,14 @@ class DatasetScreen(SourceStepScreen):
                 worst = facts.dropped[0]
                 where = ", ".join(f"{line:,}" for line in worst.first[:3])
                 more = glyphs().ellipsis if worst.count > 3 else ""
-                count = f"{facts.dropped_rows:,} row{'s' * (facts.dropped_rows != 1)}"
+                count = counted(facts.dropped_rows, "row")
                 part = "" if facts.rows_exact else f" of the first {facts.rows_read:,}"
                 most = f"; {worst.count:,} of them" if len(facts.dropped) > 1 else ""
                 warning = f"{count}{part} cannot be used{most}: {worst.reason} (row {where}{more})"
             elif facts.detection.confidence < dataset.SURE:
                 warning = "That is a guess. Look at the rows below; F5 says which column holds what."
             elif rows is not None and 0 < rows < 100:
-                warning = f"Only {rows:,} rows. A hundred are a start, a thousand are better."
+                warning = f"Only {counted(rows, 'row')}. A hundred are a start, a thousand are better."
             box.show_found(facts.title, [figure for figure in figures if figure], [reason], warning)
             preview.show(facts.first)
 

@@ -216,6 +216,7 @@ class HomeScreen(Screen[None]):
 
         mark, style = state_mark(seen.status.state)
         at = seen.status.ended_ts or seen.status.last_ts or seen.status.started_ts
+        at = None if seen.status.live else at
         ago = elapsed_words(max(0.0, time.time() - at)) if at else ""
         name = seen.status.name or seen.run.id[16:] or seen.run.id
         return Item("run:" + str(seen.run.path), name, run_words(seen), ago, mark, style)

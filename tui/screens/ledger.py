@@ -15,7 +15,7 @@ from textual.widgets import Static
 
 from ...core.errors import FinetuiError
 from ...core.fields import field as declared
-from ...core.text import one_line
+from ...core.text import counted, one_line
 from ..modals.confirm import ConfirmModal
 from ..theme import glyphs
 from ..widgets.dataset.figures import figures
@@ -93,7 +93,9 @@ class LedgerScreen(Screen[None]):
         self.query_one(Header).show_place("Ledger", facts.title if facts is not None else "")
         if ledger is not None and inspection.state == "done":
             seconds = "seen before" if ledger.cached else f"{ledger.seconds:.1f} s"
-            counts = f"{ledger.read:,} rows read = {ledger.kept:,} kept + {ledger.dropped_rows:,} dropped"
+            counts = (
+                f"{counted(ledger.read, 'row')} read = {ledger.kept:,} kept + {ledger.dropped_rows:,} dropped"
+            )
             below = "" if self.size.width >= 100 else f" {glyphs().middot} PgDn: all figures"
             mark, style = (glyphs().cross, "$text-error") if ledger.stops else (glyphs().check, "$success")
             words = f"{counts} ({seconds}){below}"
@@ -220,7 +222,7 @@ class LedgerScreen(Screen[None]):
                 self.finetui.draft_changed("dataset.source")
 
         words = (
-            f"{copy.written:,} rows written to {one_line(copy.path.name, 200)}, {copy.left_out:,} left out "
+            f"{counted(copy.written, 'row')} written to {one_line(copy.path.name, 200)}, {copy.left_out:,} left out "
             f"(in {one_line(str(copy.path.parent), 300)})."
         )
         self.app.push_screen(

@@ -16,6 +16,7 @@ from textual.widgets import Button, Input, Static
 from ...core.errors import FinetuiError
 from ...core.fields import fields
 from ...core.recipe import DatasetSection
+from ...core.text import counted
 from ..theme import glyphs
 from ..widgets.controls import ChoiceControl, Edited, RadioControl, TextControl
 from ..widgets.facts import Facts
@@ -294,10 +295,12 @@ class MappingScreen(Screen[None]):
             box.show_busy(f"Choose a column for: {', '.join(missing)}.")
         else:
             rows = (
-                f"{'' if facts.rows_exact else 'about '}{facts.rows:,} rows" if facts.rows is not None else ""
+                f"{'' if facts.rows_exact else 'about '}{counted(facts.rows, 'row')}"
+                if facts.rows is not None
+                else ""
             )
             dropped = (
-                f"{facts.dropped_rows:,} rows cannot be used: {facts.dropped[0].reason}"
+                f"{counted(facts.dropped_rows, 'row')} cannot be used: {facts.dropped[0].reason}"
                 if facts.dropped
                 else ""
             )

@@ -33,6 +33,7 @@ from ..widgets.dashboard.tabs import TabLine
 from ..widgets.footer import Footer
 from ..widgets.header import Header
 from ..widgets.rail import StepRail
+from ..widgets.text import literal
 from .closing import while_standing
 from .run_chart import CHART_BINDINGS, ChartKeys
 from .run_panes import FOOTER, PANE_BINDINGS, PanedScreen
@@ -41,6 +42,10 @@ HOW_TO_READ = (
     "The curve is the loss: how surprised the model is by the right answer, so lower is better. The bright line is "
     "smoothed, the faint one is each step. Evaluation points are measured on rows that it never trains on: while they "
     "fall, it learns; when they rise while the loss falls, it memorises. The run goes on without this window."
+)
+FIGURES = (
+    "eval is the loss on held-out rows; rate, how far each step goes; grad norm, how hard its rows pull (a jump is an odd "
+    "batch); tok/s trained, tokens a second that it learns from, the prompts left out."
 )
 
 
@@ -229,7 +234,7 @@ class RunScreen(ChartKeys, PanedScreen):
         charts.extend(story, self.history)
         found = self.coached()
         most = 1 if size.height < 24 else 2 if size.height < 30 else 4
-        self.query_one("#coach", Block).show(advice(found, width, 0 if self.tab == "Result" else most))
+        self.query_one("#coach", Block).show(advice(found, width, most if self._coach_in_sight else 0))
         self.set_class(not story.curves.steps, "-waiting")
         if self.tab not in self.tabs():
             self.choose("Samples")
@@ -247,6 +252,11 @@ class RunScreen(ChartKeys, PanedScreen):
             alert(status, trouble=self._trouble, said=self.said, warning=story.warning, way=way, width=width)
         )
 
+    @property
+    def _coach_in_sight(self) -> bool:
+        """The result takes the coach's lines where a terminal is not tall."""
+        return self.tab != "Result" or self.size.height >= 30
+
     def _paint_header(self) -> None:
         status, header = self.status, self.query_one(Header)
         header.show_place(self.run_name)
@@ -257,14 +267,20 @@ class RunScreen(ChartKeys, PanedScreen):
             header.show_figures(doing.figures(status))
 
     def explain_content(self) -> Content:
-        """How to read the dashboard, for the help."""
-        return Content.assemble(("Reading the curve\n", "bold $accent"), HOW_TO_READ)
+        """How to read the dashboard, and all that the coach says, for the help."""
+        said = "\n\n".join(literal(f"{one.sentence} {one.evidence}", 2000) for one in self.coached())
+        coach = [("\n\nThe coach says\n", "bold $accent"), said] if said else []
+        return Content.assemble(
+            ("Reading the curve\n", "bold $accent"), f"{HOW_TO_READ}\n\n{FIGURES}", *coach
+        )
 
     # ── Actions on the run ──
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Leaves out what the run's state does not allow."""
         status = self.status
+        if action == "advice":  # nothing is done about what is not in sight
+            return self._coach_in_sight
         if action in ("stop", "ask", "pause"):
             return self.live
         if action == "resume":

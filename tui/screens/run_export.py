@@ -91,7 +91,7 @@ class RunExportScreen(FormatsScreen):
             with VerticalScroll(id="export-results", can_focus=False):
                 yield Block(id="export-text")
             yield Block(id="export-alert")
-        yield Footer(first=("export.start", "export.where", "export.talk", "export.back", "export.tick"))
+        yield Footer(first=("export.start", "export.tick", "export.where", "export.back", "export.talk"))
 
     # ── News ──
 
@@ -120,7 +120,8 @@ class RunExportScreen(FormatsScreen):
             else "Choose the forms in which the result leaves."
         )
         if self.plan is not None:
-            words += f" {glyphs().middot} Of {self.plan.weights.words}"
+            base = f"{words} {glyphs().middot} " if self.size.width >= 100 else ""
+            words = f"{base}Of {self.plan.weights.words}"
         head = Content.assemble(("Export", "bold $accent"), ("   " + words, "$text-muted"))
         self.query_one("#export-head", Block).show(
             [head.truncate(max(20, self.size.width - 4), ellipsis=True)]
@@ -209,7 +210,10 @@ class RunExportScreen(FormatsScreen):
 
     def _ask_to_replace(self, plan: Plan) -> None:
         named = ", ".join(f"{FORMATS[one.format].title} ({one.words})" for one in plan.there)
-        question = f"There already: {named}. They would be made again, of {plan.weights.words}, and replaced."
+        they = "It" if len(plan.there) == 1 else "They"
+        question = (
+            f"There already: {named}. {they} would be made again, of {plan.weights.words}, and replaced."
+        )
 
         def answered(key: str | None) -> None:
             if key == "replace":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
@@ -80,6 +80,8 @@ class PanedScreen(FollowingScreen):
         self.entries: list[Entry] | None = None
         self._place: int | None = None
         """Where the pane is to be shown from; None leaves it where it is."""
+        self._followed = False
+        """Whether the end of a log was in sight when it was last shown."""
         self._sifted: tuple[object, Sifted] = (None, Sifted())
         self._settings: tuple[object, list[Content]] = (None, [])
 
@@ -153,6 +155,16 @@ class PanedScreen(FollowingScreen):
             width = ruler.content_size.width or self.pane_cells
             following = self._following(pane)
             ruler.show(logs.ruler(self._sifted[1], self.sifting, following, shown, width))
+            self._followed = following
+
+    def on_resize(self, event: events.Resize) -> None:
+        """A log that was followed is followed in the other size."""
+        if self.tab in LOGS and self._followed:
+            self.call_after_refresh(self._to_end)
+
+    def _to_end(self) -> None:
+        self.held, self.piece, self._place = False, None, -1
+        self.paint()
 
     def _following(self, pane: Pane) -> bool:
         return not self.held and self.piece is None and pane.at_end
@@ -275,9 +287,9 @@ class PanedScreen(FollowingScreen):
             self.held = True
             if self.tab == "Output":
                 self.piece = self.tail
+            self.paint()
         else:
-            self.held, self.piece, self._place = False, None, -1
-        self.paint()
+            self._to_end()
 
     def action_search(self) -> None:
         search = self.query_one(SearchLine)

@@ -17,7 +17,7 @@ from textual.widgets import DataTable, Input, Static
 from ...core.runs import compare, summary
 from ...core.runs.store import RunFolder
 from ...core.runs.summary import COLUMNS, Column, Summaries, Summary
-from ...core.text import bytes_words, duration_words
+from ...core.text import bytes_words, counted, duration_words
 from ..run_actions import ACTIONS, act, menu
 from ..theme import glyphs
 from ..widgets.dashboard.story import number
@@ -128,7 +128,7 @@ class RunsScreen(Screen[None]):
         width = self.size.width
         key = (tuple(self.shown), width, self.order, self.found is None, glyphs().unicode)
         middot = f" {glyphs().middot} "
-        runs = f"{len(every):,} run{'' if len(every) == 1 else 's'}"
+        runs = counted(len(every), "run")
         told = [f"{len(self.shown):,} of {runs}" if words else runs]
         told.append(f"by {WAYS[self.order]}" + (", the other way round" if self.reverse else ""))
         if self.marked:

@@ -221,6 +221,7 @@ class StepScreen(StepPainting):
     def action_next(self) -> None:
         block = self.blocking()
         if block is None:
+            self.wizard.said = ""
             self.proceed()
             return
         path, _ = block
@@ -234,6 +235,7 @@ class StepScreen(StepPainting):
         self.app.bell()
 
     def action_back(self) -> None:
+        self.wizard.said = ""
         step = preceding(self.step)
         if step is None:
             self.finetui.go_home()

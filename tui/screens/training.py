@@ -8,6 +8,7 @@ from textual.widgets import Static
 
 from ...core.errors import FinetuiError
 from ...core.export import FORMATS
+from ...core.text import counted
 from ..theme import glyphs
 from ..widgets.text import literal
 from .settings import SettingsScreen
@@ -35,7 +36,7 @@ class TrainingScreen(SettingsScreen):
         plan, recipe = self.wizard.plan(), self.wizard.recipe()
         notes: dict[str, str] = {}
         if plan is not None:
-            notes["training.epochs"] = f"{plan.steps:,} steps over {plan.rows:,} rows"
+            notes["training.epochs"] = f"{counted(plan.steps, 'step')} over {counted(plan.rows, 'row')}"
             notes["training.max_steps"] = plan.words
         if recipe is not None:
             notes["training.gradient_accumulation_steps"] = f"effective batch {recipe.effective_batch_size}"

@@ -9,7 +9,7 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.widget import Widget
 
-from ...core.text import duration_words
+from ...core.text import counted, duration_words
 from ..theme import glyphs
 from ..wizard import Wizard
 from .bars import Fit, Gauge, Load, bar
@@ -63,11 +63,11 @@ def outlook(wizard: Wizard) -> Outlook:
     pace, plan = wizard.pace(), wizard.plan()
     time, time_load, time_caption = None, Load(None, None), ""
     if plan is not None:
-        time_caption = f"{plan.steps:,} steps · {plan.share:.2g} × your data"
+        time_caption = f"{counted(plan.steps, 'step')} · {plan.share:.2g} × your data"
     if pace is not None:
         time = "~" + time_words(pace.low, pace.high)
         if plan is not None and plan.steps != pace.steps:  # packed: fewer, longer rows
-            time_caption = f"{pace.steps:,} steps · {plan.share:.2g} × your data"
+            time_caption = f"{counted(pace.steps, 'step')} · {plan.share:.2g} × your data"
         share = math.log(max(1.0, pace.seconds / 10)) / math.log(WORKDAY_SECONDS / 10)
         time_load = Load(min(1.0, share), 1.0)
     return Outlook(memory, load, caption, fit, time, time_load, time_caption)

@@ -104,6 +104,7 @@ def state_mark(state: str) -> tuple[str, str]:
     """The glyph and colour of a run's state."""
     marks = glyphs()
     return {
+        "queued": (marks.todo, "$text-muted"),
         "starting": (marks.todo, "$accent"),
         "running": (marks.dot, "$accent"),
         "completed": (marks.check, "$success"),

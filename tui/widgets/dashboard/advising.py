@@ -52,7 +52,7 @@ def advice(found: Sequence[Advice], width: int, most: int) -> list[Content]:
     first, marks = found[0], glyphs()
     style = STYLES[first.level]
     key = f"  a {first.action.words}" if first.action is not None else ""
-    more = f"  (+{len(found) - 1})" if len(found) > 1 else ""
+    more = f"  ({len(found) - 1} more)" if len(found) > 1 else ""
     head = f"{marks.warn} Coach "
     lines = wrapped(literal(first.sentence), width - len(head), max(1, most - (1 if most > 1 else 0)))
     rows = [
@@ -63,15 +63,15 @@ def advice(found: Sequence[Advice], width: int, most: int) -> list[Content]:
         room = width - len(head) - len(key)
         text = wrapped(literal(first.sentence), max(10, room), 1)[0]
         return [Content.assemble((head, f"bold {style}"), (text, "$foreground"), (key, "bold $accent"))]
-    left = most - len(rows)
-    evidence = wrapped(
-        literal(first.evidence),
-        max(10, width - len(head) - (len(key + more) if left < 2 else 0)),
-        max(1, left),
-    )
-    for index, line in enumerate(evidence[:left]):
-        last = index == min(len(evidence), left) - 1
-        fits = len(line) + len(head) + len(key + more) <= width
-        tail = [(key, "bold $accent"), (more, "$text-muted")] if last and fits else []
-        rows.append(Content.assemble((" " * len(head), ""), (line, "$text-muted"), *tail))
+    room, tail = width - len(head), len(key + more)
+    left = max(1, most - len(rows))
+    evidence = wrapped(literal(first.evidence), room, left) or [""]
+    if len(evidence[-1]) + tail > room:  # the key is never what is left out
+        if len(evidence) < left:
+            evidence.append("")
+        else:
+            evidence = wrapped(literal(first.evidence), max(10, room - tail), left)
+    for line in evidence:
+        rows.append(Content.assemble((" " * len(head), ""), (line, "$text-muted")))
+    rows[-1] += Content.assemble((key, "bold $accent"), (more, "$text-muted"))
     return rows

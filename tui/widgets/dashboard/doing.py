@@ -44,8 +44,10 @@ def figures(status: RunStatus) -> str:
     if status.elsewhere and status.host:
         parts.append(f"on {literal(status.host, 20)}")
     if status.total_steps:
+        parts.append(
+            f"epoch {status.epoch:.2f}"
+        )  # goes before the step where the header is too short for both
         parts.append(f"step {status.step:,}/{status.total_steps:,}")
-        parts.append(f"epoch {status.epoch:.2f}")
     if status.live and status.eta_seconds is not None and status.stage in ("train", "evaluate", "sample"):
         parts.append(f"{duration_words(max(0.0, status.eta_seconds))} left")
     else:

@@ -68,10 +68,10 @@ def total(
     marks = glyphs()
     if not count:
         return Content.assemble(("Space ticks a format, Enter exports.", "$text-muted"))
-    words = f"{count} ticked" + (f" {marks.middot} about {bytes_words(need_bytes)}" if need_bytes else "")
+    words = f"{count} ticked" + (f" {marks.middot} ~{bytes_words(need_bytes)}" if need_bytes else "")
+    free = "" if free_bytes is None else f" of {bytes_words(free_bytes)} free"
     if budget is not None and budget.shared_bytes:
-        words += f" ({bytes_words(budget.shared_bytes)} on the way)"
-    free = "" if free_bytes is None else f" {marks.middot} {bytes_words(free_bytes)} free"
+        free += f" ({bytes_words(budget.shared_bytes)} meanwhile)"
     if budget is not None and budget.ram_bytes:
         free += f" {marks.middot} {bytes_words(budget.ram_bytes)} memory"
     if too_large:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from textual.content import Content
 
 from ....core.runs.output import LEVELS, Level, Piece, levels
+from ....core.text import counted
 from ...theme import glyphs
 from ..text import literal
 from .lines import Run, flowing, hanging, wrapped
@@ -73,7 +74,7 @@ def output(piece: Piece, sifting: Sifting, width: int) -> Sifted:
 
 def _told(lines: Sequence[Content], shown: int, total: int, sifting: Sifting, nothing: str) -> Sifted:
     if not lines:
-        words = nothing if not total else f"None of {total:,} lines."
+        words = nothing if not total else f"None of {counted(total, 'line')}."
         return Sifted((Content.assemble((words, "$text-muted")),), shown, total)
     return Sifted(tuple(sifting.mark(line) for line in lines), shown, total)
 
@@ -87,10 +88,10 @@ def ruler(
     parts: list[list[Run]] = [
         [("g ", "$accent"), (level, "$foreground" if sifting.level == "info" else "bold $accent")],
         [("/ ", "$accent"), (words or "search", "bold $accent" if words else "$foreground")],
-        [("F ", "$accent"), ("following" if following else "held", "$foreground")],
     ]
     if sifted.shown < sifted.total:
-        parts.append([(f"{sifted.shown:,} of {sifted.total:,} lines", "$text-muted")])
+        parts.append([(f"{sifted.shown:,} of {counted(sifted.total, 'line')}", "$text-muted")])
+    parts.append([("F ", "$accent"), ("following" if following else "held", "$foreground")])
     if piece is not None and piece.size > piece.end - piece.start:
         share = 100 * piece.end / piece.size
         parts.append([(f"at {share:.0f} % of the file {marks.middot} ", "$text-muted"), ("n ", "$accent")])

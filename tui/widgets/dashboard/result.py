@@ -14,7 +14,7 @@ from ....core.recipe import Recipe
 from ....core.runs.events import Exported, Proved, Scored
 from ....core.runs.state import Card, RunStatus
 from ....core.runs.store import RunFolder
-from ....core.text import bytes_words, clean, duration_words
+from ....core.text import bytes_words, clean, counted, duration_words
 from ...theme import glyphs
 from ..text import literal
 from .lines import Run, hanging, side_by_side, wrapped
@@ -239,7 +239,7 @@ def summary(story: Story, status: RunStatus, width: int) -> list[Content]:
     parts = [f"{verb}{took}."]
     if step is not None and curves.steps:
         parts.append(
-            f"Loss {number(curves.first_loss)} at the start, {number(story.smoothed_loss)} at the end, over {step.step:,} steps."
+            f"Loss {number(curves.first_loss)} at the start, {number(story.smoothed_loss)} at the end, over {counted(step.step, 'step')}."
         )
     first, last = story.first_evaluation, story.evaluation
     if first is not None and last is not None and first is not last:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ....core.draft import Draft
 from ....core.recipe import STEPS
 from ....core.runs.state import RunStatus
+from ....core.text import counted
 from ...theme import glyphs
 from ...wizard import STEP_NAMES, Wizard
 from ..rail import StepRail
@@ -36,12 +37,13 @@ class RunRail(StepRail, can_focus=False):
             self.set_summary(step, self._choices.summary(step))
             self.set_state(step, "done" if step in ("model", "dataset", "lora") else "todo")
         if story.dataset is not None:
-            rows = f"{story.dataset.rows:,} rows"
-            self.set_summary("dataset", f"{self._choices.summary('dataset')} {middot} {rows}")
-        epochs = recipe.training.epochs
+            words = f"{self._choices.summary('dataset')} {middot} {story.dataset.rows:,}"
+            self.set_summary("dataset", words)
         total = status.total_steps if status else 0
-        words = f"{epochs:g} epoch{'' if epochs == 1 else 's'}"
-        self.set_summary("training", f"{words} {middot} {total:,} steps" if total else words)
+        words = [counted(total, "step")] if total else []
+        if not total or total != recipe.training.max_steps:
+            words.append(counted(recipe.training.epochs, "epoch"))
+        self.set_summary("training", f" {middot} ".join(words))
         if status is not None and not status.live and status.trained:
             self.set_state("training", "done")
             self.set_state("export", "done" if story.exports else "todo")

@@ -14,7 +14,7 @@ from ....core.runs import event_log, events
 from ....core.runs.curves import Curves
 from ....core.runs.output import Level
 from ....core.runs.series import Thinned
-from ....core.text import bytes_words, clean, count_words, duration_words, one_line
+from ....core.text import bytes_words, clean, count_words, counted, duration_words, one_line
 
 LOG_LINES = 2000
 READINGS = 240
@@ -174,8 +174,11 @@ class Story:
                 if event.stage not in ("train", "sample", "evaluate"):
                     words = STAGES.get(event.stage, one_line(event.stage, 40))
                     told = one_line(event.text, 120)
-                    more = f": {told}" if told and told.lower() != words.lower() else ""
-                    self._say(ts, words + more, "$text-muted")
+                    if told.lower().startswith(words.lower()):
+                        words = told[0].upper() + told[1:]
+                    elif told and told.lower() not in words.lower():
+                        words = f"{words}: {told}"
+                    self._say(ts, words, "$text-muted")
         elif isinstance(event, events.Evaluation):
             self._add_evaluation(event, ts)
         elif isinstance(event, events.Sample):
@@ -206,7 +209,7 @@ class Story:
             )
         elif isinstance(event, events.DatasetReady):
             self.dataset = event
-            self._say(ts, f"Dataset ready: {event.rows:,} rows, {event.evaluation_rows:,} held out")
+            self._say(ts, f"Dataset ready: {counted(event.rows, 'row')}, {event.evaluation_rows:,} held out")
         elif isinstance(event, events.Probed):
             foreseen = f", predicted {bytes_words(event.predicted_bytes)}" if event.predicted_bytes else ""
             self._say(ts, f"Probe {bytes_words(event.measured_bytes)}{foreseen}")

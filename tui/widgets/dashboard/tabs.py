@@ -12,7 +12,7 @@ from ...theme import glyphs
 
 
 class TabLine(Widget):
-    """`‹Samples›  Log  Machine  Recipe`, in one line; a click chooses. Where it is narrow, initials remain."""
+    """`‹Samples›  Log  Machine  Recipe`, in one line; a click chooses. Where it is narrow, numbers remain."""
 
     DEFAULT_CSS = "TabLine { height: 1; width: 1fr; pointer: pointer; }"
     ALLOW_SELECT = False
@@ -27,15 +27,19 @@ class TabLine(Widget):
             self.name = name
 
     def _places(self) -> list[tuple[int, str, str]]:
-        """Each tab's first column, words and name."""
-        width = self.content_size.width
-        full = sum(len(name) + 4 for name in self.names)
-        places: list[tuple[int, str, str]] = []
-        at = 0
-        for index, name in enumerate(self.names):
-            words = name if full <= width or name == self.current else str(index + 1)
-            places.append((at, words, name))
-            at += len(words) + (4 if full <= width else 3)
+        """Each tab's first column, words and name: as roomy as fits, at the least by number."""
+        marks, width = glyphs(), self.content_size.width
+        for gap, blank, named in ((2, " ", True), (1, " ", True), (1, "", True), (1, " ", False)):
+            places: list[tuple[int, str, str]] = []
+            at = 0
+            for index, name in enumerate(self.names):
+                words = f"{blank}{name if named else index + 1}{blank}"
+                if name == self.current:
+                    words = f"{marks.previous}{name}{marks.next}"
+                places.append((at, words, name))
+                at += len(words) + gap
+            if at - gap <= width:
+                break
         return places
 
     def on_click(self, event: events.Click) -> None:
@@ -43,21 +47,16 @@ class TabLine(Widget):
         if offset is None:
             return
         for at, words, name in self._places():
-            if at <= offset.x < at + len(words) + 2:
+            if at <= offset.x < at + len(words):
                 self.post_message(self.Chosen(name))
 
     def render(self) -> Content:
-        marks = glyphs()
         runs: list[tuple[str, str]] = []
         at = 0
         for start, words, name in self._places():
-            runs.append((" " * (start - at), ""))
-            here = name == self.current
-            runs.append(
-                (
-                    f"{marks.previous}{words}{marks.next}" if here else f" {words} ",
-                    "bold $accent" if here else "$text-muted",
-                )
-            )
-            at = start + len(words) + 2
+            runs += [
+                (" " * (start - at), ""),
+                (words, "bold $accent" if name == self.current else "$text-muted"),
+            ]
+            at = start + len(words)
         return Content.assemble(*runs)

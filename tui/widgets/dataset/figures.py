@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
+from ....core.text import counted
 from ...theme import glyphs
 from ..preview import wrapped
 from ..text import literal
@@ -50,13 +51,13 @@ def figures(ledger: Ledger, cells: int, chart_rows: int) -> Content:
     part = ledger.cut_rows / ledger.kept if ledger.kept else 0.0
     line(
         "Too long",
-        f"{ledger.cut_rows:,} rows ({part:.1%}) over {ledger.max_length:,} tokens, {ledger.cut_tokens:,} tokens lost"
+        f"{counted(ledger.cut_rows, 'row')} ({part:.1%}) over {ledger.max_length:,} tokens, {counted(ledger.cut_tokens, 'token')} lost"
         if ledger.cut_rows
         else f"none: all fit into {ledger.max_length:,} tokens",
         "$text-warning" if ledger.cut_rows else "$foreground",
     )
     if ledger.answers_lost:
-        line("", f"{ledger.answers_lost:,} lose their whole answer", "$text-warning")
+        line("", f"the whole answer lost in {counted(ledger.answers_lost, 'row')}", "$text-warning")
     chart = histogram(ledger.histogram.edges, ledger.histogram.counts, ledger.max_length, cells, chart_rows)
     if chart is not None:
         lines += [Content(""), Content.assemble(("Rows by length, in tokens", "$text-muted")), chart]
@@ -67,19 +68,25 @@ def figures(ledger: Ledger, cells: int, chart_rows: int) -> Content:
             f"in {_of(ledger.ends_present, ledger.kept)}, learned in {_of(ledger.ends_trained, ledger.kept)}",
         )
     if ledger.double_bos:
-        line("Double start", f"{ledger.double_bos:,} rows begin with two start tokens", "$text-warning")
+        line(
+            "Double start",
+            f"two start tokens at the head of {counted(ledger.double_bos, 'row')}",
+            "$text-warning",
+        )
     if ledger.system_folded:
         line(
             "System",
-            f"{ledger.system_folded:,} system prompts stand in the first question: the template has no place for them",
+            f"in the first question of {counted(ledger.system_folded, 'row')}: the template has no place for a system prompt",
         )
     line(
-        "Copies", f"{ledger.duplicates:,} rows say what an earlier one says" if ledger.duplicates else "none"
+        "Copies", f"{counted(ledger.duplicates, 'row')} like an earlier one" if ledger.duplicates else "none"
     )
     if ledger.evaluation_rows:
         line(
             "Leaks",
-            f"{ledger.leaked_rows:,} held-out rows also stand in training" if ledger.leaked_rows else "none",
+            f"{counted(ledger.leaked_rows, 'held-out row')} also in training"
+            if ledger.leaked_rows
+            else "none",
         )
     if ledger.secrets:
         lines.append(
