@@ -20,19 +20,13 @@ RANGES = re.compile(r"(?:(?<=^)|(?<=· ))([0-9][0-9–.]*\+?)(?= )")
 """A range at the head of a phrase, as in `8–16 tone, format · 128+ rarely better`."""
 
 
-NAMED = 10
-"""Choices that are named in words; the control has all of them."""
-
-
 def allowed_words(spec: FieldSpec) -> str:
     """What the field takes, in the words that its control shows."""
     if spec.kind in ("flag", "text"):
         return ""
     if spec.kind in ("choice", "choices"):
         head = "One of: " if spec.kind == "choice" else "Any of: "
-        named = ", ".join(value_words(spec.path, choice) for choice in spec.choices[:NAMED])
-        more = len(spec.choices) - NAMED
-        return f"{head}{named}{f' and {more} more' if more > 0 else ''}."
+        return head + ", ".join(value_words(spec.path, choice) for choice in spec.choices) + "."
     return f"Takes {spec.allowed}{' ' + spec.unit if spec.unit and not spec.unit.startswith('×') else ''}."
 
 
