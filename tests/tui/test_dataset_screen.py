@@ -190,7 +190,8 @@ async def test_a_dataset_from_which_nothing_can_be_learned_cannot_be_started(
         await counted(app, pilot)
         gate = app.wizard.inspection.gate
         assert gate is not None
-        assert "F4" in seen(app) and gate.what.split()[0] in seen(app)
+        word = gate.what.split()[0]
+        await until(pilot, lambda: "F4" in seen(app) and word in seen(app), "for the reason on the step")
         await press(pilot, "ctrl+n")
         await until(pilot, lambda: isinstance(app.screen, ErrorCard))
         await press(pilot, "escape")

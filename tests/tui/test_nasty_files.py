@@ -215,7 +215,8 @@ async def check(app: FinetuiApp, pilot: Pilot[Any], case: Case) -> None:
     assert tuple(found.code for found in ledger.findings) == case.findings, case.truth
     assert (gate.code if gate is not None else "") == (f"gate-{case.gate}" if case.gate else "")
     if ledger.train_rows or case.gate != "no-usable-rows":
-        await shows(app, pilot, f"{ledger.train_rows:,} rows to learn from")
+        rows = "row" if ledger.train_rows == 1 else "rows"
+        await shows(app, pilot, f"{ledger.train_rows:,} {rows} to learn from")
     worst = [found.sentence for found in ledger.findings if found.severity != "note"]
     await shows(app, pilot, worst[0][:40] if worst else "Nothing to mend")
     if case.gate or len(worst) > 1 or case.look:
