@@ -132,3 +132,8 @@ class LoraSection(Section):
         "memory is plenty, as with the demo's small model.",
         advanced=True,
     )
+
+    @property
+    def adapter_rank(self) -> int:
+        """The rank of the adapter that leaves: with LoftQ it is what was learned since the start, of twice the rank."""
+        return 2 * self.rank if self.initialization == "loftq" else self.rank

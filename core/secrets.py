@@ -32,9 +32,14 @@ def token_file() -> Path:
     return Path(os.environ.get("HF_TOKEN_PATH") or str(Path(folder) / "token")).expanduser()
 
 
+def is_secret(name: str) -> bool:
+    """Whether an environment variable is named like a secret."""
+    return _NAMES.search(name) is not None
+
+
 def without(environment: Mapping[str, str]) -> dict[str, str]:
     """`environment` without anything that is named like a secret."""
-    return {name: value for name, value in environment.items() if not _NAMES.search(name)}
+    return {name: value for name, value in environment.items() if not is_secret(name)}
 
 
 def redact(text: str) -> str:

@@ -14,8 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+import huggingface_hub.constants
+import pytest
 
 from .hub_writing import Uploads, Writing
 
@@ -69,6 +73,16 @@ class Hub:
         repository = Repository(kind, id, files, **more)
         self.repositories.append(repository)
         return repository
+
+
+def reach(monkeypatch: pytest.MonkeyPatch, hub: Hub, home: Path, **more: str) -> None:
+    """Makes `hub` the hub of this process and of those that it starts, with the hub's own files under `home`."""
+    for name, value in {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), **more}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    # Read once, at the import that another test may have made.
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
 
 
 @contextmanager

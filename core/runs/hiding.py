@@ -34,7 +34,6 @@ _BLANK = r"\ (?=(?:[^\s'\"/]+\ ){0,3}[^\s'\"/]+(?:/|\.\w{1,8}\b))"
 _REST = rf"(?:/(?:[^\s'\"`,;:()\[\]{{}}<>|“”]|{_BLANK})*)?"
 _OF_PROGRAMS = re.compile(r".*/(site-packages|dist-packages|python3\.\d+|finetui)/")
 _SYSTEM = ("/usr/", "/proc/", "/sys/", "/dev/", "/lib", "/etc/", "/bin/", "/sbin/")
-_SECRET_NAMES = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY|CREDENTIAL", re.I)
 
 
 def texts_in(value: object) -> Iterable[str]:
@@ -134,7 +133,7 @@ class Names:
         known += [
             (value, secrets.HIDDEN)
             for name, value in os.environ.items()
-            if _SECRET_NAMES.search(name) and len(value) >= 6 and not value.startswith("/")
+            if secrets.is_secret(name) and len(value) >= 6 and not value.startswith("/")
         ]
         known = sorted((pair for pair in known if len(pair[0]) > 2), key=lambda pair: -len(pair[0]))
         self._literals = [pair for pair in known if not pair[0].startswith("/")]

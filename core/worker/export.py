@@ -192,7 +192,7 @@ class _Work:
                 self.recipe.name,
                 self._base_name(),
                 self.recipe.dataset.system_prompt,
-                self.recipe.lora.rank,
+                self.recipe.lora.adapter_rank,
             ),
             step=self.weights.step,
             kept=kept,

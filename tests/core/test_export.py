@@ -132,6 +132,8 @@ def test_vllm_is_told_of_a_rank_that_it_would_refuse() -> None:
 
     assert serving(16) == "vllm serve owner/base --enable-lora --lora-modules Bot=/a"
     assert serving(24).endswith("--max-lora-rank 32") and serving(64).endswith("--max-lora-rank 64")
+    loftq = LoraSection(rank=16, initialization="loftq")
+    assert serving(loftq.adapter_rank).endswith("--max-lora-rank 32"), "it leaves at twice the rank"
 
 
 GQA = Shape(1024, 2816, 9, 1024, 256, 264, False)

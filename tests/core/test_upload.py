@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import huggingface_hub.constants
 import pytest
 import yaml
 
@@ -18,7 +17,7 @@ from finetui.core.recipe import DatasetSection, ModelSection, Recipe
 from finetui.core.runs import events
 from finetui.core.runs.store import RunFolder
 
-from ..hub_server import Hub, running
+from ..hub_server import Hub, reach, running
 from ..outgoing import SECRET_ROW, finished_run
 from ..tui import recorded
 
@@ -26,17 +25,8 @@ from ..tui import recorded
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with running() as found:
-        values = {
-            "HF_ENDPOINT": found.url,
-            "HF_HOME": str(tmp_path / "hf"),
-            "FINETUI_HOME": str(tmp_path / "home"),
-        }
-        for name, value in {**values, "HF_TOKEN": "hf_canaryCanaryCanary"}.items():
-            monkeypatch.setenv(name, value)
-        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE"):
-            monkeypatch.delenv(name, raising=False)
-        # Read once, at the import that another test may have made.
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+        more = {"HF_TOKEN": "hf_canaryCanaryCanary", "FINETUI_HOME": str(tmp_path / "home")}
+        reach(monkeypatch, found, tmp_path / "hf", **more)
         yield found
 
 

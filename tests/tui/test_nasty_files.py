@@ -23,6 +23,7 @@ from textual.pilot import Pilot
 
 from finetui.core.draft import pairs_text
 from finetui.core.recipe import Recipe
+from finetui.core.text import counted
 from finetui.tui.app import FinetuiApp
 from finetui.tui.modals.card import ErrorCard
 from finetui.tui.screens.dataset import DatasetScreen
@@ -215,8 +216,7 @@ async def check(app: FinetuiApp, pilot: Pilot[Any], case: Case) -> None:
     assert tuple(found.code for found in ledger.findings) == case.findings, case.truth
     assert (gate.code if gate is not None else "") == (f"gate-{case.gate}" if case.gate else "")
     if ledger.train_rows or case.gate != "no-usable-rows":
-        rows = "row" if ledger.train_rows == 1 else "rows"
-        await shows(app, pilot, f"{ledger.train_rows:,} {rows} to learn from")
+        await shows(app, pilot, f"{counted(ledger.train_rows, 'row')} to learn from")
     worst = [found.sentence for found in ledger.findings if found.severity != "note"]
     await shows(app, pilot, worst[0][:40] if worst else "Nothing to mend")
     if case.gate or len(worst) > 1 or case.look:
@@ -224,7 +224,10 @@ async def check(app: FinetuiApp, pilot: Pilot[Any], case: Case) -> None:
         await until(pilot, lambda: isinstance(app.screen, LedgerScreen), "for the ledger")
         left_out = case.read - case.kept
         await shows(
-            app, pilot, f"{case.read:,} rows read = {case.kept:,} kept + {left_out:,} dropped", *worst[:1]
+            app,
+            pilot,
+            f"{counted(case.read, 'row')} read = {case.kept:,} kept + {left_out:,} dropped",
+            *worst[:1],
         )
         await press(pilot, "escape")
         await at_step(app, pilot, "dataset")

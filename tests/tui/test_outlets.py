@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub.constants
 import pytest
 from textual.pilot import Pilot
 
@@ -19,7 +18,7 @@ from finetui.tui.modals.token import TokenModal
 from finetui.tui.screens.run import RunScreen
 from finetui.tui.screens.run_export import RunExportScreen
 
-from ..hub_server import Hub, running
+from ..hub_server import Hub, reach, running
 from ..outgoing import finished_run
 from .driving import SIZES, press, seen, type_over, until
 
@@ -36,13 +35,8 @@ def _own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with running() as found:
-        values = {"HF_ENDPOINT": found.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
-        for name, value in {**values, "HF_TOKEN": "hf_canaryCanaryCanary"}.items():
-            monkeypatch.setenv(name, value)
-        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE"):
-            monkeypatch.delenv(name, raising=False)
-        # Read once, at the import that another test may have made.
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+        more = {"HF_TOKEN": "hf_canaryCanaryCanary", "HF_HUB_DISABLE_XET": "1"}
+        reach(monkeypatch, found, tmp_path / "hf", **more)
         yield found
 
 

@@ -58,7 +58,7 @@ def test_what_leaves_is_what_was_learned_since(tiny_model: Path, tmp_path: Path,
     adapter.copy(checkpoint, tuned.run.adapter, recipe, (".json", ".safetensors"))
     loftq.leave(tuned.run.adapter, recipe, tuned.run)
     facts = model_adapter.read_adapter(tuned.run.adapter)
-    assert (facts.rank, facts.alpha) == (8, 16)
+    assert (facts.rank, facts.alpha) == (recipe.lora.adapter_rank, 16) == (8, 16)
     merge.merge(tiny_model, tuned.run.adapter, tmp_path / "merged")
     merged = load_file(str(tmp_path / "merged" / "model.safetensors"))
     base = load_file(str(tiny_model / "model.safetensors"))

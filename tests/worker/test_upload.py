@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import huggingface_hub.constants
 import psutil
 import pytest
 
@@ -19,7 +18,7 @@ from finetui.core.errors import FinetuiError
 from finetui.core.transfer import TransferState
 from finetui.core.upload import Upload
 
-from ..hub_server import Hub, running
+from ..hub_server import Hub, reach, running
 from ..outgoing import SECRET_ROW, finished_run
 
 PATIENCE = 120.0
@@ -29,19 +28,8 @@ TOKEN = "hf_canaryCanaryCanary"
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with running() as found:
-        values = {
-            "HF_ENDPOINT": found.url,
-            "HF_HOME": str(tmp_path / "hf"),
-            "HF_TOKEN": TOKEN,
-            "FINETUI_HOME": str(tmp_path / "home"),
-            "HF_HUB_DISABLE_XET": "1",
-        }
-        for name, value in values.items():
-            monkeypatch.setenv(name, value)
-        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE"):
-            monkeypatch.delenv(name, raising=False)
-        # Read once, at the import that another test may have made.
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+        more = {"HF_TOKEN": TOKEN, "FINETUI_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
+        reach(monkeypatch, found, tmp_path / "hf", **more)
         yield found
 
 
