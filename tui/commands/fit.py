@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...core.errors import FinetuiError
+from ...core.named_files import given_path
 from . import exits, output
 from .estimate import card_bytes
-from .recipes import JsonOption, SetOption, changed, commented, given_path, read, usage
+from .recipes import JsonOption, SetOption, changed, commented, read, usage
 
 if TYPE_CHECKING:
     from ...core.fit import Fit

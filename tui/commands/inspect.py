@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...core.errors import FinetuiError
+from ...core.named_files import given_path
 from . import exits, output
-from .recipes import JsonOption, SetOption, changed, given_path
+from .recipes import JsonOption, SetOption, changed
 
 if TYPE_CHECKING:
     from ...core.dataset_inspect import Inspector, Progress

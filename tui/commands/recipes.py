@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ...core.errors import FinetuiError
+from ...core.named_files import given_path, write_new
 from . import output
 
 if TYPE_CHECKING:
@@ -70,16 +69,6 @@ def changed(recipe: Recipe, settings: list[str] | None) -> Recipe:
     if problems:
         raise RecipeError("A setting on the command line cannot be used.", tuple(problems))
     return draft.recipe()
-
-
-def given_path(text: str) -> Path:
-    """`text` as a path, `~` included. Raises FinetuiError where it names the home of nobody."""
-    try:
-        return Path(text).expanduser()
-    except RuntimeError as error:
-        raise FinetuiError(
-            f"{text} is not a path here.", f"{error}", "Write the path in full.", code="file-missing"
-        ) from None
 
 
 def read(source: str) -> tuple[Recipe, Path]:
@@ -248,30 +237,3 @@ def list_fields(
         words = f"{spec.help} ({spec.allowed}{', ' + spec.unit if spec.unit else ''})"
         for row in textwrap.wrap(words, output.width() - 4):
             output.line(f"    {row}")
-
-
-def write_new(files: Sequence[tuple[Path, bytes]], force: bool) -> None:
-    """Writes each whole; one that stands there already with other contents only with `force`, and then none is written.
-
-    Raises FinetuiError (file-exists, file-missing, file).
-    """
-    from ...core import atomic
-
-    for path, content in files:
-        if os.path.exists(path) and not force and (path == files[0][0] or path.read_bytes() != content):
-            raise FinetuiError(
-                f"{path} is there already.",
-                "Nothing was written.",
-                "Name another file, or replace it with --force.",
-                code="file-exists",
-            )
-    for path, content in files:
-        try:
-            atomic.write_bytes(path, content, mode=0o644)
-        except OSError as error:
-            raise FinetuiError(
-                f"{path} cannot be written.",
-                f"{error.strerror or error}.",
-                "Check the folder, or name another file.",
-                code="file-missing" if isinstance(error, FileNotFoundError) else "file",
-            ) from error

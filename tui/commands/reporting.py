@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from ...core.errors import FinetuiError
+from ...core.named_files import given_path
 from . import output
-from .recipes import JsonOption, given_path
+from .recipes import JsonOption
 from .training import RunArgument
 
 

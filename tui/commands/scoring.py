@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...core.errors import FinetuiError
+from ...core.named_files import given_path
 from . import exits, output
 from .opening import DeviceOption, TargetArgument, opened, sampling_of, sides_of
-from .recipes import JsonOption, given_path
+from .recipes import JsonOption
 
 if TYPE_CHECKING:
     from ...core.talk import Side

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from ...core.named_files import given_path, write_new
 from . import output
-from .recipes import SetOption, changed, given_path, read, write_new
+from .recipes import SetOption, changed, read
 
 
 def script(

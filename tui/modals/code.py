@@ -18,6 +18,7 @@ from textual.widgets import Input, Static
 from ...core import as_code
 from ...core.as_code import AsCode
 from ...core.errors import FinetuiError
+from ...core.named_files import given_path, write_new
 from ...core.script_file import Script
 from ...core.text import clean, middle
 from ..theme import glyphs
@@ -167,8 +168,6 @@ class CodeModal(ModalScreen[None]):
             self._save(event.value.strip(), force=False)
 
     def _save(self, name: str, force: bool) -> None:
-        from ..commands.recipes import given_path, write_new
-
         tab = self.tab
 
         def work() -> list[Path]:
