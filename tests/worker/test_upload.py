@@ -166,7 +166,9 @@ def test_bytes_are_told_while_a_file_is_on_its_way(
         monkeypatch.delenv("HF_HUB_DISABLE_XET")
         hub.uploads.xet = tmp_path / "store"
     monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS", raising=False)
-    run = finished_run(("gguf_q8_0",), 60_000_000 if xet else 4_000_000)
+    run = finished_run(
+        ("gguf_q8_0",), 260_000_000 if xet else 4_000_000
+    )  # hf_xet tells of it 5 times a second
     hub.uploads.refuse = {"create": 403}
     plan = upload.plan(run, (), "me/demo")
     one = Upload.start(plan)
