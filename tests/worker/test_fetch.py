@@ -19,7 +19,7 @@ from finetui.core.errors import FinetuiError
 from finetui.core.model_download import Download, DownloadState
 from finetui.core.runs.events import Progress
 
-from ..core.test_model import PARAMETERS, ask, remote, safetensors
+from ..core.model_files import PARAMETERS, ask, remote, safetensors
 from ..hub_server import COMMIT, Hub, running
 from . import harness
 
