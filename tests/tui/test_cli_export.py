@@ -13,7 +13,7 @@ from finetui.core.runs import events, store
 from finetui.tui.commands import exits
 
 from ..worker import tiny
-from .test_cli import Cli, cli, gone, make_run
+from .command_line import Cli, cli, gone, make_run
 
 __all__ = ["cli"]
 
