@@ -23,7 +23,7 @@ from finetui.tui.widgets.sparing import Trimmed
 
 from . import recorded
 from .driving import press, seen, until
-from .test_dashboard import caught_up, flat, shown
+from .run_screen import caught_up, flat, shown
 
 
 @pytest.fixture(autouse=True)
