@@ -27,6 +27,7 @@ from finetui.core.runs.events import (
     Started,
     Warned,
 )
+from tests.waiting import has_ended, until
 
 from .run_events import HOST, gone, signed, step, write
 
@@ -151,8 +152,7 @@ def test_a_real_worker_killed_is_crashed_at_once_and_a_zombie_is_dead(
     write(run, signed(sleeper), step(1))
     assert state.status(run).live
     sleeper.send_signal(signal.SIGKILL)
-    while psutil.Process(sleeper.pid).status() != psutil.STATUS_ZOMBIE:
-        time.sleep(0.01)
+    until(lambda: has_ended(sleeper.pid))
     assert state.status(run).state == "crashed"  # nobody has waited for it: it is a zombie still
 
 

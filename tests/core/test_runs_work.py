@@ -20,6 +20,7 @@ from finetui.core.runs import control, event_log, follow, history, launch, manif
 from finetui.core.runs.curves import Curves
 from finetui.core.runs.event_log import Record
 from finetui.core.runs.events import Device, Ended, Evaluation, Progress, Started, Step
+from tests.waiting import until
 
 HOST = socket.gethostname()
 
@@ -50,13 +51,6 @@ def process() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     for child in started:
         child.kill()
         child.communicate()
-
-
-def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.02)
 
 
 def append(run: store.RunFolder, *records: Record) -> None:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import psutil
 import pytest
@@ -17,6 +17,7 @@ from finetui.core.runs import event_log, store
 from finetui.core.runs.event_log import Record
 from finetui.core.runs.events import Ended, Progress, Sample, Started, Step
 from finetui.tui.commands import exits
+from tests.waiting import until
 
 from .command_line import HOST, Cli, cli, gone, make_run
 
@@ -36,13 +37,6 @@ def at_work(process: subprocess.Popen[bytes]) -> store.RunFolder:
     return make_run(
         Started("train", process.pid, made, HOST), Progress("train", 0, 9), Step(1, 9, 0.1, 2.5, 1e-4)
     )
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.05)
 
 
 def test_the_list_of_runs(cli: Cli, sleeper: subprocess.Popen[bytes]) -> None:

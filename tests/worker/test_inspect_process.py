@@ -7,15 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from finetui.core import paths, recipe_file
 from finetui.core.dataset_inspect import Inspector
 from finetui.core.errors import FinetuiError
+from tests import waiting
 
 from . import harness, tiny
 from .inspecting import MIXED, complete, ledger_of, talk, until, written
@@ -44,10 +43,7 @@ def test_a_hostile_template_is_stopped(tmp_path: Path, attack: str) -> None:
     finally:
         pid = inspector._process.pid  # pyright: ignore[reportPrivateUsage]
         inspector.close()
-    end = time.monotonic() + harness.PATIENCE
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    waiting.until(lambda: waiting.has_ended(pid), "for its end")
 
 
 def many(path: Path, count: int) -> Path:
@@ -96,10 +92,7 @@ def test_it_ends_with_the_wizard_that_started_it(tiny_model: Path, tmp_path: Pat
     pid = int(wizard.stdout.readline())
     wizard.kill()
     wizard.communicate()
-    end = time.monotonic() + harness.PATIENCE
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < end, "it lives on"
-        time.sleep(0.05)
+    waiting.until(lambda: waiting.has_ended(pid), "for its end")
 
 
 @pytest.mark.parametrize("where", ["ledgers", "file"])

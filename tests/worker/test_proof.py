@@ -10,7 +10,6 @@ import shutil
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,10 +162,7 @@ def test_whoever_tries_an_export_ends_with_the_worker(proven: Proven) -> None:
     harness.until(consumers, worker)
     worker.kill()
     worker.wait()
-    deadline = time.monotonic() + harness.PATIENCE
-    while consumers():
-        assert time.monotonic() < deadline, "it lives on"
-        time.sleep(0.05)
+    harness.until(lambda: not consumers())
     said = finetui("verify", run.id, "--format", "merged")
     assert said.returncode == 0, said
 
