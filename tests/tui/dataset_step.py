@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -47,3 +48,19 @@ async def dataset_step(
 
 async def counted(app: FinetuiApp, pilot: Pilot[Any]) -> None:
     await until(pilot, lambda: app.wizard.inspection.complete is not None, "for the whole ledger")
+
+
+def inspectors() -> set[int]:
+    """Processes of the inspector that this test process has started."""
+    found: set[int] = set()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes()
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError, IndexError):
+            continue
+        if b"finetui.core.worker.inspect" in command and parent == os.getpid():
+            found.add(int(entry.name))
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ from tests.worker.conftest import tiny_model
 
 if TYPE_CHECKING:
     pass
-from tests.tui.dataset_step import counted, dataset_step, talk, write
+from tests.tui.dataset_step import counted, dataset_step, inspectors, talk, write
 
 __all__ = ["home", "tiny_model"]
 
@@ -64,22 +63,6 @@ async def test_the_rows_are_shown_token_by_token_and_found(
         await until(pilot, lambda: '"role": "user"' in seen(app))
         await press(pilot, "escape")
         await until(pilot, lambda: isinstance(app.screen, DatasetScreen))
-
-
-def inspectors() -> set[int]:
-    """Processes of the inspector that this test process has started."""
-    found: set[int] = set()
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            command = (entry / "cmdline").read_bytes()
-            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-        except (OSError, ValueError, IndexError):
-            continue
-        if b"finetui.core.worker.inspect" in command and parent == os.getpid():
-            found.add(int(entry.name))
-    return found
 
 
 @pytest.mark.parametrize("size", SIZES, ids=fill)

@@ -210,7 +210,7 @@ async def test_code_of_a_repository_runs_only_after_a_yes(
 async def test_a_download_goes_on_while_the_person_does(
     hub: Hub, files: dict[str, bytes], home: Path
 ) -> None:
-    slow = hub.add("models", "me/slow", files, bytes_per_second=60_000.0)
+    slow = hub.add("models", "me/slow", files, bytes_per_second=10_000.0)
     app_options: dict[str, Any] = {}
     async with wizard((120, 36), **app_options) as (app, pilot):
         await begun(app, pilot)
