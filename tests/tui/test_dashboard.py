@@ -271,6 +271,6 @@ async def test_resume_without_a_checkpoint_is_refused_with_a_card() -> None:
         assert "r resumes from the checkpoint" in flat(app)
         await press(pilot, "r")  # the event says that there is one, but its folder has gone
         await until(pilot, lambda: isinstance(app.screen, ErrorCard), "for the card")
-        assert "cannot be resumed" in flat(app)
+        await until(pilot, lambda: "cannot be resumed" in flat(app), "for its words")
         await press(pilot, "escape")
         assert isinstance(app.screen, RunScreen)

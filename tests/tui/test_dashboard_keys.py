@@ -96,7 +96,7 @@ async def test_leaving_asks_and_does_what_was_answered(
     async with shown(recording) as (app, pilot, _):
         await press(pilot, "q")
         await until(pilot, lambda: isinstance(app.screen, QuitModal), "for the question")
-        assert f"finetui attach {recording.run.id}" in flat(app)
+        await until(pilot, lambda: f"finetui attach {recording.run.id}" in flat(app), "for its words")
         await press(pilot, *keys)
         await until(pilot, lambda: not app.is_running or app.return_code == 0, "for the end")
     assert control.pending(recording.run) == asked

@@ -30,7 +30,7 @@ async def test_the_ledger_accounts_for_every_row_and_its_actions_change_the_reci
     lines[3], lines[11] = "{broken", talk("what?", "")
     async with dataset_step(size, tiny_model, write(home, lines), max_length=64) as (app, pilot):
         await counted(app, pilot)
-        assert "F4" in seen(app)
+        await until(pilot, lambda: "F4" in seen(app), "for the way to it")
         await press(pilot, "f4")
         await until(pilot, lambda: isinstance(app.screen, LedgerScreen) and "rows read" in seen(app))
         ledger = app.wizard.inspection.complete

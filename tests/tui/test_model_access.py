@@ -138,7 +138,8 @@ async def test_a_gated_model_takes_a_token_and_forgets_it(
         assert f"{hub.url}/me/gated" in seen(app).replace("\n", "").replace(" ", "")
         await press(pilot, "enter")
         await until(pilot, lambda: isinstance(app.screen, TokenModal), "for the field")
-        assert f"{hub.url}/me/gated" in flat(app) and "[ ] keep it for next time" in seen(app)
+        await until(pilot, lambda: "[ ] keep it for next time" in seen(app), "for its words")
+        assert f"{hub.url}/me/gated" in flat(app)
         await press(pilot, *"no token", "enter")
         await until(pilot, lambda: "not a hub token" in flat(app), "for the sentence")
         await type_over(pilot, TOKEN)
@@ -187,7 +188,7 @@ async def test_code_of_a_repository_runs_only_after_a_yes(
         await press(pilot, "enter")
         await until(pilot, lambda: isinstance(app.screen, ConfirmModal), "for the question")
         for hint in ("me/evil", COMMIT, "modeling_evil.py"):
-            assert hint in flat(app), hint
+            await until(pilot, lambda hint=hint: hint in flat(app), hint)
         await press(pilot, "enter")  # what is at hand is No
         await until(pilot, lambda: isinstance(app.screen, ModelScreen))
         assert app.wizard.draft["model.remote_code"] is None and source(app) == "demo"

@@ -179,7 +179,7 @@ async def test_names_on_the_disk_are_shown_and_not_obeyed(home: Path, files: dic
         await pilot.pause()
         assert app.is_running and app.return_value is None
         await until(pilot, lambda: app.wizard.problem("model.source") is not None, "for the refusal")
-        assert "control character" in flat(app)
+        await until(pilot, lambda: "control character" in flat(app), "for its words")
 
 
 @both_sizes

@@ -110,8 +110,9 @@ async def test_leaving_and_coming_back_finds_the_draft() -> None:
         await type_over(pilot, "oops")
         await press(pilot, "ctrl+q")
     async with wizard() as (app, pilot):
-        assert "Continue your draft" in seen(app)
-        assert "tickets" in seen(app)
+        await until(
+            pilot, lambda: "Continue your draft" in seen(app) and "tickets" in seen(app), "for the draft"
+        )
         assert app.screen.query_one("#menu").chosen == "draft"  # type: ignore[attr-defined]
         await press(pilot, "enter")
         await at_step(app, pilot, "model")
@@ -177,7 +178,7 @@ async def test_a_source_that_cannot_be_used_says_what_why_and_how_and_blocks(hom
         await until(pilot, lambda: app.wizard.model_error is not None)
         error = app.wizard.model_error
         assert error is not None and error.what and error.why and error.fix
-        assert error.what.split()[0] in seen(app)
+        await until(pilot, lambda: error.what.split()[0] in seen(app), "for its words")
         await press(pilot, "ctrl+n")
         await until(pilot, lambda: isinstance(app.screen, ErrorCard) and error.fix.split()[0] in seen(app))
         await press(pilot, "escape")
