@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
+import pytest
 
 from finetui.core.runs import event_log, store
 from finetui.core.runs.event_log import Record
@@ -17,6 +21,22 @@ from finetui.core.runs.events import (
 )
 
 HOST = socket.gethostname()
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> store.RunFolder:
+    monkeypatch.setenv("FINETUI_HOME", str(tmp_path))
+    folder = store.create("try")
+    folder.recipe.write_text("version: 1\n")
+    return folder
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    yield process
+    process.kill()
+    process.wait()
 
 
 def write(run: store.RunFolder, *happened: Event, start: float | None = None, gap: float = 1.0) -> None:

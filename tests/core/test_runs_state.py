@@ -6,10 +6,7 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 import pytest
@@ -29,23 +26,9 @@ from finetui.core.runs.events import (
 )
 from tests.waiting import has_ended, until
 
-from .run_events import HOST, gone, signed, step, write
+from .run_events import HOST, gone, run, signed, sleeper, step, write
 
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> store.RunFolder:
-    monkeypatch.setenv("FINETUI_HOME", str(tmp_path))
-    folder = store.create("try")
-    folder.recipe.write_text("version: 1\n")
-    return folder
-
-
-@pytest.fixture
-def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    yield process
-    process.kill()
-    process.wait()
+__all__ = ["run", "sleeper"]
 
 
 def test_a_fresh_folder_is_starting_and_an_old_empty_one_never_started(run: store.RunFolder) -> None:

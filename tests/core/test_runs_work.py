@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,15 +21,9 @@ from finetui.core.runs.event_log import Record
 from finetui.core.runs.events import Device, Ended, Evaluation, Progress, Started, Step
 from tests.waiting import until
 
-HOST = socket.gethostname()
+from .run_events import HOST, run
 
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> store.RunFolder:
-    monkeypatch.setenv("FINETUI_HOME", str(tmp_path))
-    folder = store.create("try")
-    folder.recipe.write_text("version: 1\n")
-    return folder
+__all__ = ["run"]
 
 
 @pytest.fixture

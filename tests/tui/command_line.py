@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -15,9 +14,7 @@ import pytest
 
 from finetui.core.runs import event_log, events, store
 from finetui.core.runs.event_log import Record
-from finetui.core.runs.events import Started
-
-HOST = socket.gethostname()
+from tests.waiting import PATIENCE_SECONDS
 
 
 @dataclass(frozen=True)
@@ -54,6 +51,18 @@ class Cli:
         return Result(process.returncode, out, err)
 
 
+def finetui(*words: str) -> subprocess.CompletedProcess[str]:
+    """The command with the environment of this process, run to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "finetui.tui", *words],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+
+
 @pytest.fixture
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
     monkeypatch.setenv("FINETUI_HOME", str(tmp_path))
@@ -66,7 +75,3 @@ def make_run(*happened: events.Event, name: str = "try") -> store.RunFolder:
     now = time.time()
     run.events.write_bytes(b"".join(event_log.encode(Record(i + 1, now, e)) for i, e in enumerate(happened)))
     return run
-
-
-def gone() -> Started:
-    return Started("train", 2**22 + 1, 1.0, HOST, "try")

@@ -11,7 +11,8 @@ import pytest
 from finetui.core.runs.events import Ended, Sample, Step
 from finetui.tui.commands import exits
 
-from .command_line import Cli, Result, cli, gone, make_run
+from ..core.run_events import gone
+from .command_line import Cli, Result, cli, make_run
 
 __all__ = ["cli"]
 

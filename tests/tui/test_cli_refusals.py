@@ -12,7 +12,8 @@ from finetui.core.runs import store
 from finetui.core.runs.events import Ended
 from finetui.tui.commands import exits
 
-from .command_line import Cli, cli, gone, make_run
+from ..core.run_events import gone
+from .command_line import Cli, cli, make_run
 
 __all__ = ["cli"]
 

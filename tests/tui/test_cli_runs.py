@@ -6,9 +6,7 @@ import json
 import re
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
 
 import psutil
 import pytest
@@ -19,17 +17,10 @@ from finetui.core.runs.events import Ended, Progress, Sample, Started, Step
 from finetui.tui.commands import exits
 from tests.waiting import until
 
-from .command_line import HOST, Cli, cli, gone, make_run
+from ..core.run_events import HOST, gone, sleeper
+from .command_line import Cli, cli, make_run
 
-__all__ = ["cli"]
-
-
-@pytest.fixture
-def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    yield process
-    process.kill()
-    process.wait()
+__all__ = ["cli", "sleeper"]
 
 
 def at_work(process: subprocess.Popen[bytes]) -> store.RunFolder:

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import struct
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from finetui.core.runs.chosen import Chosen
 from finetui.core.runs.events import Exported, Proved, Warned
 from finetui.core.runs.store import RunFolder
 from finetui.core.worker import llama_cpp, proof
+from tests.tui.command_line import finetui
 
 from . import harness
 
@@ -91,17 +91,6 @@ def test_each_sound_export_is_proved_once_after_it_was_made(proven: Proven) -> N
         if (kept := proof_file.load(proven.run.exports / f)) is not None
     }
     assert set(learned) == set(FORMATS[1:])
-
-
-def finetui(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "finetui.tui", *words],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=harness.PATIENCE,
-        check=False,
-    )
 
 
 def test_the_command_proves_again_and_tells_by_its_exit_code(proven: Proven, tmp_path: Path) -> None:
