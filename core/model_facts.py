@@ -226,6 +226,26 @@ class Config:
     code: tuple[str, ...] = ()
     """Python files of the repository that would have to run, or files of another one (`owner/name--file.py`)."""
 
+    def facts(self, source: str, kind: Literal["demo", "folder", "hub"], title: str) -> ModelFacts:
+        """The model `source` as far as they tell of it; its weights and its tokenizer tell the rest."""
+        return ModelFacts(
+            source,
+            kind,
+            title,
+            architecture=self.architecture,
+            hidden_size=self.hidden_size,
+            intermediate_size=self.intermediate_size,
+            layers=self.layers,
+            heads=self.heads,
+            kv_heads=self.kv_heads,
+            head_size=self.head_size,
+            vocabulary=self.vocabulary,
+            context_length=self.context_length,
+            model_type=self.model_type,
+            quantization=self.quantization,
+            sees_images=self.sees_images,
+        )
+
 
 def read_config(config: Mapping[str, Any], title: str) -> Config:
     """The figures of a config.json. Raises FinetuiError for what is no model that writes text (model-not-text), of a

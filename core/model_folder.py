@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from .errors import FinetuiError
@@ -52,29 +53,15 @@ def inspect_folder(
     words = read_words(folder, names, shown)
     disk_bytes = sum(size for name in wanted(names) if (size := _size(folder / name)))
     tied = figures.tied_embeddings if figures.tied_embeddings is not None else not weights.output_layer
-    return ModelFacts(
-        source=source,
-        kind="folder",
-        title=shown,
-        architecture=figures.architecture,
+    return replace(
+        figures.facts(source, "folder", shown),
         parameters=weights.parameters - (weights.output_layer if tied else 0),
-        hidden_size=figures.hidden_size,
-        intermediate_size=figures.intermediate_size,
-        layers=figures.layers,
-        heads=figures.heads,
-        kv_heads=figures.kv_heads,
-        head_size=figures.head_size,
-        vocabulary=figures.vocabulary,
-        context_length=figures.context_length,
         tied_embeddings=tied,
         dtype=weights.dtype if not figures.quantization else figures.dtype or weights.dtype,
         weights_bytes=weights.bytes,
         modules=weights.modules,
         chat_template=words.has_template,
         cached=True,
-        model_type=figures.model_type,
-        quantization=figures.quantization,
-        sees_images=figures.sees_images,
         base=is_base(source if commit else title, words.has_template),
         eos_tokens=words.eos_tokens,
         template_text=words.template,

@@ -126,20 +126,9 @@ def _ask(repository: str, revision: str | None, remote_code: str | None) -> Mode
     tied = figures.tied_embeddings
     if tied is None and weights.embedding_rows is not None:
         tied = not weights.output_layer
-    return ModelFacts(
-        source=repository,
-        kind="hub",
-        title=title,
-        architecture=figures.architecture,
+    return replace(
+        figures.facts(repository, "hub", title),
         parameters=(weights.parameters - (weights.output_layer if tied else 0)) or None,
-        hidden_size=figures.hidden_size,
-        intermediate_size=figures.intermediate_size,
-        layers=figures.layers,
-        heads=figures.heads,
-        kv_heads=figures.kv_heads,
-        head_size=figures.head_size,
-        vocabulary=figures.vocabulary,
-        context_length=figures.context_length,
         tied_embeddings=tied,
         dtype=figures.dtype or weights.dtype,
         modules=weights.modules,
@@ -148,9 +137,6 @@ def _ask(repository: str, revision: str | None, remote_code: str | None) -> Mode
         license=_license(info),
         revision=info.sha,
         cached=False,
-        model_type=figures.model_type,
-        quantization=figures.quantization,
-        sees_images=figures.sees_images,
         base=is_base(repository, words.has_template),
         eos_tokens=words.eos_tokens,
         template_text=words.template,

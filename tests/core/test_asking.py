@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from finetui.core import asking
+from tests.waiting import has_ended, until
 
 PATIENCE = 60.0
 SLEEPER = "import subprocess, sys, time; p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']); open(sys.argv[1], 'w').write(f'{p.pid}'); time.sleep(600)"
@@ -23,18 +22,6 @@ def nothing() -> None:
 
 def python(code: str, *words: str) -> list[str]:
     return [sys.executable, "-c", code, *words]
-
-
-def gone(pid: int) -> bool:
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        try:
-            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-                return True
-        except psutil.NoSuchProcess:
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def test_the_answer_with_both_outputs_and_the_code() -> None:
@@ -60,7 +47,7 @@ def test_too_slow_and_cancelled_end_it_with_what_it_started(tmp_path: Path) -> N
 
     with pytest.raises(KeyError):
         asking.ask(python(SLEEPER, str(note)), b"", os.environ, stop, PATIENCE)
-    assert gone(int(note.read_text()))
+    until(lambda: has_ended(int(note.read_text())))
     with pytest.raises(TimeoutError):
         asking.ask(python("import time; time.sleep(600)"), b"", os.environ, nothing, 0.3)
 
@@ -73,10 +60,7 @@ def test_it_ends_with_whoever_asked(tmp_path: Path) -> None:
         f"asking.ask([sys.executable, '-c', {asked!r}], b'', os.environ, lambda: None, 600)"
     )
     asker = subprocess.Popen(python(code))
-    deadline = time.monotonic() + PATIENCE
-    while not (note.exists() and note.read_text()):
-        assert time.monotonic() < deadline and asker.poll() is None
-        time.sleep(0.02)
+    until(lambda: note.exists() and note.read_text() or asker.poll() is not None)
     asker.kill()
     asker.wait()
-    assert gone(int(note.read_text()))
+    until(lambda: has_ended(int(note.read_text())))

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -135,9 +134,9 @@ _COPY = (
     "limit = int(sys.argv[3])\n"
     "if limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))\n"
     "import signal, time; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-    "slow = lambda done, total: (print(done, flush=True), time.sleep(0.02 if not limit else 0))\n"
+    "told = lambda done, total: (print(done, flush=True), done < 500_000 or limit or time.sleep(600))\n"
     "copying._CHUNK = 65536\n"
-    "copying.copy(copying.plan(RunFolder(Path(sys.argv[1])), Path(sys.argv[2])), slow)\n"
+    "copying.copy(copying.plan(RunFolder(Path(sys.argv[1])), Path(sys.argv[2])), told)\n"
 )
 
 
@@ -161,9 +160,8 @@ def killed(tmp_path: Path) -> Iterator[tuple[RunFolder, Path]]:
     (run.exports / "gguf_q8_0/demo-Q8_0.gguf").write_bytes(b"GGUF" + os.urandom(2_000_000))
     ran = start(run, target)
     assert ran.stdout is not None
-    until = time.monotonic() + 60
-    while int(ran.stdout.readline() or b"0") < 500_000:
-        assert time.monotonic() < until and ran.poll() is None
+    while int(ran.stdout.readline()) < 500_000:  # where it stands still
+        pass
     ran.send_signal(signal.SIGKILL)
     ran.communicate()
     yield run, target

@@ -7,34 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetui.core import lora, memory, training
-from finetui.core.model import ModelFacts
+from finetui.core.model import DEMO_FACTS, ModelFacts
 from finetui.core.recipe import LoraSection, ModelSection, Recipe, TrainingSection
 from finetui.core.system import Gpu, Machine
 
-SMOLLM = ModelFacts(
-    "demo",
-    "demo",
-    "SmolLM2-135M-Instruct",
-    parameters=134_515_008,
-    hidden_size=576,
-    intermediate_size=1536,
-    layers=30,
-    heads=9,
-    kv_heads=3,
-    vocabulary=49_152,
-    tied_embeddings=True,
-)
 CPU = Machine(2, None, 24 << 30, 20 << 30, None)
 GPU = Machine(16, None, 128 << 30, 100 << 30, None, (Gpu(0, "NVIDIA H100 80GB HBM3", 80 << 30, 1 << 30),))
 
 
 @pytest.mark.parametrize("rank", [1, 8, 64])
 def test_the_adapter_of_the_demo_model(rank: int) -> None:
-    assert lora.adapter_weights(SMOLLM, LoraSection(rank=rank)) == 305_280 * rank
+    assert lora.adapter_weights(DEMO_FACTS, LoraSection(rank=rank)) == 305_280 * rank
 
 
 def test_fewer_layers_and_unknown_shapes() -> None:
-    some = lora.adapter_weights(SMOLLM, LoraSection(target_modules=("q_proj", "v_proj")))
+    some = lora.adapter_weights(DEMO_FACTS, LoraSection(target_modules=("q_proj", "v_proj")))
     assert some == 16 * 30 * (576 + 576 + 576 + 192)
     assert lora.adapter_weights(ModelFacts("x/y", "hub", "y"), LoraSection()) is None
 
@@ -75,16 +62,16 @@ def test_a_plan_never_claims_more_than_it_does(
 
 def test_memory_grows_with_what_it_should_grow_with() -> None:
     def total(**values: object) -> int:
-        found = memory.estimate(recipe(**values), SMOLLM, gpu=True)
+        found = memory.estimate(recipe(**values), DEMO_FACTS, gpu=True)
         assert found is not None
         return found.total_bytes
 
     assert total(batch_size=16) > total(batch_size=8)
-    four_bit = memory.estimate(Recipe(model=ModelSection(precision="4bit")), SMOLLM, gpu=True)
-    sixteen = memory.estimate(Recipe(), SMOLLM, gpu=True)
+    four_bit = memory.estimate(Recipe(model=ModelSection(precision="4bit")), DEMO_FACTS, gpu=True)
+    sixteen = memory.estimate(Recipe(), DEMO_FACTS, gpu=True)
     assert four_bit is not None and sixteen is not None
     assert four_bit.total_bytes < sixteen.total_bytes
-    kept = memory.estimate(Recipe(lora=LoraSection(gradient_checkpointing=False)), SMOLLM, gpu=True)
+    kept = memory.estimate(Recipe(lora=LoraSection(gradient_checkpointing=False)), DEMO_FACTS, gpu=True)
     assert kept is not None
     assert kept.total_bytes > sixteen.total_bytes
     assert memory.estimate(Recipe(), ModelFacts("x/y", "hub", "y"), gpu=True) is None

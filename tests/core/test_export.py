@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 
 from finetui.core import export, export_budget
-from finetui.core.model import ModelFacts
+from finetui.core.model import DEMO_FACTS, ModelFacts
 from finetui.core.proof import LIMITS
 from finetui.core.quantizations import QUANTIZATIONS, Shape, gguf_bytes
 from finetui.core.recipe import TARGET_MODULES, ExportFormat, ExportSection, LoraSection, Recipe
@@ -30,19 +30,6 @@ LLAMA_8B = ModelFacts(
     kv_heads=8,
     vocabulary=128_256,
     tied_embeddings=False,
-)
-DEMO = ModelFacts(
-    source="demo",
-    kind="demo",
-    title="SmolLM2-135M-Instruct",
-    parameters=134_515_008,
-    hidden_size=576,
-    intermediate_size=1536,
-    layers=30,
-    heads=9,
-    kv_heads=3,
-    vocabulary=49_152,
-    tied_embeddings=True,
 )
 
 
@@ -83,17 +70,19 @@ def test_sizes_of_llama_8b(format: ExportFormat, gib: float) -> None:
 )
 def test_sizes_of_the_demo(format: ExportFormat, size: int) -> None:
     """Measured on exports of the demo's model."""
-    assert export.estimated_bytes(format, DEMO, LoraSection()) == pytest.approx(size, rel=0.03)
+    assert export.estimated_bytes(format, DEMO_FACTS, LoraSection()) == pytest.approx(size, rel=0.03)
 
 
 def test_the_adapters_size_follows_rank_and_layers() -> None:
-    whole = export.estimated_bytes("adapter", DEMO, LoraSection(rank=16, target_modules=TARGET_MODULES))
+    whole = export.estimated_bytes("adapter", DEMO_FACTS, LoraSection(rank=16, target_modules=TARGET_MODULES))
     assert whole == pytest.approx(305_280 * 16 * 4, rel=0.25)
     assert whole is not None
-    double = export.estimated_bytes("adapter", DEMO, LoraSection(rank=32, target_modules=TARGET_MODULES))
+    double = export.estimated_bytes(
+        "adapter", DEMO_FACTS, LoraSection(rank=32, target_modules=TARGET_MODULES)
+    )
     assert double is not None
     assert double - whole == 305_280 * 16 * 4
-    fewer = export.estimated_bytes("adapter", DEMO, LoraSection(rank=16, target_modules=("q_proj",)))
+    fewer = export.estimated_bytes("adapter", DEMO_FACTS, LoraSection(rank=16, target_modules=("q_proj",)))
     assert fewer is not None
     assert fewer < whole
 
@@ -174,12 +163,12 @@ def test_every_quantization_says_what_it_costs_and_has_limits_to_prove_it_by() -
 
 def test_a_budget_counts_what_is_made_on_the_way_once() -> None:
     recipe = Recipe(export=ExportSection(formats=("gguf_q4_k_m", "gguf_q8_0")))
-    two = export_budget.of_facts(recipe, DEMO, ("gguf_q4_k_m", "gguf_q8_0"))
-    one = export_budget.of_facts(recipe, DEMO, ("gguf_q8_0",))
+    two = export_budget.of_facts(recipe, DEMO_FACTS, ("gguf_q4_k_m", "gguf_q8_0"))
+    one = export_budget.of_facts(recipe, DEMO_FACTS, ("gguf_q8_0",))
     assert (two.shared, one.shared) == (("Merged, 16-bit", "GGUF F16"), ("Merged, 16-bit",))
-    there = export_budget.of_facts(recipe, DEMO, ("gguf_q4_k_m", "merged"), there=("merged",))
+    there = export_budget.of_facts(recipe, DEMO_FACTS, ("gguf_q4_k_m", "merged"), there=("merged",))
     assert there.shared == ("GGUF F16",) and there.needs[1].disk_bytes == 0
-    assert export_budget.of_facts(recipe, DEMO, ("adapter",)).shared_bytes == 0
+    assert export_budget.of_facts(recipe, DEMO_FACTS, ("adapter",)).shared_bytes == 0
     assert export_budget.of_facts(recipe, None, ("merged",)).disk_bytes is None
 
 
@@ -192,7 +181,7 @@ def test_a_disk_that_cannot_hold_the_exports_is_said_before_training() -> None:
         disk_free_bytes=200 * 1024**2,
     )
     recipe = Recipe(export=ExportSection(formats=("merged",)))
-    [(path, error)] = export_budget.before_training(recipe, machine, DEMO)
+    [(path, error)] = export_budget.before_training(recipe, machine, DEMO_FACTS)
     assert (path, error.code) == ("export.formats", "no-space") and "Merged, 16-bit" in error.what
     roomy = dataclasses.replace(machine, disk_free_bytes=100 * GIB)
-    assert export_budget.before_training(recipe, roomy, DEMO) == []
+    assert export_budget.before_training(recipe, roomy, DEMO_FACTS) == []

@@ -19,7 +19,8 @@ from finetui.core.runs import launch, store
 from finetui.core.runs.event_log import Record, encode
 from finetui.core.runs.events import Ended, Event, Started, Step
 
-from .test_model import COMMIT, PARAMETERS, folder, safetensors, snapshot
+from ..hub_server import COMMIT
+from .model_files import PARAMETERS, folder, safetensors, snapshot
 
 LORA = {
     "peft_type": "LORA",

@@ -15,7 +15,7 @@ from finetui.core.errors import FinetuiError
 from finetui.core.model_tokenizer import check_tokenizer, read_tokens
 
 from ..hub_server import COMMIT, running
-from .test_model import CONFIG, WEIGHTS, ask, folder, refused, remote, safetensors, snapshot
+from .model_files import CONFIG, WEIGHTS, ask, folder, refused, remote, safetensors, snapshot
 
 EVIL = {**CONFIG, "model_type": "evil", "auto_map": {"AutoModelForCausalLM": "modeling_evil.Evil"}}
 

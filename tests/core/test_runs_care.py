@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,6 +14,7 @@ from finetui.core.runs import care, event_log, store
 from finetui.core.runs.event_log import Record
 from finetui.core.runs.events import Checkpoint, Ended, Evaluation, Event, Started
 from finetui.core.runs.store import RunFolder
+from tests.tui.command_line import finetui
 
 
 @pytest.fixture
@@ -169,17 +167,6 @@ def test_what_a_cut_off_deletion_left_is_no_run(home: Path) -> None:
 
 
 # ---- the command line ------------------------------------------------------------------------------------------
-
-
-def finetui(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "finetui.tui", *words],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=dict(os.environ),
-    )
 
 
 def test_nothing_is_removed_without_being_asked(home: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from finetui.core.runs import event_log, events, notice, state, store
 from finetui.core.runs.event_log import Record
 from finetui.core.runs.store import RunFolder
+from tests.waiting import until
 
 WRITES = (
     "import json, os, sys; open(sys.argv[1], 'a').write(json.dumps([dict(os.environ), sys.argv[2:]]) + '\\n')"
@@ -30,12 +31,8 @@ def _asks(monkeypatch: pytest.MonkeyPatch, target: Path, *words: str) -> None:
 
 
 def _written(target: Path) -> list[tuple[dict[str, str], list[str]]]:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        if target.exists() and target.read_text().endswith("\n"):
-            return [(a, b) for a, b in map(json.loads, target.read_text().splitlines())]
-        time.sleep(0.02)
-    raise AssertionError("the command was not run")
+    until(lambda: target.exists() and target.read_text().endswith("\n"), "for the command")
+    return [(a, b) for a, b in map(json.loads, target.read_text().splitlines())]
 
 
 def _crashed(run: RunFolder, reason: str | None = None) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -13,16 +11,10 @@ import pytest
 
 from finetui.core.recipe import DatasetSection, ExportSection, ModelSection, Recipe, TrainingSection
 from finetui.core.runs import control, launch, manifest, state, warm
+from tests.waiting import has_ended, until
 from tests.worker import tiny
 
 SECONDS = 600
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.1)
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +72,7 @@ def test_a_warm_worker_ends_with_the_process_that_started_it() -> None:
         assert wizard.stdout.readline() == "True\n"
         wizard.kill()
         wizard.communicate()
-        until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
+        until(lambda: has_ended(process.pid))
     finally:
         wizard.kill()
         if process.is_running():

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ from finetui.core.runs import checkpoints, lineage, manifest, remedies, retry, s
 from finetui.core.runs.event_log import Record, encode
 from finetui.core.runs.events import Checkpoint, DatasetReady, Ended, Event, Progress, Started
 from finetui.core.runs.store import RunFolder
+from tests.tui.command_line import finetui
 
 
 @pytest.fixture(autouse=True)
@@ -238,17 +236,6 @@ def test_a_retry_begins_at_once_from_the_checkpoint_and_says_where_it_comes_from
 
 
 # ---- the command line ------------------------------------------------------------------------------------------
-
-
-def finetui(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "finetui.tui", *words],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=dict(os.environ),
-    )
 
 
 def test_the_command_shows_the_change_and_starts_nothing_unasked() -> None:

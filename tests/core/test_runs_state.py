@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
-import socket
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from finetui.core.runs import event_log, manifest, state, store
 from finetui.core.runs.event_log import Record
@@ -28,50 +21,14 @@ from finetui.core.runs.events import (
     Event,
     Exported,
     Progress,
-    Scored,
     Started,
-    Step,
     Warned,
 )
+from tests.waiting import has_ended, until
 
-HOST = socket.gethostname()
+from .run_events import HOST, gone, run, signed, sleeper, step, write
 
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> store.RunFolder:
-    monkeypatch.setenv("FINETUI_HOME", str(tmp_path))
-    folder = store.create("try")
-    folder.recipe.write_text("version: 1\n")
-    return folder
-
-
-@pytest.fixture
-def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    yield process
-    process.kill()
-    process.wait()
-
-
-def write(run: store.RunFolder, *happened: Event, start: float | None = None, gap: float = 1.0) -> None:
-    """Appends events `gap` seconds apart, the last one now unless `start` says otherwise."""
-    seq = len(run.events.read_bytes().splitlines()) if run.events.exists() else 0
-    first = time.time() - gap * (len(happened) - 1) if start is None else start
-    with run.events.open("ab") as file:
-        for i, event in enumerate(happened):
-            file.write(event_log.encode(Record(seq + i + 1, first + i * gap, event)))
-
-
-def signed(process: subprocess.Popen[bytes], job: str = "train") -> Started:
-    return Started(job, process.pid, psutil.Process(process.pid).create_time(), HOST, "try")
-
-
-def gone(job: str = "train") -> Started:
-    return Started(job, 2**22 + 1, 1.0, HOST, "try")
-
-
-def step(n: int, loss: float = 1.0, total: int = 10, seconds: float = 2.0) -> Step:
-    return Step(n, total, n / max(1, total), loss, 2e-4, tokens_per_second=100.0, seconds=seconds)
+__all__ = ["run", "sleeper"]
 
 
 def test_a_fresh_folder_is_starting_and_an_old_empty_one_never_started(run: store.RunFolder) -> None:
@@ -178,8 +135,7 @@ def test_a_real_worker_killed_is_crashed_at_once_and_a_zombie_is_dead(
     write(run, signed(sleeper), step(1))
     assert state.status(run).live
     sleeper.send_signal(signal.SIGKILL)
-    while psutil.Process(sleeper.pid).status() != psutil.STATUS_ZOMBIE:
-        time.sleep(0.01)
+    until(lambda: has_ended(sleeper.pid))
     assert state.status(run).state == "crashed"  # nobody has waited for it: it is a zombie still
 
 
@@ -293,100 +249,6 @@ def test_a_long_run_whose_resume_stands_in_the_middle(
     run.events.write_bytes(b"".join(lines[:2]) + padding + b"".join(lines[2:]))
     seen = state.status(run)
     assert (seen.state, seen.job, seen.pid) == ("running", "resume", sleeper.pid)
-
-
-class Clock:
-    """A wall clock that may jump, beside a monotonic one that does not."""
-
-    def __init__(self) -> None:
-        self.wall, self.monotonic = 1000.0, 50.0
-
-    def pass_(self, seconds: float) -> None:
-        self.wall += seconds
-        self.monotonic += seconds
-
-
-def test_the_time_left_falls_between_steps_and_ignores_jumps_of_the_clock() -> None:
-    clock = Clock()
-    reducer = state.Reducer(monotonic=lambda: clock.monotonic, wall=lambda: clock.wall)
-    reducer.add(Record(1, clock.wall, Started("train", 1, 1.0, HOST)))
-    for n in range(1, 6):
-        clock.pass_(2)
-        reducer.add(Record(n + 1, clock.wall, step(n, total=20)))
-    assert reducer.eta_seconds() == pytest.approx(30.0)
-    clock.pass_(1)
-    assert reducer.eta_seconds() == pytest.approx(29.0)
-    clock.wall += 3600
-    assert reducer.eta_seconds() == pytest.approx(29.0)
-    clock.wall -= 7200
-    assert reducer.eta_seconds() == pytest.approx(29.0)
-    clock.pass_(1)
-    reducer.add(Record(7, clock.wall, step(6, total=20)))
-    assert reducer.eta_seconds() == pytest.approx(28.0)
-    clock.pass_(1000)
-    assert reducer.eta_seconds() == 0.0
-
-
-def test_evaluations_count_in_the_time_left() -> None:
-    reducer = state.Reducer()
-    ts = time.time()
-    reducer.add(Record(1, ts, Started("train", 1, 1.0, HOST)))
-    for n in (1, 2):
-        reducer.add(Record(n + 1, ts, step(n, total=12)))
-    assert reducer.seconds_per_step() == pytest.approx(2.0)
-    reducer.add(Record(4, ts, Evaluation(2, 1.0, seconds=4.0)))
-    assert reducer.seconds_per_step() == pytest.approx(4.0)
-
-
-anything = st.floats(allow_nan=True, allow_infinity=True, width=64)
-happenings = st.one_of(
-    st.builds(step, st.integers(0, 50), anything, st.integers(0, 50), anything),
-    st.builds(Evaluation, st.integers(0, 50), anything, anything),
-    st.builds(Progress, st.sampled_from(["train", "load", "odd"]), anything, anything),
-    st.builds(lambda job: Started(job, 1, 1.0, "far-away"), st.sampled_from(["train", "resume", "export"])),
-    st.builds(Ended, st.just("train"), st.sampled_from(["completed", "stopped", "failed", "?"]), anything),
-    st.builds(Scored, st.integers(0, 40)),
-)
-records = st.builds(
-    Record, st.integers(0, 30), st.floats(0, 2e9, allow_nan=False, allow_infinity=False), happenings
-)
-
-
-@settings(deadline=None)
-@given(st.lists(records, max_size=40))
-def test_any_order_of_any_events_gives_a_status(
-    tmp_path_factory: pytest.TempPathFactory, some: list[Record]
-) -> None:
-    folder = store.RunFolder(tmp_path_factory.getbasetemp() / "none-such")
-    reducer = state.Reducer()
-    for record in some:
-        reducer.add(record)
-    seen = state.derive(reducer, folder)
-    assert seen.state in ("starting", "running", "completed", "stopped", "failed", "crashed")
-    assert seen.eta_seconds is None or seen.eta_seconds >= 0
-    assert seen.seconds >= 0 or math.isnan(seen.seconds)
-    assert (seen.card is not None) == (seen.state in ("failed", "crashed"))
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(happenings, st.booleans()), min_size=1, max_size=30))
-def test_duplicates_change_nothing(some: list[tuple[Event, bool]]) -> None:
-    def fold(doubled: bool) -> state.Reducer:
-        reducer = state.Reducer(monotonic=lambda: 0.0, wall=lambda: 1e9)
-        for i, (event, twice) in enumerate(some):
-            for _ in range(1 + (twice and doubled)):
-                reducer.add(Record(i + 1, 1000.0 + i, event))
-        return reducer
-
-    once, twice = fold(False), fold(True)
-    assert repr(once.step) == repr(twice.step)
-    assert repr(once.best) == repr(twice.best)
-    assert repr(once._times) == repr(twice._times)
-    assert (once.ended, once.warnings, once._attempt_steps) == (
-        twice.ended,
-        twice.warnings,
-        twice._attempt_steps,
-    ) or any(isinstance(e, Ended) and math.isnan(e.seconds) for e, _ in some)
 
 
 def test_the_manifest_is_read_back_and_a_broken_one_is_none(run: store.RunFolder) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,16 +19,11 @@ from finetui.core.runs import control, event_log, follow, history, launch, manif
 from finetui.core.runs.curves import Curves
 from finetui.core.runs.event_log import Record
 from finetui.core.runs.events import Device, Ended, Evaluation, Progress, Started, Step
+from tests.waiting import until
 
-HOST = socket.gethostname()
+from .run_events import HOST, run
 
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> store.RunFolder:
-    monkeypatch.setenv("FINETUI_HOME", str(tmp_path))
-    folder = store.create("try")
-    folder.recipe.write_text("version: 1\n")
-    return folder
+__all__ = ["run"]
 
 
 @pytest.fixture
@@ -50,13 +44,6 @@ def process() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     for child in started:
         child.kill()
         child.communicate()
-
-
-def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.02)
 
 
 def append(run: store.RunFolder, *records: Record) -> None:

@@ -7,8 +7,10 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
+import pytest
 from textual import events
 from textual.pilot import Pilot
 
@@ -17,8 +19,22 @@ from finetui.tui.app import FinetuiApp
 os.environ.update(TERM="xterm-256color", LC_ALL="C.UTF-8")  # the alphabet follows them; a test names its own
 
 SIZES = ((80, 24), (120, 36))
+NAMES = {"model": "Model", "dataset": "Dataset", "lora": "LoRA", "training": "Training", "export": "Export"}
 PATIENCE_SECONDS = 60.0
 """A loaded machine is slow; a condition that never holds fails after this."""
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose `home` is the wizard's in this test alone; no worker is warmed up. Holds in a module that imports it."""
+    monkeypatch.setenv("FINETUI_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FINETUI_NO_WARM", "1")
+    return tmp_path
+
+
+def fill(size: tuple[int, int]) -> str:
+    """How a terminal's size is called in the name of a test."""
+    return f"{size[0]}x{size[1]}"
 
 
 def seen(app: FinetuiApp) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.tui import nasty
+from tests.tui import nasty, nasty_rows
 
 MAX_LENGTH = 256
 
@@ -247,7 +247,7 @@ CASES = (
     refused(nasty.gzip_bomb, "broken", "200 MB in 200 kB", "more than 300 times its size"),
     refused(nasty.gzip_in_gzip, "broken", "packed twice", "packed twice"),
     Case(
-        nasty.preference_pairs,
+        nasty_rows.preference_pairs,
         "preference pairs, one without a chosen answer",
         "preference",
         kept=29,
@@ -257,7 +257,7 @@ CASES = (
         rows=("good 0<|im_end|>",),
     ),
     Case(
-        nasty.wrong_order,
+        nasty_rows.wrong_order,
         "ShareGPT: an answer first, no answer, an unknown role, no turn; a late system turn is fine",
         "sharegpt",
         kept=25,
@@ -270,7 +270,7 @@ CASES = (
         findings=("rows-dropped",),
     ),
     Case(
-        nasty.tools_and_reasoning,
+        nasty_rows.tools_and_reasoning,
         "tools and reasoning, and a template that writes neither: nothing would be learned of them",
         kept=0,
         dropped={"the chat template hides its tool call": TEN},
@@ -279,7 +279,7 @@ CASES = (
         says=("does not write tool definitions", "whose template writes tools"),
     ),
     Case(
-        nasty.tools_and_reasoning,
+        nasty_rows.tools_and_reasoning,
         "the same for a model that knows them",
         says=("tools kept",),
         rows=("<tool_call>", "<think>the clock says 0</think>"),
@@ -288,14 +288,14 @@ CASES = (
         max_length=1024,
     ),
     Case(
-        nasty.empty_answers,
+        nasty_rows.empty_answers,
         "three answers are empty or blank",
         kept=27,
         dropped={"empty answer": (5, 10, 22)},
         findings=("rows-dropped",),
     ),
     Case(
-        nasty.only_empty_answers,
+        nasty_rows.only_empty_answers,
         "no answer at all",
         PAIRS,
         kept=0,
@@ -304,7 +304,7 @@ CASES = (
         gate="no-usable-rows",
     ),
     Case(
-        nasty.all_beyond_the_limit,
+        nasty_rows.all_beyond_the_limit,
         "every answer lies past the maximum length",
         kept=0,
         dropped={"its answer is cut off": TEN},
@@ -313,7 +313,7 @@ CASES = (
         says=("51 % of all tokens lie past the cut", "Raise the sequence length to 576"),
     ),
     Case(
-        nasty.copies,
+        nasty_rows.copies,
         "ten rows four times",
         read=40,
         kept=40,
@@ -321,29 +321,29 @@ CASES = (
         says=("30 rows say exactly what an earlier one says",),
     ),
     Case(
-        nasty.copies,
+        nasty_rows.copies,
         "the held-out file asks what is trained on",
         read=43,
         kept=43,
         findings=("duplicates", "leaked"),
         says=("held out for evaluation ask what is also trained on",),
-        changes=nasty.leaking,
+        changes=nasty_rows.leaking,
         model="held",
     ),
     Case(
-        nasty.secrets,
+        nasty_rows.secrets,
         "two keys and an address, counted and never printed",
         findings=("secrets", "personal-data"),
         says=("2 rows seem to hold keys", "1 row seems to hold personal data"),
     ),
     Case(
-        nasty.control_tokens,
+        nasty_rows.control_tokens,
         "rendered before: the model's own tokens stand in the text",
         findings=("markers",),
         says=("control tokens in the text",),
     ),
     Case(
-        nasty.prose,
+        nasty_rows.prose,
         "a novel with commas is no table; most of it lies past the maximum length",
         "text",
         read=2,
@@ -378,7 +378,7 @@ CASES = (
         read=50,
         kept=39,
         dropped={"left out by its source's weight": ()},
-        changes=nasty.mixed_by_half,
+        changes=nasty_rows.mixed_by_half,
         model="mix",
     ),
     refused(

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -36,6 +35,7 @@ from finetui.tui.screens.blind import BlindScreen
 from finetui.tui.screens.chat import ChatScreen
 from finetui.tui.screens.run import RunScreen
 from finetui.tui.widgets.chat import Answer
+from tests import waiting
 
 from ..worker import exporting
 from ..worker.conftest import tiny_model, tuned  # noqa: F401
@@ -227,10 +227,7 @@ def request(server: Server, method: str, path: str, body: Any = None, **headers:
 
 def free(server: Server, places: int) -> None:
     """Waits until so many requests more may wait."""
-    end = time.monotonic() + 60
-    while server.waiting._value != places:
-        assert time.monotonic() < end, server.waiting._value
-        time.sleep(0.01)
+    waiting.until(lambda: server.waiting._value == places, "for free places")
 
 
 def test_the_server_speaks_openai_and_refuses_strangers(server: Server) -> None:

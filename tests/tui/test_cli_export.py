@@ -12,8 +12,9 @@ from finetui.core.recipe import ExportSection, ModelSection, Recipe
 from finetui.core.runs import events, store
 from finetui.tui.commands import exits
 
+from ..core.run_events import gone
 from ..worker import tiny
-from .test_cli import Cli, cli, gone, make_run
+from .command_line import Cli, cli, make_run
 
 __all__ = ["cli"]
 

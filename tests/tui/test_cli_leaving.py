@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 
 from finetui.core.upload import Upload
 from finetui.tui.commands import exits
+from tests.waiting import until
 
 from ..hub_server import Hub, running
 from ..outgoing import finished_run
@@ -89,7 +89,7 @@ def test_upload_asks_says_and_does(cli: Cli, hub: Hub) -> None:
 
 def test_ctrl_c_leaves_an_upload_that_goes_on(cli: Cli, hub: Hub) -> None:
     run = finished_run(("gguf_q8_0",), 600_000)
-    hub.uploads.bytes_per_second = 100_000
+    hub.uploads.bytes_per_second = 20_000
     process = cli("upload", run.id, "--yes")
     until(lambda: any(u.poll().done_bytes > 0 for u in Upload.of_run(run)))
     process.send_signal(signal.SIGINT)
@@ -100,13 +100,6 @@ def test_ctrl_c_leaves_an_upload_that_goes_on(cli: Cli, hub: Hub) -> None:
     assert (
         hub.repositories[0].files["demo-Q8_0.gguf"] == (run.exports / "gguf_q8_0/demo-Q8_0.gguf").read_bytes()
     )
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.05)
 
 
 def test_copy_and_ollama(cli: Cli, tmp_path: Path) -> None:

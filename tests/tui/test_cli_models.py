@@ -14,7 +14,7 @@ from finetui.core.model_catalog import CATALOG
 from finetui.tui.__main__ import main
 from finetui.tui.commands import exits
 
-from ..core.test_model import folder
+from ..core.model_files import folder
 from ..hub_server import Hub, running
 
 

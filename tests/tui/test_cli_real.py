@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 
 from finetui.core.runs import state, store
 from finetui.tui.commands import exits
+from tests.waiting import until
 from tests.worker import tiny
 
 SECONDS = 600
@@ -56,13 +56,6 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..
         seen = state.status(run)
         if seen.live and seen.pid:
             os.kill(seen.pid, signal.SIGKILL)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.1)
 
 
 def the_run() -> store.RunFolder:

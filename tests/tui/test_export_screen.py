@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,16 +19,12 @@ from finetui.tui.screens.run_export import RunExportScreen
 from finetui.tui.widgets.menu import Menu
 
 from . import recorded
-from .driving import SIZES, press, seen, until
+from .driving import SIZES, home, press, seen, until
 from .recorded import Recording
 
+__all__ = ["home"]
+
 both_sizes = pytest.mark.parametrize("size", SIZES, ids=["80x24", "120x36"])
-
-
-@pytest.fixture(autouse=True)
-def _own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("FINETUI_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("FINETUI_NO_WARM", "1")
 
 
 @asynccontextmanager
@@ -178,7 +173,7 @@ async def test_an_export_that_is_there_is_replaced_only_when_the_person_says_so(
         screen.query_one("#formats", Menu).highlight("merged")
         await press(pilot, "space", "enter")
         await until(pilot, lambda: isinstance(app.screen, ConfirmModal), "for the question")
-        assert "Merged, 16-bit (made by an older finetui)" in flat(app)
+        await until(pilot, lambda: "Merged, 16-bit (made by an older finetui)" in flat(app), "for its words")
         await press(pilot, "enter")  # the first answer keeps them
         await until(pilot, lambda: app.screen is screen, "for the screen")
         assert manifest.read(recording.run) is None and screen.check_action("start", ())

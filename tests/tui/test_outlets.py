@@ -79,7 +79,7 @@ async def test_a_private_upload(hub: Hub, size: tuple[int, int]) -> None:
 
 async def test_an_upload_goes_on_without_the_window_and_is_found_again(hub: Hub) -> None:
     run = finished_run(("adapter",), 400_000)
-    hub.uploads.bytes_per_second = 200_000
+    hub.uploads.bytes_per_second = 20_000
     async with asked(run) as (app, pilot, modal):
         await press(pilot, "f5")
         await until(pilot, lambda: modal.planned is not None, "for the plan")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -22,24 +20,10 @@ from finetui.tui.widgets.dashboard.story import Story
 from finetui.tui.widgets.sparing import Trimmed
 
 from . import recorded
-from .driving import press, seen, until
-from .test_dashboard import caught_up, flat, shown
+from .driving import home, press, seen, until
+from .run_screen import caught_up, flat, shown, worker
 
-
-@pytest.fixture(autouse=True)
-def _own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("FINETUI_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("FINETUI_NO_WARM", "1")
-
-
-@pytest.fixture(scope="module")
-def worker() -> Iterator[subprocess.Popen[bytes]]:
-    """A live process to sign as the worker."""
-    process = recorded.sleeper()
-    yield process
-    if process.stdin is not None:
-        process.stdin.close()
-    process.wait(60)
+__all__ = ["home", "worker"]
 
 
 async def test_the_log_is_sifted_by_level_and_words(worker: subprocess.Popen[bytes]) -> None:

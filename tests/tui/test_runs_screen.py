@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,15 +19,10 @@ from finetui.tui.screens.run import RunScreen
 from finetui.tui.screens.runs import RunsScreen
 
 from . import recorded
-from .driving import SIZES, press, seen, until, wizard
+from .driving import SIZES, home, press, seen, until, wizard
 from .recorded import Recording
 
-
-@pytest.fixture(autouse=True)
-def _own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    monkeypatch.setenv("FINETUI_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("FINETUI_NO_WARM", "1")
-    yield
+__all__ = ["home"]
 
 
 def made(name: str, steps: int, rate: float = 1e-3) -> Recording:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,16 +17,11 @@ from finetui.tui.commands.root import app as commands
 from finetui.tui.modals.confirm import ConfirmModal
 from finetui.tui.modals.presets import PresetsModal
 from finetui.tui.screens.settings import SettingsScreen
-from tests.tui.driving import at_step, press, seen, type_over, until, wizard
+from tests.tui.driving import at_step, home, press, seen, type_over, until, wizard
+
+__all__ = ["home"]
 
 SIZES = ((80, 24), (120, 36), (200, 60))
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("FINETUI_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("FINETUI_NO_WARM", "1")
-    return tmp_path
 
 
 async def on(app: FinetuiApp, pilot: Pilot[Any], step: str) -> SettingsScreen:

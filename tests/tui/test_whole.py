@@ -27,6 +27,7 @@ from finetui.core.recipe import (
 from finetui.core.runs import state, store
 from finetui.tui.screens.run import RunScreen
 from finetui.tui.screens.run_export import RunExportScreen
+from tests import waiting
 from tests.worker import tiny
 
 from .driving import at_step, press, seen, type_over, until, wizard
@@ -198,7 +199,7 @@ def test_in_a_real_terminal_a_run_outlives_the_killed_wizard_and_the_next_one_at
 
     os.kill(terminal.wizard_pid(), signal.SIGKILL)
     at = state.status(run).step
-    _until(lambda: state.status(run).step > at)
+    waiting.until(lambda: state.status(run).step > at)
     assert state.status(run).live
 
     terminal.start()
@@ -217,12 +218,5 @@ def test_in_a_real_terminal_a_run_outlives_the_killed_wizard_and_the_next_one_at
         [sys.executable, "-m", "finetui.tui", "stop", "last"], cwd=place, timeout=SECONDS
     )
     assert stopped.returncode == 0
-    _until(lambda: not state.status(run).live)
+    waiting.until(lambda: not state.status(run).live)
     assert state.status(run).state == "stopped" and state.status(run).checkpoint_step
-
-
-def _until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.2)

@@ -18,7 +18,7 @@ from finetui.core.recipe import DatasetSection, Recipe
 from finetui.core.worker import demo_model, demo_package, demo_tokenizer
 
 from .harness import PATIENCE
-from .test_inspect import complete
+from .inspecting import complete
 
 FILES = ["chat_template.jinja", "tokenizer.json", "tokenizer_config.json"]
 

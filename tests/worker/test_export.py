@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from finetui.core import recipe_file
 from finetui.core.errors import FinetuiError
 from finetui.core.runs.events import Event, Exported, Warned
 from finetui.core.worker import export, merge, modelfile, verify
+from tests import waiting
 
 from .exporting import Tuned, make_run, prompt_ids, tuned_model
 
@@ -226,19 +226,11 @@ def test_children_end_with_the_worker(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with log.open("w") as stderr:
         process = subprocess.Popen([sys.executable, "-c", parent], stderr=stderr)
-    while not log.read_text().strip():
-        assert process.poll() is None
-        time.sleep(0.05)
+    waiting.until(lambda: log.read_text().endswith("\n"), "for the child")
     child_pid = int(log.read_text())
     process.kill()
     process.wait()
-    deadline = time.monotonic() + 60
-    while Path(f"/proc/{child_pid}").exists():
-        state = Path(f"/proc/{child_pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-        if state == "Z":
-            break
-        assert time.monotonic() < deadline, "the child outlived the worker"
-        time.sleep(0.05)
+    waiting.until(lambda: waiting.has_ended(child_pid), "for the end of the child")
 
 
 def test_a_full_disk_is_a_card_and_leaves_nothing(tiny_model: Path, tmp_path: Path) -> None:

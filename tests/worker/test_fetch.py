@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from finetui.core import hub, model
 from finetui.core.errors import FinetuiError
 from finetui.core.model_download import Download, DownloadState
 from finetui.core.runs.events import Progress
+from tests import waiting
 
-from ..core.test_model import PARAMETERS, ask, remote, safetensors
+from ..core.model_files import PARAMETERS, ask, remote, safetensors
 from ..hub_server import COMMIT, Hub, running
 from . import harness
 
@@ -93,7 +93,7 @@ def weights(tmp_path: Path) -> bytes:
 
 
 def test_a_download_tells_real_bytes_and_ends_in_the_cache(server: Hub, tmp_path: Path) -> None:
-    big(server, bytes_per_second=4_000_000).files["modeling.py"] = b"boom"
+    big(server, bytes_per_second=1_000_000).files["modeling.py"] = b"boom"
     before = look(server, tmp_path, "me/big")
     assert not before["cached"] and before["disk_bytes"] > before["download_bytes"] > SIZE
     download = Download.start("me/big")
@@ -181,10 +181,7 @@ def test_a_download_ends_with_the_wizard_that_started_it(server: Hub, tmp_path: 
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
     )
     pid = int(done.stdout)
-    end = time.monotonic() + PATIENCE
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    waiting.until(lambda: waiting.has_ended(pid), "for its end")
 
 
 def test_too_little_space_is_said_with_both_figures(server: Hub) -> None:

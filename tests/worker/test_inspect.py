@@ -1,85 +1,28 @@
-"""The inspector as the screens use it: what it counts and finds, what it answers, and what it survives."""
+"""The inspector as the screens use it: what it counts and finds, what it answers, and what it keeps."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
-from finetui.core import paths, recipe_file
-from finetui.core.dataset_inspect import Inspector, Progress
+from finetui.core import paths
+from finetui.core.dataset_inspect import Inspector
 from finetui.core.dataset_ledger import Finding, Ledger
 from finetui.core.errors import FinetuiError
-from finetui.core.recipe import Recipe
 
 from ..hub_server import running
-from . import harness, tiny
-
-KEY = "sk-" + "a1B2" * 8
-
-
-def talk(*said: str) -> dict[str, Any]:
-    roles = ("user", "assistant")
-    return {"messages": [{"role": roles[i % 2], "content": text} for i, text in enumerate(said)]}
-
-
-def written(path: Path, rows: list[Any]) -> Path:
-    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
-    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    return path
-
-
-def until(inspector: Inspector, condition: Callable[[Progress], object]) -> Progress:
-    end = time.monotonic() + harness.PATIENCE
-    while True:
-        now = inspector.poll()
-        if condition(now):
-            return now
-        assert time.monotonic() < end, now
-        time.sleep(0.02)
-
-
-def complete(inspector: Inspector) -> Ledger:
-    now = until(inspector, lambda p: p.error or (p.ledger and p.ledger.complete))
-    assert now.error is None, str(now.error)
-    assert now.ledger is not None
-    return now.ledger
-
-
-def ledger_of(recipe: Recipe) -> Ledger:
-    inspector = Inspector.start(recipe)
-    try:
-        return complete(inspector)
-    finally:
-        inspector.close()
+from . import harness
+from .inspecting import KEY, MIXED, complete, ledger_of, talk, until, written
 
 
 def finding(ledger: Ledger, code: str) -> Finding:
     (found,) = [f for f in ledger.findings if f.code == code]
     return found
-
-
-MIXED: list[Any] = [
-    talk("one", "first answer"),
-    talk("two", "mail me at jane.doe@corp.de"),
-    talk("no answer"),
-    talk("three", f"use {KEY} please"),
-    talk("one", "first answer"),
-    talk("long", "z" * 400),
-    talk("four", ""),
-    talk("q" * 300, "lost"),
-    talk("five", "Fünf <|im_end|> oops"),
-    talk("six", "needle in the hay"),
-]
 
 
 @pytest.fixture(scope="module")
@@ -247,143 +190,6 @@ def test_what_cannot_be_trained_is_stopped_by_inspector_and_worker_alike(
     assert caught.value.code in ("dataset-nothing-learned", "dataset-answers-cut", "dataset-format")
 
 
-ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
-HUGE = "{{ 'x' * 90000000000 }}"
-POWER = "{{ 7 ** 9 ** 9 ** 9 }}"
-
-
-@pytest.mark.parametrize("attack", [ENDLESS, HUGE, POWER], ids=["endless", "huge", "power"])
-def test_a_hostile_template_is_stopped(tmp_path: Path, attack: str) -> None:
-    template = "{% if messages | length > 2 %}" + attack + "{% endif %}" + tiny.CHAT_TEMPLATE
-    recipe = harness.recipe(
-        tiny.make(tmp_path / "model", template),
-        written(tmp_path / "rows.jsonl", [talk("a", "b"), talk("a", "b", "c", "d")]),
-    )
-    inspector = Inspector.start(recipe, patience_seconds=3)
-    inspector._silent_seconds = 8  # pyright: ignore[reportPrivateUsage]
-    try:
-        now = until(inspector, lambda p: p.error or (p.ledger and p.ledger.complete))
-        if now.error is None:  # refused without harm: the row is left out
-            assert now.ledger is not None and now.ledger.dropped_rows == 1
-        else:
-            assert now.error.code in ("template-stuck", "inspect-stuck", "inspect-memory", "inspect-failed")
-            assert now.error.what and now.error.fix
-    finally:
-        pid = inspector._process.pid  # pyright: ignore[reportPrivateUsage]
-        inspector.close()
-    end = time.monotonic() + harness.PATIENCE
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-def many(path: Path, count: int) -> Path:
-    line = json.dumps(talk("word " * 60, "answer " * 60)) + "\n"
-    path.write_text(line * count, encoding="utf-8")
-    return path
-
-
-def test_it_is_paused_cancelled_and_closed(tiny_model: Path, tmp_path: Path) -> None:
-    recipe = harness.recipe(tiny_model, many(tmp_path / "rows.jsonl", 60_000), max_length=2000)
-    inspector = Inspector.start(recipe)
-    until(inspector, lambda p: p.ready)
-    inspector.pause()
-    assert inspector.row(3).trained_tokens > 0
-    with pytest.raises(FinetuiError) as caught:
-        inspector.write_clean(tmp_path / "clean.jsonl")
-    assert caught.value.code == "not-complete"
-    inspector.pause(False)
-    inspector.cancel()
-    now = until(inspector, lambda p: inspector._done)  # pyright: ignore[reportPrivateUsage]
-    assert now.ledger is not None and not now.ledger.complete and now.error is None
-    assert 0 < now.ledger.read < 60_000 and now.ledger.read == now.ledger.kept
-    assert inspector.row(0).spans
-    process = inspector._process  # pyright: ignore[reportPrivateUsage]
-    inspector.close()
-    inspector.close()
-    assert process.wait(harness.PATIENCE) is not None
-    with pytest.raises(FinetuiError):
-        inspector.row(0)
-    assert not list((paths.cache() / "ledgers").glob(f".work-*-{process.pid}-*"))
-
-
-def test_it_ends_with_the_wizard_that_started_it(tiny_model: Path, tmp_path: Path) -> None:
-    recipe = harness.recipe(tiny_model, many(tmp_path / "rows.jsonl", 60_000), max_length=2000)
-    recipe_file.save(recipe, tmp_path / "recipe.yaml")
-    code = (
-        "import sys, time; from pathlib import Path; from finetui.core import recipe_file; "
-        "from finetui.core.dataset_inspect import Inspector; "
-        "inspector = Inspector.start(recipe_file.load(Path(sys.argv[1]))); "
-        "print(inspector._process.pid, flush=True); time.sleep(600)"
-    )
-    wizard = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path / "recipe.yaml")], stdout=subprocess.PIPE
-    )
-    assert wizard.stdout is not None
-    pid = int(wizard.stdout.readline())
-    wizard.kill()
-    wizard.communicate()
-    end = time.monotonic() + harness.PATIENCE
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < end, "it lives on"
-        time.sleep(0.05)
-
-
-@pytest.mark.parametrize("where", ["ledgers", "file"])
-def test_without_a_place_for_its_work_it_is_a_card(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
-) -> None:
-    """A cache that takes no files, as on a disk that is full or another's."""
-    monkeypatch.setenv("FINETUI_HOME", str(tmp_path / "home"))
-    paths.private_dir(paths.cache())
-    if where == "ledgers":
-        (paths.cache() / "ledgers").write_text("in the way")
-    inspector = Inspector.start(harness.recipe(tiny_model, written(tmp_path / "rows.jsonl", MIXED)))
-    try:
-        if where == "ledgers":
-            error = until(inspector, lambda p: p.error).error
-            assert error is not None and error.what and error.fix and "Traceback" not in error.why
-        else:
-            complete(inspector)
-            with pytest.raises(FinetuiError) as caught:
-                inspector.write_clean(tmp_path / "no such folder" / "clean.jsonl")
-            assert caught.value.fix and "Traceback" not in caught.value.why
-    finally:
-        inspector.close()
-
-
-def test_a_killed_process_is_a_card(tiny_model: Path, tmp_path: Path) -> None:
-    recipe = harness.recipe(tiny_model, many(tmp_path / "rows.jsonl", 60_000), max_length=2000)
-    inspector = Inspector.start(recipe)
-    until(inspector, lambda p: p.ready)
-    process = inspector._process  # pyright: ignore[reportPrivateUsage]
-    os.killpg(process.pid, signal.SIGKILL)
-    error = until(inspector, lambda p: p.error).error
-    assert error is not None and error.code == "inspect-failed" and "memory" in error.why
-    with pytest.raises(FinetuiError):
-        inspector.row(0)
-    inspector.close()
-    ledger_of(harness.recipe(tiny_model, written(tmp_path / "few.jsonl", MIXED)))
-    assert not list((paths.cache() / "ledgers").glob(f".work-*-{process.pid}-*"))
-
-
-@pytest.mark.parametrize(
-    ("source", "code"),
-    [("/no/such/folder", "model-missing"), ("who/knows", "hub-offline"), ("", "model-no-tokenizer")],
-)
-def test_a_model_without_a_tokenizer_is_a_card(tmp_path: Path, source: str, code: str) -> None:
-    recipe = harness.recipe(Path(source or tmp_path), written(tmp_path / "rows.jsonl", MIXED))
-    if not source.startswith("/"):
-        model = recipe.model.model_copy(update={"source": source or str(tmp_path)})
-        recipe = recipe.model_copy(update={"model": model})
-    inspector = Inspector.start(recipe)
-    try:
-        error = until(inspector, lambda p: p.error).error
-        assert error is not None and error.code == code and error.fix
-    finally:
-        inspector.close()
-
-
 def test_from_the_hub_only_the_tokenizer_is_fetched(
     tiny_model: Path, tiny_rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -435,13 +241,3 @@ def test_a_base_model_is_stopped_with_the_reason(tiny_base_model: Path, tmp_path
     ledger = ledger_of(harness.recipe(tiny_base_model, written(tmp_path / "rows.jsonl", MIXED)))
     assert [f.code for f in ledger.stops] == ["no-template"]
     assert ledger.stops[0].actions[0].key == "change-model"
-
-
-def test_torch_is_not_imported(tiny_model: Path, tmp_path: Path) -> None:
-    inspector = Inspector.start(harness.recipe(tiny_model, written(tmp_path / "rows.jsonl", MIXED)))
-    try:
-        complete(inspector)
-        maps = Path(f"/proc/{inspector._process.pid}/maps").read_text()  # pyright: ignore[reportPrivateUsage]
-        assert "libtorch" not in maps and "tokenizers" in maps
-    finally:
-        inspector.close()

@@ -8,7 +8,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -29,6 +28,7 @@ from finetui.core.runs.events import (
     Step,
 )
 from finetui.core.worker.events import EventWriter
+from tests import waiting
 
 from . import harness
 
@@ -62,9 +62,7 @@ def test_a_warm_worker_does_the_job_it_is_given(
     assert harness.ended(run).reason == "completed" and harness.events(run, Exported)
     assert "Unsloth" in run.log.read_text()  # what libraries print goes to the run's log
     assert Path(run.adapter / "adapter_config.json").is_file()
-    deadline = time.monotonic() + harness.PATIENCE
-    while not (told.is_file() and told.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    harness.until(lambda: told.is_file() and told.read_text())
     environment = ast.literal_eval(told.read_text())  # the person's command, run by the worker, and once
     assert environment["FINETUI_RUN_STATE"] == "completed" and environment["FINETUI_RUN"] == run.id
     assert environment["FINETUI_RUN_NAME"] and "canaryCANARY" not in told.read_text()
@@ -98,7 +96,7 @@ def test_a_warm_worker_ends_with_its_parent(tmp_path: Path) -> None:
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    harness.until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
+    harness.until(lambda: waiting.has_ended(worker.pid))
 
 
 def test_a_second_worker_is_refused_and_requests_are_served(tiny_model: Path, tiny_rows: Path) -> None:

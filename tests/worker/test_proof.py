@@ -8,9 +8,7 @@ import json
 import os
 import shutil
 import struct
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +29,7 @@ from finetui.core.runs.chosen import Chosen
 from finetui.core.runs.events import Exported, Proved, Warned
 from finetui.core.runs.store import RunFolder
 from finetui.core.worker import llama_cpp, proof
+from tests.tui.command_line import finetui
 
 from . import harness
 
@@ -94,17 +93,6 @@ def test_each_sound_export_is_proved_once_after_it_was_made(proven: Proven) -> N
     assert set(learned) == set(FORMATS[1:])
 
 
-def finetui(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "finetui.tui", *words],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=harness.PATIENCE,
-        check=False,
-    )
-
-
 def test_the_command_proves_again_and_tells_by_its_exit_code(proven: Proven, tmp_path: Path) -> None:
     run = RunFolder(Path(shutil.copytree(proven.run.path, proven.run.path.with_name("copied"))))
     said = finetui("verify", run.id, "--format", "merged", "--format", "adapter")
@@ -163,10 +151,7 @@ def test_whoever_tries_an_export_ends_with_the_worker(proven: Proven) -> None:
     harness.until(consumers, worker)
     worker.kill()
     worker.wait()
-    deadline = time.monotonic() + harness.PATIENCE
-    while consumers():
-        assert time.monotonic() < deadline, "it lives on"
-        time.sleep(0.05)
+    harness.until(lambda: not consumers())
     said = finetui("verify", run.id, "--format", "merged")
     assert said.returncode == 0, said
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from finetui.core.errors import FinetuiError
 from finetui.core.runs import checkpoints
 from finetui.core.talk import Sampling, Target
 from finetui.core.talking import Talker
+from tests import waiting
 
 from . import exporting
 
@@ -169,11 +169,4 @@ def test_the_child_ends_with_its_talker(target: Target) -> None:
     pid = talker.pid
     assert pid is not None
     talker.close()
-    end = time.monotonic() + 60
-    while True:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            break
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    waiting.until(lambda: waiting.has_ended(pid), "for its end")

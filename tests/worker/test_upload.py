@@ -89,7 +89,7 @@ def test_everything_arrives_privately_and_nothing_else(hub: Hub, tmp_path: Path)
 
 
 def test_the_token_is_in_no_argument(hub: Hub) -> None:
-    hub.uploads.bytes_per_second = 200_000
+    hub.uploads.bytes_per_second = 50_000
     one = Upload.start(upload.plan(finished_run(("gguf_q8_0",), 1_000_000), (), "me/demo"))
     until(one, lambda s: s.done_bytes > 0)
     assert TOKEN not in " ".join(psutil.Process(one.pid).cmdline())
