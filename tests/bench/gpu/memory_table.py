@@ -16,7 +16,7 @@ from finetui.core.memory_parts import GIB, MemoryEstimate
 from finetui.core.memory_shape import from_config
 
 from . import shapes
-from .memory_one import Point, recipe_of
+from .memory_one import SHORT_ROW_TOKENS, Point, recipe_of
 
 TABLE = Path(__file__).with_name("memory_points.csv")
 
@@ -32,7 +32,8 @@ def predicted(point: Point) -> MemoryEstimate:
     shape = from_config(shapes.SHAPES[point.shape])
     assert shape is not None
     card = int((point.card_gib or 80) * GIB)
-    return estimate_shape(recipe, shape, card_bytes=card)
+    longest = SHORT_ROW_TOKENS if point.rows == "short" else point.length
+    return estimate_shape(recipe, shape, card_bytes=card, longest_tokens=longest)
 
 
 def read(file: Path) -> list[dict[str, Any]]:
@@ -106,6 +107,7 @@ class Measured:
 
     point: Point
     reserved_bytes: int
+    allocated_bytes: int
     loaded_bytes: int
     offloaded_bytes: int
     host_bytes: int
@@ -126,7 +128,8 @@ def read_table(file: Path = TABLE) -> list[Measured]:
             for name, kind in kinds.items():
                 if name in row and name != "shape":
                     values[name] = row[name] == "True" if kind is bool else kind(row[name])
-            figures = (int(row[f"{name}_bytes"]) for name in ("reserved", "loaded", "offloaded", "host"))
+            names = ("reserved", "allocated", "loaded", "offloaded", "host")
+            figures = (int(row[f"{name}_bytes"]) for name in names)
             found.append(Measured(Point(**values), *figures))
     return found
 
