@@ -19,10 +19,11 @@ from finetui.core.memory import GIB, MemoryEstimate
 from finetui.core.memory_parts import MIB
 from finetui.core.memory_shape import Shape, from_config, from_facts
 from finetui.core.model import DEMO_FACTS
+from finetui.core.model_facts import UNPACKED
 from finetui.core.recipe import LoraSection, ModelSection, Recipe, TrainingSection
 from finetui.tui.commands.estimate import card_bytes
 
-from ..bench.gpu import memory_table, shapes
+from ..bench.gpu import memory_grid, memory_table, shapes
 from ..bench.gpu.memory_table import Measured
 
 TABLE = memory_table.read_table()
@@ -294,3 +295,17 @@ def test_what_is_trained_decides() -> None:
     packed = [memory_gpu.weights_bytes(recipe(precision=p), small) for p in ("4bit", "8bit", "16bit")]
     assert packed == sorted(packed)
     assert memory.estimate_shape(whole, small).confidence == "low"
+
+
+def test_the_grid_measures_alone_what_leaves_something_behind() -> None:
+    """Full fine-tuning leaves a setting of Unsloth's in its process, and packed rows fragments of the allocator."""
+    points = [point for part in memory_grid.PARTS.values() for point in part()]
+    for point in points:
+        together = [other for other in points if other.key == point.key]
+        if point.packing or point.method != "lora" or point.precision in ("8bit", "32bit"):
+            assert {memory_table.point_key(other) for other in together} == {memory_table.point_key(point)}
+        assert not (point.packing and shapes.SHAPES[point.shape]["model_type"] in UNPACKED)
+    assert {row.point for row in TABLE} <= {memory_table.point_key(point) for point in points}
+    assert {point.shape for point in points} == set(shapes.SHAPES)
+    assert {point.method for point in points} == {"lora", "dora", "full"}
+    assert {point.rows for point in points if point.packing} == {"short", "mixed"}

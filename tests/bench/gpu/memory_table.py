@@ -16,7 +16,7 @@ from finetui.core.memory_parts import GIB, MemoryEstimate
 from finetui.core.memory_shape import from_config
 
 from . import shapes
-from .memory_one import SHORT_ROW_TOKENS, Point, recipe_of
+from .memory_one import Point, recipe_of
 
 TABLE = Path(__file__).with_name("memory_points.csv")
 
@@ -32,8 +32,7 @@ def predicted(point: Point) -> MemoryEstimate:
     shape = from_config(shapes.SHAPES[point.shape])
     assert shape is not None
     card = int((point.card_gib or 80) * GIB)
-    longest = SHORT_ROW_TOKENS if point.rows == "short" else point.length
-    return estimate_shape(recipe, shape, card_bytes=card, longest_tokens=longest)
+    return estimate_shape(recipe, shape, card_bytes=card, longest_tokens=max(point.row_tokens))
 
 
 def read(file: Path) -> list[dict[str, Any]]:
