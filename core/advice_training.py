@@ -8,6 +8,7 @@ from . import lora, memory_gpu
 from .advice_here import ROOM, Rule, free_gib, needed_gib, nice, rows_words, steps_of
 from .memory import GIB
 from .memory_shape import from_facts
+from .model_facts import UNPACKED
 from .outcome import Situation
 from .recipe import Recipe
 from .text import bytes_words, count_words
@@ -116,6 +117,8 @@ def _packing(recipe: Recipe, here: Situation) -> tuple[bool, str]:
     length, mean = recipe.model.max_length, here.tokens_per_row
     if not here.gpu:
         return False, "Unsloth packs only on a GPU, and there is none here."
+    if here.facts is not None and here.facts.model_type in UNPACKED:
+        return False, "Unsloth does not pack for this family."
     if mean is None:
         return False, "It helps where rows are short; their length is not known yet."
     if mean < 0.6 * length:

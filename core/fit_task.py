@@ -10,7 +10,7 @@ from . import memory, pace
 from .lengths import Lengths
 from .memory_parts import MIB, MemoryEstimate
 from .memory_shape import Shape
-from .model_facts import ModelFacts
+from .model_facts import UNPACKED, ModelFacts
 from .pace import Measured, Pace
 from .recipe import Recipe
 from .system import Machine
@@ -37,9 +37,6 @@ _FASTER = 0.97
 
 EFFECTIVE_SLACK = (0.7, 1.5)
 """By so much the rows behind an update may change where rows are packed, since sequences hold whole rows."""
-
-UNPACKED = ("gemma2", "gpt_oss")
-"""Families that Unsloth does not pack."""
 
 
 @dataclass(frozen=True)

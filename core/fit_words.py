@@ -16,7 +16,6 @@ from .fit_task import (
     EFFECTIVE_SLACK,
     PACKING,
     PRECISION,
-    UNPACKED,
     Candidate,
     Task,
     candidates,
@@ -27,6 +26,7 @@ from .fit_task import (
 )
 from .memory_parts import GIB, MIB, MemoryEstimate
 from .memory_shape import from_facts
+from .model_facts import UNPACKED
 from .recipe import Recipe
 from .text import bytes_words, count_words, duration_words
 

@@ -64,7 +64,7 @@ def estimate_shape(
 ) -> MemoryEstimate:
     """The memory of training `recipe` on a GPU of `card_bytes` (a large one where it is None), with host and disk."""
     tokens = batch_tokens(recipe, longest_tokens)
-    parts = memory_gpu.parts(recipe, shape, tokens, card_bytes)
+    parts = memory_gpu.parts(recipe, shape, tokens, row_tokens(recipe, longest_tokens), card_bytes)
     host = memory_host.parts_with_gpu(recipe, shape, tokens, facts.weights_bytes if facts else None)
     confidence, remarks = _confidence(recipe, shape)
     return MemoryEstimate(
@@ -83,12 +83,15 @@ def estimate_host(recipe: Recipe, shape: Shape, *, longest_tokens: float | None 
     return MemoryEstimate(parts=parts, host_parts=parts, disk_parts=_disk(recipe, shape, None))
 
 
+def row_tokens(recipe: Recipe, longest_tokens: float | None = None) -> int:
+    """Tokens of the longest row as it is trained on; of the whole sequence where no row's length is known."""
+    return min(recipe.model.max_length, max(1, round(longest_tokens or recipe.model.max_length)))
+
+
 def batch_tokens(recipe: Recipe, longest_tokens: float | None = None) -> int:
     """Tokens of the largest batch: every row as long as the longest one, or as the sequence where rows are packed."""
-    length = recipe.model.max_length
-    if longest_tokens and not recipe.training.packing:
-        length = min(length, max(1, round(longest_tokens)))
-    return recipe.training.batch_size * length
+    packed = recipe.training.packing
+    return recipe.training.batch_size * row_tokens(recipe, None if packed else longest_tokens)
 
 
 def look(source: str, revision: str | None = None) -> tuple[ModelFacts, Shape]:
@@ -136,9 +139,11 @@ def _config_shape(folder: Path, title: str) -> Shape | None:
 
 
 def _confidence(recipe: Recipe, shape: Shape) -> tuple[Confidence, tuple[str, ...]]:
-    lora, unmeasured = recipe.lora, recipe.model.precision == "8bit"
-    if lora.method == "full" or lora.dora or lora.modules_to_save or unmeasured:
+    lora = recipe.lora
+    if lora.dora or lora.modules_to_save:
         return "low", ("This kind of training was not measured on a GPU; keep a fifth of room.",)
+    if lora.method == "full" or recipe.model.precision == "8bit":
+        return "low", ("This kind of training was measured on one model only; keep a tenth of room.",)
     if shape.experts:
         return "low", ("A mixture of experts was not measured; the prediction may be off by a third.",)
     if shape.sees_images:

@@ -37,7 +37,7 @@ _CUBLAS_BYTES = 64 * MIB
 """cuBLAS and cuBLASLt each take 32 MiB on Hopper, less on older cards."""
 
 _ROPE_POSITIONS = 32_768
-"""Positions for which Unsloth computes sines and cosines ahead [LlamaRotaryEmbedding]."""
+"""Positions for which Unsloth computes sines and cosines at first [LlamaRotaryEmbedding]."""
 
 _ATTENTION_PADDING = 128
 """Sequences are padded to the next multiple for cuDNN's attention, a whole one where they fit [attention_dispatch]."""
@@ -159,30 +159,59 @@ compiled: counted from what torch's partitioner keeps for such layers with adapt
 keys and values for each head of its own attention."""
 
 
-def _attention_and_norms(shape: Shape, length: int) -> float:
-    """Numbers that norms, residual sums and attention keep of a token.
+def _own_layers(recipe: Recipe, shape: Shape) -> bool:
+    """Whether Unsloth's own layers run: it hands an 8-bit base and full fine-tuning to Transformers' [loader: FastModel]."""
+    return shape.kind in MEASURED_KINDS and recipe.lora.method == "lora" and recipe.model.precision != "8bit"
+
+
+def _step_by_step(recipe: Recipe, shape: Shape) -> bool:
+    """Whether a layer runs function by function, and is not compiled as a whole: Unsloth's own over packed rows, whose lengths
+    are read on the host [_block_compile: packed_seq_lengths], and any over an 8-bit base, whose matrices break the graph."""
+    packed = recipe.training.packing and _own_layers(recipe, shape)
+    return packed or recipe.model.precision == "8bit"
+
+
+def _attention_and_norms(recipe: Recipe, shape: Shape, length: int) -> float:
+    """Numbers that norms, residual sums and attention keep of a token, in 16 bit each.
 
     In Unsloth's own layers: the outputs of the first norm, of attention and of the layer (the second norm's is computed
-    again); queries as projected and as rotated, for Qwen3 before their norm as well; and copies of queries, keys, values
-    and output, padded for cuDNN.
+    again); queries as projected and as rotated; and copies of queries, keys, values and output, padded for cuDNN. For Qwen3
+    one hidden state more and the keys as projected, because queries and keys have a norm.
     """
-    if shape.kind not in MEASURED_KINDS:
-        hidden, queries, keys = _KEPT_WIDTHS.get(shape.kind, _KEPT_WIDTHS_ELSEWHERE)
-        return hidden * shape.hidden + queries * shape.queries + keys * shape.keys
-    padded = (length + _ATTENTION_PADDING - length % _ATTENTION_PADDING) / length
-    projected = 3 if shape.kind == "qwen3" else 2
-    return 3 * shape.hidden + projected * shape.queries + 2 * padded * (shape.queries + shape.keys)
+    hidden, queries, keys = shape.hidden, shape.queries, shape.keys
+    padded = 2 * _padded(length) * (queries + keys)
+    normed = queries + keys if shape.kind == "qwen3" else 0
+    if _step_by_step(recipe, shape):
+        # The outputs of both norms, of attention and of the layer, what the output projection reads, what a norm of queries
+        # and keys reads. Transformers' norms keep what they read in 32 bit.
+        in_32_bit = 0 if _own_layers(recipe, shape) else 2 * (2 * hidden + normed)
+        return 4 * hidden + queries + normed + padded + in_32_bit
+    if not _own_layers(recipe, shape):
+        widths = _KEPT_WIDTHS.get(shape.kind, _KEPT_WIDTHS_ELSEWHERE)
+        return widths[0] * hidden + widths[1] * queries + widths[2] * keys
+    return 3 * hidden + 2 * queries + padded + (hidden + keys if shape.kind == "qwen3" else 0)
+
+
+def _padded(length: int) -> float:
+    """How many times as long a row is once attention has padded it.
+
+    Packed rows pass attention in groups of one length, each padded [_sdpa_packed_segments]; from torch 2.12 on those of
+    several lengths pass at once without [_torch_varlen_packed], and take that much less.
+    """
+    return (length + _ATTENTION_PADDING - length % _ATTENTION_PADDING) / length
 
 
 def kept_bytes(recipe: Recipe, shape: Shape, tokens: int, length: int) -> int:
-    """What one layer keeps for its backward pass.
+    """What one layer keeps for its backward pass. `length` is a row's, in tokens.
 
     Beside norms and attention: gate and up, and their product where `down` is adapted by PEFT's code and not by Unsloth's,
     which computes it again. 32-bit logarithms for each head. Dropout keeps a mask of bytes.
     """
     trains_down = "down_proj" in recipe.lora.target_modules or recipe.lora.method == "full"
-    product = trains_down and not _mlp_fused(recipe, shape)
-    wide = _attention_and_norms(shape, length) + (3 if product else 2) * _active_inner(shape)
+    inner = 2
+    if not _mlp_fused(recipe, shape):  # without the compiler the activated gate is kept as well
+        inner += int(trains_down) + int(_step_by_step(recipe, shape))
+    wide = _attention_and_norms(recipe, shape, length) + inner * _active_inner(shape)
     masks = 5 * shape.hidden + shape.queries + _active_inner(shape) if recipe.lora.dropout else 0
     return int(tokens * (_BF16 * wide + masks + _FP32 * shape.heads)) + _scores(shape, tokens, length)
 
@@ -194,7 +223,9 @@ def _scores(shape: Shape, tokens: int, length: int) -> int:
 
 def _mlp_fused(recipe: Recipe, shape: Shape) -> bool:
     """Whether Unsloth's own function, which knows plain adapters only, runs gate, up and down with their adapters [LoRA_MLP]."""
-    known = shape.kind in (*MEASURED_KINDS, "gemma2", "gemma")
+    known = _own_layers(recipe, shape) or (
+        shape.kind in ("gemma2", "gemma") and recipe.model.precision != "8bit"
+    )
     plain = recipe.lora.method == "lora" and not recipe.lora.dora
     return known and plain and {"gate_proj", "up_proj", "down_proj"} <= set(recipe.lora.target_modules)
 
@@ -205,10 +236,17 @@ def _active_inner(shape: Shape) -> int:
 
 def backward_bytes(recipe: Recipe, shape: Shape, tokens: int) -> int:
     """What comes on top of a layer's kept numbers in the middle of its backward pass: gradients as wide as gate and up,
-    twice, and those of the layer's input and output. In 4 bit, where it is more, one matrix unpacked."""
+    twice, and those of the layer's input and output. In 4 bit, where it is more, one matrix unpacked.
+
+    Where the layer is not compiled there are fewer, and the unpacked matrix beside them; Unsloth's function for gate, up and
+    down writes all but one over what was kept [LoRA_MLP.backward].
+    """
     inner = _BF16 * tokens * _active_inner(shape)
+    row = _BF16 * tokens * shape.hidden
     unpacked = _BF16 * shape.largest_matrix if recipe.model.precision in ("4bit", "8bit") else 0
-    return max(4 * inner, 2 * inner + unpacked) + _BF16 * tokens * shape.hidden
+    if _step_by_step(recipe, shape):
+        return (inner if _mlp_fused(recipe, shape) else 2 * inner) + unpacked + row
+    return max(4 * inner, 2 * inner + unpacked) + row
 
 
 def mask_bytes(recipe: Recipe, shape: Shape) -> int:
@@ -217,8 +255,14 @@ def mask_bytes(recipe: Recipe, shape: Shape) -> int:
 
 
 def rope_bytes(recipe: Recipe, shape: Shape) -> int:
-    """Sines and cosines of all positions, once for the model."""
-    positions = max(recipe.model.max_length, min(_ROPE_POSITIONS, shape.context_length or _ROPE_POSITIONS))
+    """Sines and cosines of the positions, once for the model: of all that it knows where rows are packed, since their
+    positions come with the batch and are not looked at [LlamaModel_fast_forward: rope_rows]. Transformers keeps no table."""
+    if not _own_layers(recipe, shape):
+        return 0
+    known = shape.context_length or _ROPE_POSITIONS
+    positions = max(
+        recipe.model.max_length, known if _step_by_step(recipe, shape) else min(_ROPE_POSITIONS, known)
+    )
     return 2 * positions * shape.head * _BF16
 
 
@@ -235,9 +279,10 @@ class _Moment:
         return self.activations + self.loss + self.gradients
 
 
-def _moments(recipe: Recipe, shape: Shape, tokens: int, card_bytes: int | None) -> tuple[_Moment, ...]:
+def _moments(
+    recipe: Recipe, shape: Shape, tokens: int, length: int, card_bytes: int | None
+) -> tuple[_Moment, ...]:
     """The moments at which memory can be at its peak: the loss, and the backward pass of the first or the last layer."""
-    length = max(1, tokens // recipe.training.batch_size)
     row = _BF16 * tokens * shape.hidden
     layer = kept_bytes(recipe, shape, tokens, length)
     gradients = gradient_bytes(recipe, shape) + _table_twice_bytes(recipe, shape)
@@ -263,22 +308,31 @@ def _moments(recipe: Recipe, shape: Shape, tokens: int, card_bytes: int | None) 
     )
 
 
-def _slack_bytes(recipe: Recipe, shape: Shape, activations: int) -> int:
-    """What lies between allocated blocks. In 4 bit an unpacked matrix comes and goes and is one such hole."""
+def _slack_bytes(recipe: Recipe, shape: Shape, tokens: int, length: int, peak: _Moment) -> int:
+    """What lies between allocated blocks. In 4 bit an unpacked matrix comes and goes and is one such hole.
+
+    Where nothing but the loss's buffer is large enough, cuBLAS' memory for the backward pass settles in it, and the next step
+    needs another. What a 32-bit model keeps in 16 bit comes in blocks too small for its gradients.
+    """
+    lora, activations = recipe.lora, peak.activations
     four_bit = recipe.model.precision in ("4bit", "8bit")
-    if not recipe.lora.gradient_checkpointing:
-        return (
-            int((_SLACK_SHARE_KEPT_4BIT if four_bit else _SLACK_SHARE_KEPT) * activations) + _SLACK_BYTES // 3
-        )
+    if not lora.gradient_checkpointing:
+        share = _SLACK_SHARE_KEPT_4BIT if four_bit else _SLACK_SHARE_KEPT
+        small = lora.method == "full" and recipe.model.precision == "32bit" and not peak.loss
+        kept = shape.layers * kept_bytes(recipe, shape, tokens, length) if small else 0
+        return int(share * activations) + _SLACK_BYTES // 3 + kept
     unpacked = _BF16 * shape.largest_matrix if four_bit else 0
-    return int(_SLACK_SHARE * activations) + _SLACK_BYTES + unpacked
+    usual = int(_SLACK_SHARE * activations) + _SLACK_BYTES + unpacked
+    settles = _step_by_step(recipe, shape) and _BF16 * tokens * _active_inner(shape) < _CUBLAS_BYTES // 2
+    return max(usual, peak.loss - _CUBLAS_BYTES // 2) if settles else usual
 
 
-def parts(recipe: Recipe, shape: Shape, tokens: int, card_bytes: int | None) -> tuple[Part, ...]:
-    """The shares of the GPU's memory at the peak of a step; the last one is the CUDA context, which torch does not see."""
+def parts(recipe: Recipe, shape: Shape, tokens: int, length: int, card_bytes: int | None) -> tuple[Part, ...]:
+    """The shares of the GPU's memory at the peak of a step over `tokens` in rows of `length`; the last one is the CUDA
+    context, which torch does not see."""
     weights = weights_bytes(recipe, shape)
     adapter, _gradients, optimizer = adapter_parts(recipe, shape)
-    peak = max(_moments(recipe, shape, tokens, card_bytes), key=lambda moment: moment.total)
+    peak = max(_moments(recipe, shape, tokens, length, card_bytes), key=lambda moment: moment.total)
     return (
         Part("weights", weights),
         adapter,
@@ -287,6 +341,6 @@ def parts(recipe: Recipe, shape: Shape, tokens: int, card_bytes: int | None) -> 
         Part("activations", peak.activations),
         Part("loss", peak.loss),
         Part("workspace", _CUBLAS_BYTES + rope_bytes(recipe, shape) + mask_bytes(recipe, shape)),
-        Part("allocator", _slack_bytes(recipe, shape, peak.activations)),
+        Part("allocator", _slack_bytes(recipe, shape, tokens, length, peak)),
         Part("context", CONTEXT_BYTES),
     )

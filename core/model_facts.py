@@ -102,6 +102,9 @@ KNOWN_TYPES = frozenset(
 )
 """Model types whose code ships with Transformers, for where its own list cannot be read (`model_types`)."""
 
+UNPACKED = ("gemma2", "gpt_oss")
+"""Model types that Unsloth does not pack [trainer: PADDING_FREE_BLOCKLIST]."""
+
 _QUANTIZED_ELSEWHERE = (
     "gptq",
     "awq",

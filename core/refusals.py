@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 
 from .errors import FinetuiError
-from .model_facts import ModelFacts
+from .model_facts import UNPACKED, ModelFacts
 from .recipe import Recipe
 from .system import Machine
 
@@ -188,6 +188,16 @@ def no_adapter() -> FinetuiError:
     )
 
 
+def not_packed(title: str) -> FinetuiError:
+    """Why rows cannot be packed for a model whose attention Unsloth does not keep apart."""
+    return FinetuiError(
+        f"Unsloth does not pack rows for {title}.",
+        "Its attention cannot keep rows apart that share a sequence: they would read one another, or the first step would fail.",
+        "Turn Packing off.",
+        code="packing-model",
+    )
+
+
 def _of_schedule(recipe: Recipe) -> Found:
     training = recipe.training
     if training.schedule in _WITHOUT_WARMUP and training.warmup_steps:
@@ -251,6 +261,8 @@ def of_model(recipe: Recipe, facts: ModelFacts) -> Found:
                 ),
             )
         )
+    if recipe.training.packing and facts.model_type in UNPACKED:
+        found.append(("training.packing", not_packed(facts.title)))
     if recipe.lora.method == "full":
         if facts.quantization:
             found.append(

@@ -55,6 +55,9 @@ def probed_words(event: events.Probed) -> str:
     parts.append(f"longest batch {event.tokens:,} tokens in {_seconds(event.seconds)}")
     if event.training_seconds:
         parts.append(f"training about {duration_words(event.training_seconds)}")
+    if event.probe_seconds:
+        compiled = f", {_seconds(event.compile_seconds)} of them to compile" if event.compile_seconds else ""
+        parts.append(f"tried in {_seconds(event.probe_seconds)}{compiled}")
     return " · ".join(parts)
 
 

@@ -95,7 +95,9 @@ class Probed(Event):
 
     `seconds` is the longest batch, forward, backward and optimizer; `seconds_per_step` and `training_seconds` follow from
     it for the run's mean step and the whole loop. `evaluation_seconds` is the longest held-out batch. `stepped_down`: the
-    settings did not fit and were made smaller, as warnings say.
+    settings did not fit and were made smaller, as warnings say. `probe_seconds` is all that the probe took; of it,
+    `compile_seconds` are what the first batch took beyond the second, to compile kernels that the run's first step would
+    have compiled otherwise (0 where it is not known).
     """
 
     kind: ClassVar[str] = "probe"
@@ -113,6 +115,12 @@ class Probed(Event):
     training_seconds: float = 0.0
     stepped_down: bool = False
     probe_seconds: float = 0.0
+    compile_seconds: float = 0.0
+
+    @property
+    def cost_seconds(self) -> float:
+        """What the run takes longer for having been probed."""
+        return max(0.0, self.probe_seconds - self.compile_seconds)
 
     @property
     def gap(self) -> float | None:

@@ -92,9 +92,10 @@ class Probe(TrainerCallback):
         kept = _Kept(trainer)
         try:
             batch = longest_batch(trainer, rows)
-            seconds = _train_once(trainer, batch)
-            if gauge.gpu or seconds < _QUICK_SECONDS:
-                seconds = min(seconds, _train_once(trainer, batch))
+            first = _train_once(trainer, batch)
+            # On a GPU memory is at its peak only in the second, when the optimizer's state is there.
+            again = _train_once(trainer, batch) if gauge.gpu or first < _QUICK_SECONDS else first
+            seconds = min(first, again)
             evaluation = _evaluate_once(trainer)
         except Exception as error:  # the edge of torch's allocator
             if not failures.out_of_memory(error):
@@ -120,6 +121,7 @@ class Probe(TrainerCallback):
             training_seconds=foreseen.seconds if foreseen else 0.0,
             stepped_down=ladder.descended > before,
             probe_seconds=time.monotonic() - began,
+            compile_seconds=first - seconds if ladder.descended == before else 0.0,
         )
 
 
@@ -185,6 +187,14 @@ def lengths_of(dataset: Any) -> list[int]:
         column = table[at : at + _CHUNK_ROWS]["input_ids"]
         found += pc.list_value_length(column).to_pylist()  # pyright: ignore[reportAttributeAccessIssue]
     return found
+
+
+def longest_row(dataset: Any) -> int:
+    """The longest of the rows that packed sequences hold, in tokens."""
+    import pyarrow.compute as pc
+
+    held = pc.list_flatten(dataset.with_format("arrow")[:]["seq_lengths"])  # pyright: ignore[reportAttributeAccessIssue]
+    return int(pc.max(held).as_py())  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def longest_batch(trainer: Any, rows: Sequence[int]) -> dict[str, Any]:
@@ -336,7 +346,8 @@ def _foresee(
         return 0, 0.0, None
     machine, longest = here(), max(rows)
     if gauge.gpu:
-        found = memory.estimate_shape(recipe, shape, card_bytes=machine.total_bytes, longest_tokens=longest)
+        row = longest_row(trainer.train_dataset) if recipe.training.packing else longest
+        found = memory.estimate_shape(recipe, shape, card_bytes=machine.total_bytes, longest_tokens=row)
         predicted = found.gpu_reserved_bytes
     else:
         predicted = memory.estimate_host(recipe, shape, longest_tokens=longest).total_bytes

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import refusals
 from .. import training as training_step
 from ..recipe import Recipe
 from ..runs import checkpoints
@@ -103,7 +104,7 @@ def build(
     control: Control,
     sampler: Sampler,
 ) -> tuple[Any, Reporter]:
-    """The trainer and the callback that reports from it. Raises FinetuiError (loftq-names)."""
+    """The trainer and the callback that reports from it. Raises FinetuiError (loftq-names, packing-model)."""
     from transformers import PrinterCallback
     from trl import SFTTrainer
     from unsloth import UnslothTrainer
@@ -121,6 +122,10 @@ def build(
         processing_class=loaded.tokenizer,
         callbacks=[reporter],
     )
+    if (
+        recipe.training.packing and not trainer.args.packing
+    ):  # Unsloth turns it off without a word that is seen
+        raise refusals.not_packed(loaded.base)
     trainer.remove_callback(PrinterCallback)
     if recipe.training.max_steps is not None:  # counted over packed sequences where there are such
         trainer.args.max_steps = training_step.plan(recipe, len(trainer.train_dataset)).steps

@@ -19,10 +19,11 @@ from finetui.core.memory import GIB, MemoryEstimate
 from finetui.core.memory_parts import MIB
 from finetui.core.memory_shape import Shape, from_config, from_facts
 from finetui.core.model import DEMO_FACTS
+from finetui.core.model_facts import UNPACKED
 from finetui.core.recipe import LoraSection, ModelSection, Recipe, TrainingSection
 from finetui.tui.commands.estimate import card_bytes
 
-from ..bench.gpu import memory_table, shapes
+from ..bench.gpu import memory_grid, memory_table, shapes
 from ..bench.gpu.memory_table import Measured
 
 TABLE = memory_table.read_table()
@@ -57,17 +58,17 @@ def test_the_readme_has_the_errors_of_the_table() -> None:
 @pytest.mark.parametrize(
     ("split", "packing", "mean", "most", "below"),
     [
-        ("fit", False, 0.02, 0.045, -0.045),
-        ("held-out", False, 0.01, 0.04, -0.04),
-        ("fit", True, 0.08, 0.19, -0.19),
-        ("held-out", True, 0.08, 0.20, 0.0),
+        ("fit", False, 0.01, 0.04, -0.02),
+        ("held-out", False, 0.01, 0.04, -0.03),
+        ("fit", True, 0.02, 0.04, -0.01),
+        ("held-out", True, 0.03, 0.04, -0.034),
     ],
 )
 def test_the_gpu_measured_what_is_predicted(
     split: str, packing: bool, mean: float, most: float, below: float
 ) -> None:
     """The goal is a mean error of at most 5 %, none above 10 % and none more than 3 % below the truth: held to where it is
-    reached, and kept from getting worse where it is not (packed rows; 8 bit and 32 bit by a little)."""
+    reached, and kept from getting worse where it is not (one packed point, by the allocator's slack)."""
     errors = [row.error for row in TABLE if row.point.split == split and row.point.packing == packing]
     assert len(errors) >= (4 if packing else 12)
     assert sum(map(abs, errors)) / len(errors) <= mean
@@ -84,6 +85,14 @@ def test_the_table_holds_both_precisions_and_ways_of_keeping_activations() -> No
 def test_weights_and_adapter_are_exact(row: Measured) -> None:
     parts = {part.name: part.bytes for part in memory_table.predicted(row.point).parts}
     assert parts["weights"] + parts["adapter"] == pytest.approx(row.loaded_bytes, abs=MIB)
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.point.shape}-{row.point.precision}")
+def test_what_is_allocated_is_derived_not_fitted(row: Measured) -> None:
+    """A term that is missing or counted twice shows here first: the allocator's slack, which is fitted, cannot hide it."""
+    parts = {part.name: part.bytes for part in memory_table.predicted(row.point).parts}
+    allocated = sum(size for name, size in parts.items() if name not in ("allocator", "context"))
+    assert allocated == pytest.approx(row.allocated_bytes, rel=0.026)
 
 
 @pytest.mark.parametrize(
@@ -239,6 +248,33 @@ def trained(**lora: Any) -> Recipe:
     return made.model_copy(update={"lora": made.lora.model_validate(lora)})
 
 
+def test_packed_rows_are_reckoned_as_unsloth_runs_them() -> None:
+    """Its layers are not compiled then, and reuse their buffers; sines and cosines are there for all positions."""
+    shapes_of = {name: shape(name) for name in ("Llama-3.2-1B", "Phi-4-mini")}
+    parts = {
+        (name, packing): {
+            part.name: part.bytes for part in predicted(name, length=2048, packing=packing).parts
+        }
+        for name in shapes_of
+        for packing in (False, True)
+    }
+    llama = shapes_of["Llama-3.2-1B"]
+    assert parts["Llama-3.2-1B", True]["activations"] < parts["Llama-3.2-1B", False]["activations"] * 0.8
+    tables = [parts["Llama-3.2-1B", packing]["workspace"] for packing in (True, False)]
+    assert llama.context_length == 131_072
+    assert tables[0] - tables[1] == (131_072 - 32_768) * llama.head * 2 * 2
+    assert parts["Phi-4-mini", True] == parts["Phi-4-mini", False]
+
+
+def test_shorter_rows_in_a_packed_sequence_are_padded_more() -> None:
+    made, small = recipe(length=2048, packing=True), shape("Llama-3.2-1B")
+
+    def needed(longest: int) -> int:
+        return memory.estimate_shape(made, small, longest_tokens=longest).gpu_reserved_bytes
+
+    assert needed(2048) < needed(180) < needed(20)
+
+
 def test_what_is_trained_decides() -> None:
     small = shape("Qwen3-8B")
     weights = small.parameters
@@ -259,3 +295,17 @@ def test_what_is_trained_decides() -> None:
     packed = [memory_gpu.weights_bytes(recipe(precision=p), small) for p in ("4bit", "8bit", "16bit")]
     assert packed == sorted(packed)
     assert memory.estimate_shape(whole, small).confidence == "low"
+
+
+def test_the_grid_measures_alone_what_leaves_something_behind() -> None:
+    """Full fine-tuning leaves a setting of Unsloth's in its process, and packed rows fragments of the allocator."""
+    points = [point for part in memory_grid.PARTS.values() for point in part()]
+    for point in points:
+        together = [other for other in points if other.key == point.key]
+        if point.packing or point.method != "lora" or point.precision in ("8bit", "32bit"):
+            assert {memory_table.point_key(other) for other in together} == {memory_table.point_key(point)}
+        assert not (point.packing and shapes.SHAPES[point.shape]["model_type"] in UNPACKED)
+    assert {row.point for row in TABLE} <= {memory_table.point_key(point) for point in points}
+    assert {point.shape for point in points} == set(shapes.SHAPES)
+    assert {point.method for point in points} == {"lora", "dora", "full"}
+    assert {point.rows for point in points if point.packing} == {"short", "mixed"}

@@ -121,6 +121,17 @@ def test_layers_that_the_model_does_not_have() -> None:
     assert codes(training.problems(Recipe(), CPU, other)) == [("lora.target_modules", "target-missing")]
 
 
+def test_a_family_that_unsloth_does_not_pack() -> None:
+    """It turns packing off by itself, after the rows were put together, and they would read one another."""
+    gemma = replace(LLAMA, model_type="gemma2", title="Gemma 2")
+    found = training.problems(recipe(packing=True), GPU, gemma)
+    assert codes(found) == [("training.packing", "packing-model")] and "Gemma 2" in found[0][1].what
+    full = training.problems(recipe(packing=True, method="full"), GPU, gemma)
+    assert codes(found)[0] in codes(full)
+    assert training.problems(recipe(packing=True), GPU, LLAMA) == []
+    assert training.problems(recipe(), GPU, gemma) == []
+
+
 @pytest.mark.parametrize(
     ("changes", "rows", "expected"),
     [

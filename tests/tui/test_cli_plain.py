@@ -62,12 +62,16 @@ def test_a_probe_is_one_line_and_the_first_word_on_the_time_left() -> None:
         seconds=1.25,
         seconds_per_step=1.0,
         training_seconds=200.0,
+        probe_seconds=31.0,
+        compile_seconds=24.0,
     )
+    assert probed.cost_seconds == 7.0
     (line,) = told(probed)
     assert line.startswith("probe ")
     assert "9.3 GiB measured, 9.0 GiB predicted (+3 %), of 24.0 GiB" in line
     assert "4,096 tokens in 1.2 s" in line
     assert "3 min 20 s" in line
+    assert "tried in 31 s, 24 s of them to compile" in line
     reducer = Reducer(monotonic=lambda: 0.0, wall=lambda: 1000.0)
     reducer.add(Record(1, 1000.0, Started("train", 1, 1.0, "here")))
     assert reducer.eta_seconds() is None

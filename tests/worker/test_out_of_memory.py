@@ -111,6 +111,8 @@ def test_a_probe_changes_no_loss(unsloth: None, tiny_model: Path, tiny_rows: Pat
     assert found.seconds_per_step > 0
     assert found.evaluation_seconds is not None
     assert not found.stepped_down
+    assert 0 <= found.compile_seconds < found.probe_seconds
+    assert found.cost_seconds >= found.seconds + found.evaluation_seconds
 
 
 def test_on_a_roomy_cpu_a_run_is_not_probed_and_says_why(plain: Trainer) -> None:

@@ -163,12 +163,37 @@ def test_a_cpu_refuses_what_needs_a_gpu(
     assert caught.value.code == code and caught.value.fix
 
 
-def test_packed_rows_keep_their_labels(unsloth: None, tiny_model: Path, tiny_rows: Path) -> None:
+def test_packing_that_unsloth_turns_off_is_refused_before_a_step(
+    unsloth: None, tiny_model: Path, tiny_rows: Path
+) -> None:
+    """As it does on a CPU, and for some families: the packed rows would read one another."""
     from finetui.core.worker import training
+    from finetui.core.worker.control import Control
+    from finetui.core.worker.samples import Sampler
+
+    plain = Trainer(harness.recipe(tiny_model, tiny_rows))
+    packing = harness.recipe(tiny_model, tiny_rows, packing=True)
+    sampler = Sampler(plain.loaded.model, plain.loaded.tokenizer, (), plain.writer)
+    with pytest.raises(FinetuiError) as caught:
+        training.build(
+            plain.loaded,
+            plain.prepared,
+            packing,
+            plain.run,
+            plain.writer,
+            Control(plain.run.control),
+            sampler,
+        )
+    assert caught.value.code == "packing-model" and caught.value.fix == "Turn Packing off."
+
+
+def test_packed_rows_keep_their_labels(unsloth: None, tiny_model: Path, tiny_rows: Path) -> None:
+    from finetui.core.worker import probe, training
 
     made_of = harness.recipe(tiny_model, tiny_rows)
     rows = Trainer(made_of).prepared.train.rows
     together = training.packed(rows, made_of)
+    assert probe.longest_row(together) == max(len(r["input_ids"]) for r in rows)
     assert 0 < len(together) <= math.ceil(len(rows) / 2)
     assert sorted(n for row in together for n in row["seq_lengths"]) == sorted(
         len(r["input_ids"]) for r in rows

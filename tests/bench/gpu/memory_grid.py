@@ -33,6 +33,9 @@ PATIENCE = 240.0
 _BIG = ("Qwen3-8B", "Mistral-7B", "Llama-3.1-8B", "Qwen2.5-7B")
 _MIDDLE = ("Llama-3.2-3B", "Gemma-2-2B", "Qwen3-4B", "SmolLM3-3B", "Phi-4-mini")
 
+_UNPACKED = ("Gemma-2-2B",)
+"""Unsloth packs no rows for these."""
+
 _TRACED = (("Llama-3.2-1B", "4bit"), ("Qwen3-8B", "4bit"), ("Gemma-2-2B", "4bit"))
 """Where each allocation of the peak is asked for by name as well: it takes seconds."""
 
@@ -64,7 +67,8 @@ def fit_points() -> Iterator[Point]:
             yield Point(name, precision, 512, 1, rank=8)
         for precision in both:
             yield Point(name, precision, most // 2, 2)
-            yield Point(name, precision, 2048, 2, packing=True, rows="short")
+            if name not in _UNPACKED:
+                yield Point(name, precision, 2048, 2, packing=True, rows="short")
         yield Point(name, four, 512, 8, checkpointing=False, rank=32)
         yield Point(name, whole, 512, 4, checkpointing=False, rank=32)
         yield Point(name, whole, 512, most // 512, rank=128, optimizer="adamw_8bit")
@@ -121,6 +125,7 @@ def held_out_points() -> Iterator[Point]:
                 limit //= 4
                 length = min(length, limit)
             batch = max(1, min(32, draw.choice((limit, limit // 2, limit // 4)) // length))
+            packing = index // 2 == 3 and name not in _UNPACKED
             yield Point(
                 name,
                 precision,
@@ -128,12 +133,32 @@ def held_out_points() -> Iterator[Point]:
                 batch,
                 rank=draw.choice((8, 16, 32, 64, 128)),
                 checkpointing=checkpointing,
-                packing=index // 2 == 3,
-                rows="short" if index // 2 == 3 else "full",
+                packing=packing,
+                rows="short" if packing else "full",
                 optimizer=draw.choice(("adamw_torch", "adamw_torch", "adamw_8bit")),
                 targets="attention" if index // 2 == 4 else "all",
                 split="held-out",
             )
+
+
+def mixed_points() -> Iterator[Point]:
+    """Packed rows of many lengths, as real ones are; nothing is fitted to them."""
+    for name, length, batch in (
+        ("Qwen2.5-1.5B", 2048, 4),
+        ("Llama-3.1-8B", 4096, 1),
+        ("Qwen3-1.7B", 1024, 6),
+        ("SmolLM2-135M", 2048, 8),
+        ("Llama-3.2-1B", 1024, 3),
+        ("SmolLM3-3B", 2048, 2),
+    ):
+        for precision in ("16bit", "4bit"):
+            yield Point(name, precision, length, batch, packing=True, rows="mixed", split="held-out")
+    yield Point(
+        "Qwen2.5-1.5B", "16bit", 1024, 2, packing=True, rows="mixed", checkpointing=False, split="held-out"
+    )
+    yield Point(
+        "Llama-3.2-1B", "4bit", 2048, 2, packing=True, rows="mixed", targets="attention", split="held-out"
+    )
 
 
 class Card:
@@ -286,6 +311,9 @@ def measure(
             thread._stop()
 
 
+PARTS = {"fit": fit_points, "other": other_points, "held-out": held_out_points, "mixed": mixed_points}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -296,9 +324,7 @@ def main() -> None:
     parser.add_argument("--card-gib", type=float, default=70.0, help="GPU memory that may be filled")
     parser.add_argument("--seconds", type=float, default=900.0, help="when to stop")
     parser.add_argument("--processes", type=int, default=14, help="at most so many side by side")
-    parser.add_argument(
-        "--part", choices=("fit", "other", "held-out"), action="append", help="a part of the grid"
-    )
+    parser.add_argument("--part", choices=tuple(PARTS), action="append", help="a part of the grid")
     parser.add_argument(
         "--points", type=Path, help="a file of points, one JSON object a line, in place of the grid"
     )
@@ -316,8 +342,8 @@ def main() -> None:
     if given.points:
         points = [Point(**json.loads(line)) for line in given.points.read_text().splitlines() if line]
     else:
-        parts = {"fit": fit_points, "other": other_points, "held-out": held_out_points}
-        points = [point for name, part in parts.items() if name in (given.part or parts) for point in part()]
+        wanted = given.part or PARTS
+        points = [point for name, part in PARTS.items() if name in wanted for point in part()]
     done = {point_key(row.point) for row in read_table()}
     points = [point for point in points if point_key(point) not in done]
     logs = given.logs or given.out

@@ -13,12 +13,13 @@ import math
 import os
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 EVALUATION_SHARE = 0.2
 SHORT_ROW_TOKENS = 180
+MIXED_ROW_TOKENS = (64, 97, 140, 181, 230, 310, 450)
 TEMPLATE_TOKENS = 21
 """What the tiny model's template writes around a question and its answer."""
 
@@ -42,7 +43,7 @@ class Point:
     method: str = "lora"
     """lora, dora or full."""
     rows: str = "full"
-    """full: every row fills the length. short: rows of SHORT_ROW_TOKENS."""
+    """full: every row fills the length. short: rows of SHORT_ROW_TOKENS. mixed: of MIXED_ROW_TOKENS, in turn."""
     dropout: float = 0.0
     card_gib: float = 0.0
     split: str = "fit"
@@ -50,8 +51,20 @@ class Point:
 
     @property
     def key(self) -> str:
-        """What must be the same for two points to be measured in one process."""
+        """What must be the same for two points to be measured in one process.
+
+        Packed rows leave an allocator of their own making behind, full fine-tuning and DoRA settings of Unsloth's that the
+        next model would be loaded with: each is measured in a process of its own.
+        """
+        if self.packing or self.method != "lora" or self.precision in ("8bit", "32bit"):
+            return " ".join(map(str, astuple(self)))
         return f"{self.shape} {self.card_gib:g}"
+
+    @property
+    def row_tokens(self) -> tuple[int, ...]:
+        """The lengths of the rows, in turn."""
+        named = {"short": (SHORT_ROW_TOKENS,), "mixed": MIXED_ROW_TOKENS}
+        return named.get(self.rows, (self.length,))
 
 
 def recipe_of(point: Point, model: str, rows: str) -> Any:
@@ -105,17 +118,17 @@ def write_rows(point: Point, path: Path) -> Path:
     """Rows for `STEPS` batches and one batch of evaluation; a token of the tiny tokenizer is a byte.
 
     Full rows are `point.length` tokens, to the token. Short ones are all of one length, and their number is one that
-    packs into whole sequences, so that no batch is smaller than another.
+    packs into whole sequences, so that no batch is smaller than another; mixed ones fill a sequence more.
     """
-    tokens = SHORT_ROW_TOKENS if point.rows == "short" else point.length
-    sequences = point.batch * (STEPS + 1)
-    training = sequences * (point.length // tokens)
-    held_out = point.batch * (2 if point.rows == "short" else 1)
+    lengths = point.row_tokens
+    sequences = point.batch * (STEPS + 1) + (point.rows == "mixed")
+    training = math.ceil(sequences * (point.length // (sum(lengths) / len(lengths))))
+    held_out = point.batch * (1 if point.rows == "full" else 2)
     count = max(10, math.ceil(training / (1 - EVALUATION_SHARE)), held_out * 5)
     with path.open("w", encoding="utf-8") as file:
         for index in range(count):
             question = f"{index:06}?"
-            size = tokens - len(question) - TEMPLATE_TOKENS
+            size = lengths[index % len(lengths)] - len(question) - TEMPLATE_TOKENS
             answer = (f"{index:06} " + "abcdefghij " * (size // 11 + 1))[:size]
             said = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
             file.write(json.dumps({"messages": said}) + "\n")

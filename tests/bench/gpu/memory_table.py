@@ -32,7 +32,7 @@ def predicted(point: Point) -> MemoryEstimate:
     shape = from_config(shapes.SHAPES[point.shape])
     assert shape is not None
     card = int((point.card_gib or 80) * GIB)
-    return estimate_shape(recipe, shape, card_bytes=card)
+    return estimate_shape(recipe, shape, card_bytes=card, longest_tokens=max(point.row_tokens))
 
 
 def read(file: Path) -> list[dict[str, Any]]:
@@ -106,6 +106,7 @@ class Measured:
 
     point: Point
     reserved_bytes: int
+    allocated_bytes: int
     loaded_bytes: int
     offloaded_bytes: int
     host_bytes: int
@@ -126,7 +127,8 @@ def read_table(file: Path = TABLE) -> list[Measured]:
             for name, kind in kinds.items():
                 if name in row and name != "shape":
                     values[name] = row[name] == "True" if kind is bool else kind(row[name])
-            figures = (int(row[f"{name}_bytes"]) for name in ("reserved", "loaded", "offloaded", "host"))
+            names = ("reserved", "allocated", "loaded", "offloaded", "host")
+            figures = (int(row[f"{name}_bytes"]) for name in names)
             found.append(Measured(Point(**values), *figures))
     return found
 
