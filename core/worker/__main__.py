@@ -79,6 +79,7 @@ def work(name: str, run: RunFolder, formats: Sequence[str], asked_at: float, que
             job.train(resume=name == "resume")
     except Stopped:
         stopped = True
+        control.take()  # who only looked has left the request there
     except BaseException as error:  # the process's edge: whatever it was, the run's end is told
         failed = failures.card(error, run.log, job.recipe)
         logs.write_traceback(error)
