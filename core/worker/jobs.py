@@ -245,7 +245,6 @@ class Job:
         """Exports what the run learned. The model is loaded only where an export or its proof needs it."""
         recipe = self.recipe or self.read_recipe()
         environment.prepare()
-        adapter.settle(recipe, self.run)
         weights = chosen.choose(self.run, recipe, chosen.parse(checkpoint or recipe.export.checkpoint))
         if weights.note:
             self.writer.emit(
