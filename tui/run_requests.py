@@ -92,7 +92,7 @@ def stop(app: FinetuiApp, run: RunFolder, changed: Changed) -> None:
 
 
 REQUESTS = (
-    Action("stop", "s", "Stop and save", "a checkpoint and the adapter, or nothing; asks", stop, LIVE),
+    Action("stop", "s", "Stop and save", "with a checkpoint to resume from, or not", stop, LIVE),
     Action(
         "pause", "p", "Pause", "after this step; all stays in memory", Ask("pause"), AT_WORK, TRAINING, False
     ),
