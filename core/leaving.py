@@ -20,6 +20,7 @@ from .errors import FinetuiError
 from .export import FORMATS, FormatInfo
 from .proof import Proof
 from .recipe import DEMO, Recipe
+from .runs.chosen import settle
 from .runs.store import RunFolder
 from .script import DEMO_MODEL
 from .text import one_line
@@ -94,6 +95,7 @@ class Item:
 
 def finished(run: RunFolder) -> tuple[Finished, ...]:
     """The exports of `run` that are there now, in the order of the formats. The run's own adapter counts as one."""
+    settle(run)
     found: list[Finished] = []
     for format, info in FORMATS.items():
         folder = run.exports / format

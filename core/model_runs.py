@@ -9,6 +9,7 @@ from pathlib import Path
 from . import recipe_file
 from .errors import FinetuiError
 from .runs import care, state, store
+from .runs.chosen import settle
 from .text import one_line
 
 
@@ -36,6 +37,7 @@ def run_models() -> tuple[RunModel, ...]:
     """The runs that can be gone on from, newest first, without the archived ones. Blocking; raises nothing."""
     found: list[RunModel] = []
     for run in store.all_runs():
+        settle(run)
         adapter = run.adapter if (run.adapter / "adapter_model.safetensors").is_file() else None
         merged = run.exports / "merged"
         whole = merged if (merged / "config.json").is_file() else None

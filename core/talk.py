@@ -12,6 +12,7 @@ from . import model_adapter, proof_file, recipe_file
 from .errors import FinetuiError
 from .recipe import Recipe
 from .runs import checkpoints, event_log, events, state, store
+from .runs.chosen import settle
 from .runs.store import RunFolder
 from .system import Machine
 from .text import bytes_words, one_line
@@ -118,6 +119,7 @@ def of_run(run: RunFolder) -> Target:
     """
     recipe = recipe_file.load(run.recipe)
     status = state.status(run)
+    settle(run)
     sealed = any((p / checkpoints.SEAL).is_file() for p in checkpoints.newest_first(run.checkpoints))
     saved = (run.adapter / model_adapter.WEIGHTS).is_file()
     training = status.live and status.job in ("train", "resume")

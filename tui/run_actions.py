@@ -1,13 +1,13 @@
-"""What can be done with a run that is there: resume, retry, longer, again with changes; name, tag, clean, delete.
+"""What can be done with a run: what it can be asked for while it works; resume, retry, longer, again with changes; name, tag,
+clean, delete.
 
-The runs browser has a key for each, the dashboard of a run the same in a menu. Each function takes what is shown, the run,
-and what to call once something about the run has changed.
+The runs browser has a key for each, and a menu; the dashboard of a run has the menu, and the keys of a run at work. Each
+function takes what is shown, the run, and what to call once something about the run has changed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from .modals.actions import ActionsModal
 from .modals.confirm import ConfirmModal
 from .modals.failure import FailureModal
 from .modals.text import TextModal
+from .run_requests import REQUESTS, Action, Changed, Seen
 from .starting import in_turn
 from .widgets.menu import Item
 
@@ -28,27 +29,9 @@ if TYPE_CHECKING:
     from ..core.runs.retry import Retry
     from .app import FinetuiApp
 
-Changed = Callable[[], object]
-Do = Callable[["FinetuiApp", RunFolder, Changed], object]
-
 BAD = ("failed", "crashed")
 OVER = ("completed", "stopped", *BAD)
 DRAFT_WORDS = "The settings of this run replace your draft."
-
-
-@dataclass(frozen=True)
-class Action:
-    """One thing to do with a run. `states` are those of a run that allow it; empty allows all."""
-
-    name: str
-    key: str
-    title: str
-    words: str
-    do: Do
-    states: tuple[str, ...] = ()
-
-    def allowed(self, state: str) -> bool:
-        return not self.states or state in self.states
 
 
 # ── To train again ──
@@ -78,7 +61,7 @@ def _resume(app: FinetuiApp, run: RunFolder, changed: Changed, *, anyway: bool) 
         app,
         lambda: launch.check_resumable(run, anyway=anyway),
         lambda _, queued: retry.resume(run, queued=queued, anyway=anyway),
-        lambda _: changed(),
+        lambda _: changed("Resuming from the newest checkpoint."),
         failed,
     )
 
@@ -325,6 +308,7 @@ def report(app: FinetuiApp, run: RunFolder, changed: Changed) -> None:
 
 
 ACTIONS = (
+    *REQUESTS,
     Action("resume", "r", "Resume", "go on from its newest checkpoint", resume, ("stopped", *BAD)),
     Action("failure", "f", "Why it failed", "what happened, and retry with the fix", failure, BAD),
     Action("longer", "l", "Train longer", "so many epochs more, as a new run", longer, ("completed",)),
@@ -340,17 +324,22 @@ ACTIONS = (
 )
 
 
+def allowed(name: str, of: Seen | None) -> bool:
+    """Whether the action `name` can be done with a run as it is seen; with one that is not known yet, none."""
+    return of is not None and next(action for action in ACTIONS if action.name == name).allowed(of)
+
+
 def act(app: FinetuiApp, run: RunFolder, name: str, changed: Changed) -> None:
     """Does what the action `name` does."""
     next(action for action in ACTIONS if action.name == name).do(app, run, changed)
 
 
-def menu(app: FinetuiApp, run: RunFolder, title: str, state: str, changed: Changed) -> None:
+def menu(app: FinetuiApp, run: RunFolder, title: str, seen: Seen, changed: Changed) -> None:
     """All that can be done with the run now, to choose from."""
     items = [
         Item(action.name, action.title, action.words, action.key[:3])
         for action in ACTIONS
-        if action.allowed(state)
+        if action.allowed(seen)
     ]
 
     def chosen(name: str | None) -> None:

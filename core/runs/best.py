@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 
-from .. import recipe_file
+from .. import atomic, paths, recipe_file
 from ..errors import FinetuiError
-from . import checkpoints
+from . import checkpoints, chosen, store
 from .store import RunFolder
 
 
@@ -20,33 +18,22 @@ def nearest(saved: Sequence[int], best: float) -> int | None:
     return max(usable, default=None)
 
 
-@contextlib.contextmanager
-def _alone(run: RunFolder) -> Iterator[None]:
-    descriptor = os.open(run.lock, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FinetuiError(
-                f"{run.id} is at work.", "A worker holds the run.", "Stop it first.", code="run-busy"
-            ) from None
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def go_back(run: RunFolder, step: int) -> str:
     """Puts the weights of the checkpoint of `step` in the place of what the run saved at its end, which is kept beside it
-    under the name `adapter-last` (`model-last`). What was exported before stays as it is. Returns what was done, in words.
+    under the name `adapter-last` (`model-last`). A training that goes on does so from there: later checkpoints are set aside,
+    in `checkpoints-last`. What was exported before stays as it is. Returns what was done, in words.
 
     Raises FinetuiError: run-busy, checkpoint-damaged where it is gone or not as it was sealed, run-folder.
     """
     recipe = recipe_file.load(run.recipe)
-    target = run.model if recipe.lora.method == "full" else run.adapter
-    checkpoint = run.checkpoints / f"checkpoint-{step}"
-    temporary, last = run.path / ".adapter.new", target.with_name(f"{target.name}-last")
+    target = chosen.result_folder(recipe, run)
+    temporary, last = run.path / chosen.NEW, target.with_name(f"{target.name}-last")
+    left = run.path / checkpoints.LEFT
     try:
-        with _alone(run):
+        with store.alone(run):
+            chosen.settle(run, held=True)
+            found = [place / f"checkpoint-{step}" for place in (run.checkpoints, left)]
+            checkpoint = next((path for path in found if path.is_dir()), found[0])
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(mode=0o700)
             if not checkpoints.copy_model(checkpoint, temporary):
@@ -59,9 +46,15 @@ def go_back(run: RunFolder, step: int) -> str:
             (temporary / "trainer_state.json").unlink(missing_ok=True)
             if (target / "adapter_config.json").is_file():  # which names the base as others can find it
                 shutil.copy2(target / "adapter_config.json", temporary / "adapter_config.json")
-            if target.exists():
-                target.rename(last) if not last.exists() else shutil.rmtree(target)
-            temporary.rename(target)
+            atomic.write_text(temporary / chosen.STEP, str(step))
+            if (target / chosen.STEP).is_file():  # those of the end are kept already
+                chosen.replace(target, temporary)
+            else:
+                shutil.rmtree(last, ignore_errors=True)
+                if target.exists():
+                    target.rename(last)
+                temporary.rename(target)
+            _leave(run.checkpoints, left, step)
     except OSError as error:
         raise FinetuiError(
             f"Step {step:,} cannot be gone back to.",
@@ -70,3 +63,15 @@ def go_back(run: RunFolder, step: int) -> str:
             code="run-folder",
         ) from error
     return f"The run is at step {step:,} again; its last weights are in {last.name}. Export again to use it."
+
+
+def _leave(folder: Path, left: Path, step: int) -> None:
+    """Sets the checkpoints in `folder` after `step` aside, and brings those up to it back from `left`."""
+    paths.private_dir(left)
+    for checkpoint in checkpoints.newest_first(folder):
+        if checkpoints.step_of(checkpoint) > step:
+            shutil.rmtree(left / checkpoint.name, ignore_errors=True)
+            checkpoint.rename(left / checkpoint.name)
+    for checkpoint in checkpoints.newest_first(left):
+        if checkpoints.step_of(checkpoint) <= step and not (folder / checkpoint.name).exists():
+            checkpoint.rename(folder / checkpoint.name)

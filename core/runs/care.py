@@ -147,6 +147,7 @@ def cleaning(run: RunFolder) -> Cleaning:
         before = [path for path in whole if checkpoints.step_of(path) <= best]
         kept = list(dict.fromkeys([*before[-1:], *kept]))
     remove = [path for path in found if path not in kept]
+    remove += _listed(run.path / checkpoints.LEFT)
     remove += sorted(path for path in _listed(run.exports) if path.name.startswith(".work-"))
     return Cleaning(run, tuple(remove), tuple(kept), sum(map(size_of, remove)))
 

@@ -13,6 +13,9 @@ from .. import atomic
 SEAL = "finetui-seal.json"
 """Written last: a checkpoint without it was never finished."""
 
+LEFT = "checkpoints-last"
+"""The run's folder of checkpoints that it was gone back from."""
+
 COUNTS = "finetui-counts.json"
 """In each checkpoint: the tokens seen so far, so that a resumed run goes on counting."""
 

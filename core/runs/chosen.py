@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from dataclasses import dataclass, replace
+import shutil
+from dataclasses import dataclass
+from dataclasses import replace as changed
 from pathlib import Path
 from typing import Literal
 
 from ..errors import FinetuiError
 from ..recipe import Recipe
-from . import checkpoints, event_log, events
+from . import checkpoints, event_log, events, store
 from .store import RunFolder
 
 Wanted = Literal["result", "last", "best"] | int
 """`result`: what the run ended with (with Keep best, the weights of the lowest held-out loss); `last`: those of the
 highest step that are still there; `best`: those of the lowest held-out loss that are; a number: those of that step."""
+
+NEW, OLD = ".adapter.new", ".adapter.old"
+"""In the run's folder, while what it ended with is written and put in its place."""
+
+STEP = "finetui-step"
+"""A file beside the weights that the run was gone back to: their step."""
 
 WORDS: tuple[str, ...] = ("result", "last", "best")
 """The words for it, in the order in which a screen goes through them."""
@@ -63,6 +72,29 @@ def result_folder(recipe: Recipe, run: RunFolder) -> Path:
     return run.model if recipe.lora.method == "full" else run.adapter
 
 
+def replace(target: Path, new: Path) -> None:
+    """Puts the folder `new` in the place of `target`; what a death in between leaves, `settle` ends. Raises OSError."""
+    old = target.with_name(OLD)
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    new.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def settle(run: RunFolder, *, held: bool = False) -> None:
+    """Ends what a process that was killed between the two renames of `replace` had begun: the new weights were whole by
+    then. Nothing while a worker is at work, unless it is the caller, who holds the run (`held`)."""
+    new = run.path / NEW
+    if not new.is_dir():
+        return
+    target = run.adapter if (new / "adapter_config.json").is_file() else run.model
+    moved = (run.path / OLD, target.with_name(f"{target.name}-last"))
+    with contextlib.suppress(OSError, FinetuiError), contextlib.nullcontext() if held else store.alone(run):
+        if not target.exists() and any(path.exists() for path in moved):
+            new.rename(target)
+
+
 def holds_weights(recipe: Recipe, folder: Path) -> bool:
     """Whether `folder` has what `recipe` trains: an adapter, or a whole model."""
     name = "config.json" if recipe.lora.method == "full" else "adapter_model.safetensors"
@@ -76,6 +108,8 @@ def choose(run: RunFolder, recipe: Recipe, wanted: Wanted) -> Chosen:
     the run has saved none, export-checkpoint where it has not those.
     """
     saved_step, losses = _told(run)
+    with contextlib.suppress(OSError, ValueError):
+        saved_step = int((result_folder(recipe, run) / STEP).read_text())
     found = [
         Chosen(path, step, False, losses.get(step))
         for path in checkpoints.newest_first(run.checkpoints)
@@ -100,7 +134,7 @@ def choose(run: RunFolder, recipe: Recipe, wanted: Wanted) -> Chosen:
     for weights in _ordered(found, wanted, saved):
         reason = None if weights.result else checkpoints.damage(weights.folder)
         if reason is None:
-            return replace(weights, note=_note(weights, wanted, saved, losses, passed))
+            return changed(weights, note=_note(weights, wanted, saved, losses, passed))
         passed.append(f"The checkpoint of step {weights.step} is not whole: {reason}.")
     raise _refused("The run has no such checkpoint that is whole.", " ".join(passed), found)
 

@@ -15,6 +15,7 @@ from ..draft import Draft
 from ..errors import FinetuiError
 from ..recipe import Recipe
 from . import checkpoints, event_log, events, launch, state, store, turns
+from .chosen import settle
 from .store import RunFolder
 
 FILE = "origin.json"
@@ -71,6 +72,7 @@ def onward(run: RunFolder) -> Recipe:
     Raises FinetuiError: adapter-missing, adapter-broken.
     """
     recipe = copied(run)
+    settle(run)
     return model_adapter.with_adapter(recipe, model_adapter.read_adapter(run.adapter), recipe.model.source)
 
 

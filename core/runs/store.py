@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import re
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,6 +100,22 @@ def create(name: str) -> RunFolder:
     raise FinetuiError(
         "The run's folder cannot be made.", "A thousand runs started in this second.", "Try again."
     )
+
+
+@contextlib.contextmanager
+def alone(run: RunFolder) -> Iterator[None]:
+    """Holds the run as its worker does. Raises FinetuiError: run-busy where one does; OSError."""
+    descriptor = os.open(run.lock, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FinetuiError(
+                f"{run.id} is at work.", "A worker holds the run.", "Stop it first.", code="run-busy"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def all_runs() -> list[RunFolder]:

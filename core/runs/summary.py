@@ -28,6 +28,8 @@ class Summary:
     """The run's id."""
     name: str
     state: str
+    job: str = ""
+    paused: bool = False
     step: int = 0
     total_steps: int = 0
     loss: float | None = None
@@ -65,6 +67,8 @@ def summarize(run: RunFolder) -> Summary:
         run=run.id,
         name=labels.title or status.name or run.id[16:] or run.id,
         state=status.state,
+        job=status.job,
+        paused=status.paused,
         step=status.step,
         total_steps=status.total_steps,
         loss=status.loss,

@@ -6,9 +6,12 @@ worker that ends, `finetui queue` and the wizard. After a reboot the first of th
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
 import time
 from typing import Literal
 
+from .. import paths
 from ..errors import FinetuiError
 from . import control, launch, manifest, queue, state
 from .queue import Place, Slot
@@ -46,23 +49,35 @@ def join(
     if now.live and (now.pid is not None or now.state == "queued"):
         raise launch.busy(run, now)
     control.clear(run)
+    before, waiting = manifest.read(run), None
     try:
         with queue.changing() as places:
             place = Place(str(run.path.absolute()), job, devices or queue.devices(), tries=1, anyway=anyway)
-            _start(place)
+            waiting = _start(place)
             places.append(place)
             return len(places)
     except OSError as error:
-        raise launch.not_started(error) from error
+        if waiting is None:
+            raise launch.not_started(error) from error
+        waiting.kill()  # its turn would never come
+        with contextlib.suppress(OSError):
+            run.manifest.unlink() if before is None else manifest.write(run, before)
+        raise FinetuiError(
+            f"{run.id} cannot be put in the queue.",
+            f"{error.filename or paths.data()}: {error.strerror or error}.",
+            "Free some space, or set FINETUI_HOME to a folder that you can write to.",
+            code="run-folder",
+        ) from error
 
 
-def _start(place: Place) -> None:
+def _start(place: Place) -> subprocess.Popen[bytes]:
     """Starts the waiting process of `place`. Raises OSError."""
     run = place.run
     before = manifest.read(run)
     launched = time.time()
-    pid = launch.spawn(["queued", place.job, str(run.path)], run.log, run.path).pid
-    launch.sign(run, place.job, pid, launched, HOW, before, anyway=place.anyway)
+    process = launch.spawn(["queued", place.job, str(run.path)], run.log, run.path)
+    launch.sign(run, place.job, process.pid, launched, HOW, before, anyway=place.anyway)
+    return process
 
 
 def tend() -> None:

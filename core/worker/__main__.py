@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 
 from ..errors import FinetuiError
-from ..runs import notice, queue, turns
+from ..runs import chosen, notice, queue, turns
 from ..runs.events import Ended, Started
 from ..runs.store import RunFolder
 from . import failures, logs, waiting, warm
@@ -48,6 +48,7 @@ def work(name: str, run: RunFolder, formats: Sequence[str], asked_at: float, que
     if _lock(run) is None:
         print(f"finetui: another worker is at work on {run.id}; this one ends.", file=sys.stderr, flush=True)
         return 2
+    chosen.settle(run, held=True)
     writer = EventWriter(run.events)
     control = Control(run.control)
     if not queued:  # what is asked of one that waits counts
@@ -79,6 +80,7 @@ def work(name: str, run: RunFolder, formats: Sequence[str], asked_at: float, que
             job.train(resume=name == "resume")
     except Stopped:
         stopped = True
+        control.take()  # who only looked has left the request there
     except BaseException as error:  # the process's edge: whatever it was, the run's end is told
         failed = failures.card(error, run.log, job.recipe)
         logs.write_traceback(error)

@@ -20,28 +20,16 @@ WEIGHTS = "adapter_model.safetensors"
 
 def save(model: Any, tokenizer: Any, recipe: Recipe, run: RunFolder) -> Path:
     """RUN/adapter (RUN/model after full fine-tuning) with the weights, the tokenizer and its chat template. An older one is replaced at the end."""
-    temporary = run.path / ".adapter.new"
-    old = run.path / ".adapter.old"
+    temporary = run.path / chosen.NEW
     shutil.rmtree(temporary, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
     temporary.mkdir(mode=0o700)
     model.save_pretrained(str(temporary), safe_serialization=True)
     tokenizer.save_pretrained(str(temporary))
     loftq.leave(temporary, recipe, run)
     _tidy(temporary, recipe)
     target = chosen.result_folder(recipe, run)
-    if target.exists():
-        target.rename(old)
-    temporary.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+    chosen.replace(target, temporary)
     return target
-
-
-def settle(recipe: Recipe, run: RunFolder) -> None:
-    """Ends what a worker that was killed between the two renames of `save` had begun: the new one was whole by then."""
-    target, temporary = chosen.result_folder(recipe, run), run.path / ".adapter.new"
-    if not target.exists() and (run.path / ".adapter.old").exists() and temporary.exists():
-        temporary.rename(target)
 
 
 def _tidy(folder: Path, recipe: Recipe) -> None:

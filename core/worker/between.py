@@ -39,10 +39,12 @@ class Pause:
         reporter, trainer = self._reporter, self._trainer
         if not reporter.pause_due or trainer.state.global_step >= trainer.state.max_steps:
             return
-        reporter.pause_due = False
         step, began = int(trainer.state.global_step), time.monotonic()
-        self._writer.emit(Paused(step))
+        told = False
         while True:
+            if not told and not self._control.ending():
+                told = True
+                self._writer.emit(Paused(step))
             asked = self._control.take()
             if "evaluate" in asked and reporter.has_evaluation:
                 trainer._evaluate(None, None)
@@ -61,6 +63,7 @@ class Pause:
             if asked & {"evaluate", "sample", "save"}:
                 self._writer.progress("train", step, trainer.state.max_steps, "steps")
             if "continue" in asked:
+                reporter.pause_due = False
                 self._writer.emit(Continued(step, time.monotonic() - began))
                 return
             time.sleep(POLL_SECONDS)

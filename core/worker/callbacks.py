@@ -79,7 +79,7 @@ class Reporter(TrainerCallback):
         self.saving = Saving(folder, writer, recipe.training.checkpoints_kept)
         self.has_evaluation = has_evaluation
         self.pause_due = False
-        """A pause begins before the next step."""
+        """A pause begins before the next step, or what ends the run in place of it."""
         self._recipe, self._writer = recipe, writer
         self._requests, self._sampler = control, sampler
         self._sample_due = False
@@ -175,9 +175,10 @@ class Reporter(TrainerCallback):
         self.sample(state.global_step)
 
     def sample(self, step: int) -> None:
-        """Answers the run's prompts now."""
+        """Answers the run's prompts now. A stop that is asked for meanwhile is acted on before the next step."""
         with randomness.untouched():
-            self._sampler.write(step)
+            if not self._sampler.write(step):
+                self.pause_due = True
 
     def _judge(self, loss: float, state: Any, control: Any) -> None:
         """Notes a new best, which is kept on the disk where it is wanted, or counts one more look without."""

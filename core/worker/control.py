@@ -16,11 +16,7 @@ class Left(Exception):
 
 
 class Stopped(Exception):
-    """The person asked to end. `saved` tells whether what was learned has been saved."""
-
-    def __init__(self, saved: bool) -> None:
-        super().__init__("stopped")
-        self.saved = saved
+    """The person asked to end."""
 
 
 class Control:
@@ -65,8 +61,12 @@ class Control:
         """Whether the system asked for the end, by a signal: it will not wait."""
         return self._terminated
 
+    def ending(self) -> bool:
+        """Whether an end is asked for. Takes nothing: who can act on it still finds the request."""
+        return self._terminated or any((self._folder / name).exists() for name in ("stop", "stop-now"))
+
     def check(self) -> None:
         """Raises Stopped when an end was asked for. For the stages around training, where nothing is there to save."""
-        if self._terminated or any((self._folder / name).exists() for name in ("stop", "stop-now")):
+        if self.ending():
             self.take()
-            raise Stopped(saved=False)
+            raise Stopped

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
 
     def check() -> None:
         if ended or not _lives(int(parent), float(created)):
-            raise Stopped(saved=True)
+            raise Stopped
 
     report.checking()
     try:

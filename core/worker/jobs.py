@@ -79,13 +79,13 @@ class Job:
                         recipe,
                         prepared.evaluation_conversations,
                         self.writer,
-                        self.control.check,
+                        self.control,
                     )
                 )
         finally:
             monitor.close()
         if stopped:
-            raise Stopped(saved=True)
+            raise Stopped
         self._export_result(recipe, loaded)
 
     def _export_result(self, recipe: Recipe, loaded: Any) -> None:
@@ -118,7 +118,7 @@ class Job:
         asked = samples.own_prompts(chat, recipe) + samples.prompts(
             chat, prepared.prompts, recipe.training.sample_count
         )
-        sampler = samples.Sampler(loaded.model, loaded.tokenizer, asked, self.writer)
+        sampler = samples.Sampler(loaded.model, loaded.tokenizer, asked, self.writer, self.control)
         trainer, reporter = training.build(
             loaded, prepared, recipe, self.run, self.writer, self.control, sampler
         )
@@ -130,7 +130,7 @@ class Job:
             self.control.check()
         result = training.train(trainer, reporter, recipe, start_from)
         if result.outcome == "stop-now":
-            raise Stopped(saved=False)
+            raise Stopped
         self.writer.progress("save", 0, 1, "adapter")
         reporter.saving.insist(
             lambda: adapter.save(loaded.model, loaded.tokenizer, recipe, self.run), self.control, result.step
@@ -159,7 +159,7 @@ class Job:
         self.writer.emit(loaded.ready)
         prepared = dataset.prepare(recipe, loaded.tokenizer, self.writer, self.control.check)
         self.writer.emit(prepared.ready)
-        sampler = Sampler(loaded.model, loaded.tokenizer, (), self.writer)
+        sampler = Sampler(loaded.model, loaded.tokenizer, (), self.writer, self.control)
         trainer, reporter = training.build(
             loaded, prepared, recipe, self.run, self.writer, self.control, sampler
         )
@@ -172,9 +172,7 @@ class Job:
         from . import proof
 
         self.writer.progress("save", text="the trained model's answers, to prove exports by")
-        reference = proof.ask(
-            loaded.model, loaded.tokenizer, recipe, prepared.prompts, lambda: self.control.check()
-        )
+        reference = proof.ask(loaded.model, loaded.tokenizer, recipe, prepared.prompts, self.control.ending)
         try:
             if reference is not None:
                 learned = export_record.learned_print(chosen.result_folder(recipe, self.run))
@@ -247,7 +245,6 @@ class Job:
         """Exports what the run learned. The model is loaded only where an export or its proof needs it."""
         recipe = self.recipe or self.read_recipe()
         environment.prepare()
-        adapter.settle(recipe, self.run)
         weights = chosen.choose(self.run, recipe, chosen.parse(checkpoint or recipe.export.checkpoint))
         if weights.note:
             self.writer.emit(
@@ -353,7 +350,7 @@ class Job:
             loaded = model.load(recipe, self.writer, self.control.check)
         adapter.load(loaded.model, weights.folder)
         self.writer.progress("save", text=f"the answers of step {weights.step}, to prove exports by")
-        heard = proof.ask_again(loaded.model, loaded.tokenizer, own, self.control.check)
+        heard = proof.ask_again(loaded.model, loaded.tokenizer, own, self.control.ending)
         try:
             proof_file.save_reference(self.run, dataclasses.replace(heard, learned=learned), weights)
         except OSError as error:

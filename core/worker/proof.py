@@ -24,17 +24,23 @@ from ..runs.store import RunFolder
 from . import llama_runtime, samples, tensors
 from .chat import Chat, Unrenderable
 from .child import Check, environment, go_on
+from .control import Stopped
 
 _LONGEST_PROMPT: Final = 700
 _SECONDS: Final = 1800.0
 
 
 def ask(
-    model: Any, tokenizer: Any, recipe: Recipe, conversations: Sequence[Sequence[Turn]], check: Check = go_on
+    model: Any,
+    tokenizer: Any,
+    recipe: Recipe,
+    conversations: Sequence[Sequence[Turn]],
+    ending: Callable[[], bool],
 ) -> Reference | None:
     """The trained model's own answers to the first held-out prompts; None where there is no prompt to ask.
 
-    Greedy, as it stands in memory. Each answer's tokens come with the log-probability that the model gave them.
+    Greedy, as it stands in memory. Each answer's tokens come with the log-probability that the model gave them. Raises
+    Stopped as soon as `ending` says that nobody waits for them any more.
     """
     import torch
 
@@ -42,12 +48,11 @@ def ask(
     asked: list[ReferencePrompt] = []
     with samples.answering(model), torch.no_grad():
         for turns in conversations:
-            check()
             if len(asked) == proof_step.PROMPTS:
                 break
             prompt = _prompt(chat, turns)
             if prompt is not None:
-                asked.append(_answered(model, tokenizer, *prompt))
+                asked.append(_answered(model, tokenizer, *prompt, ending))
     if not asked:
         return None
     special = {"bos": tokenizer.bos_token_id, "eos": tokenizer.eos_token_id}
@@ -59,15 +64,14 @@ def ask(
     )
 
 
-def ask_again(model: Any, tokenizer: Any, of: Reference, check: Check = go_on) -> Reference:
-    """What `model` answers to the prompts of `of`."""
+def ask_again(model: Any, tokenizer: Any, of: Reference, ending: Callable[[], bool]) -> Reference:
+    """What `model` answers to the prompts of `of`. Raises Stopped as `ask`."""
     import torch
 
     asked: list[ReferencePrompt] = []
     with samples.answering(model), torch.no_grad():
         for prompt in of.prompts:
-            check()
-            asked.append(_answered(model, tokenizer, prompt.messages, prompt.text, list(prompt.ids)))
+            asked.append(_answered(model, tokenizer, prompt.messages, prompt.text, list(prompt.ids), ending))
     return dataclasses.replace(of, prompts=tuple(asked))
 
 
@@ -104,7 +108,12 @@ def _messages(chat: Chat, turns: Sequence[Turn]) -> tuple[tuple[str, str], ...]:
 
 
 def _answered(
-    model: Any, tokenizer: Any, messages: tuple[tuple[str, str], ...], text: str, ids: list[int]
+    model: Any,
+    tokenizer: Any,
+    messages: tuple[tuple[str, str], ...],
+    text: str,
+    ids: list[int],
+    ending: Callable[[], bool],
 ) -> ReferencePrompt:
     import torch
 
@@ -124,7 +133,10 @@ def _answered(
         use_cache=True,
         output_logits=True,
         return_dict_in_generate=True,
+        stopping_criteria=samples.unless(ending),
     )
+    if ending():
+        raise Stopped
     answer = [int(token) for token in written.sequences[0, len(ids) :].tolist()]
     logprobs = [
         float(torch.log_softmax(logits[0].float(), -1)[token])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +13,14 @@ from ..conversation import Turn, Turns
 from ..recipe import Recipe
 from ..runs.events import Sample
 from .chat import Chat, Unrenderable
+from .control import Control, Stopped
 from .events import EventWriter
 
 NEW_TOKENS = 96
 SHOWN_CHARACTERS = 4_000
+
+LOOK_SECONDS = 0.3
+"""So often a model that writes looks whether it is to end."""
 
 
 @dataclass(frozen=True)
@@ -96,15 +101,36 @@ def answering(model: Any) -> Iterator[None]:
         model.train(training)
 
 
+def unless(ending: Callable[[], bool]) -> Any:
+    """Stopping criteria that end a generation once `ending` says so."""
+    import torch
+    from transformers import StoppingCriteriaList
+
+    looked = time.monotonic()
+
+    def over(input_ids: Any, scores: Any, **_rest: Any) -> Any:
+        nonlocal looked
+        ended = False
+        if time.monotonic() - looked > LOOK_SECONDS:
+            looked, ended = time.monotonic(), ending()
+        return torch.full((input_ids.shape[0],), ended, device=input_ids.device, dtype=torch.bool)
+
+    return StoppingCriteriaList([over])
+
+
 def answers(
     model: Any,
     tokenizer: Any,
     asked: Sequence[Prompt],
+    ending: Callable[[], bool],
     new_tokens: int = NEW_TOKENS,
     batch_size: int = 8,
     progress: Callable[[int], None] = lambda _done: None,
 ) -> list[str]:
-    """The greedy answers to `asked`, in order, each of at most `new_tokens` tokens, without special tokens."""
+    """The greedy answers to `asked`, in order, each of at most `new_tokens` tokens, without special tokens.
+
+    Raises Stopped as soon as `ending` says that nobody waits for them any more.
+    """
     import torch
 
     context = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 20)
@@ -135,7 +161,10 @@ def answers(
                 eos_token_id=ends,
                 pad_token_id=pad,
                 use_cache=True,
+                stopping_criteria=unless(ending),
             )
+            if ending():
+                raise Stopped
             for index, row in zip(chosen, written[:, width:].tolist(), strict=True):
                 until = next((at for at, token in enumerate(row) if token in ends), len(row))
                 result[index] = tokenizer.decode(row[:until], skip_special_tokens=True)
@@ -153,15 +182,22 @@ def end_tokens(model: Any, tokenizer: Any) -> list[int]:
 class Sampler:
     """The run's fixed prompts, answered anew at each evaluation."""
 
-    def __init__(self, model: Any, tokenizer: Any, asked: Sequence[Prompt], writer: EventWriter) -> None:
-        self._model, self._tokenizer, self._asked, self._writer = model, tokenizer, asked, writer
+    def __init__(
+        self, model: Any, tokenizer: Any, asked: Sequence[Prompt], writer: EventWriter, control: Control
+    ) -> None:
+        self._model, self._tokenizer, self._asked = model, tokenizer, asked
+        self._writer, self._control = writer, control
 
-    def write(self, step: int) -> None:
-        """Answers the prompts now and reports them as samples of `step`."""
+    def write(self, step: int) -> bool:
+        """Answers the prompts now and reports them as samples of `step`. False where an end was asked for meanwhile: none
+        is reported then, and the request still stands."""
         if not self._asked:
-            return
+            return True
         self._writer.progress("sample", 0, len(self._asked), "prompts")
-        written = answers(self._model, self._tokenizer, self._asked)
+        try:
+            written = answers(self._model, self._tokenizer, self._asked, self._control.ending)
+        except Stopped:
+            return False
         for index, (prompt, answer) in enumerate(zip(self._asked, written, strict=True)):
             self._writer.emit(
                 Sample(
@@ -173,3 +209,4 @@ class Sampler:
                 )
             )
         self._writer.progress("sample", len(self._asked), len(self._asked), "prompts")
+        return True

@@ -10,6 +10,7 @@ from ..conversation import Turns
 from ..recipe import DEMO, Recipe
 from ..runs.events import Scored, ScoreExample, ScoreSide
 from .chat import Chat
+from .control import Control
 from .events import EventWriter
 from .samples import Prompt, answers, prompts
 
@@ -29,23 +30,22 @@ def score(
     recipe: Recipe,
     held_out: Sequence[Turns],
     writer: EventWriter,
-    check: Callable[[], None],
+    control: Control,
 ) -> Scored:
-    """Answers and judges. The base's answers come from the same model with its adapter switched off."""
+    """Answers and judges. The base's answers come from the same model with its adapter switched off. Raises Stopped."""
     asked = prompts(Chat(tokenizer, recipe.model.max_length), held_out, len(held_out))
     total = 2 * len(asked)
 
     def progress(before: int) -> Callable[[int], None]:
         def tell(done: int) -> None:
-            check()
             writer.progress("score", before + done, total, "answers")
 
         return tell
 
     writer.progress("score", 0, total, "answers")
-    tuned = answers(model, tokenizer, asked, NEW_TOKENS, BATCH_SIZE, progress(0))
+    tuned = answers(model, tokenizer, asked, control.ending, NEW_TOKENS, BATCH_SIZE, progress(0))
     with model.disable_adapter():
-        base = answers(model, tokenizer, asked, NEW_TOKENS, BATCH_SIZE, progress(len(asked)))
+        base = answers(model, tokenizer, asked, control.ending, NEW_TOKENS, BATCH_SIZE, progress(len(asked)))
     return Scored(len(asked), _side(base, asked), _side(tuned, asked), _examples(asked, base, tuned))
 
 

@@ -29,7 +29,7 @@ def wait(run: RunFolder, job: str, control: Control) -> queue.Slot:
         except (Stopped, FinetuiError):
             with contextlib.suppress(OSError):
                 queue.leave(run)
-            raise Stopped(saved=False) from None
+            raise Stopped from None
         except OSError:  # a full disk: the queue stands as it is, and is looked at again
             slot = None
         if slot is not None:

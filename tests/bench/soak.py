@@ -8,6 +8,7 @@ choices again.
 from __future__ import annotations
 
 import collections
+import json
 import os
 import random
 import re
@@ -118,7 +119,7 @@ class Soak:
 
     def begin(self, recipe: Path) -> RunFolder:
         """Starts a run of `recipe`."""
-        return store.find(self._finetui("train", str(recipe), "--detach").split()[1].rstrip("."))
+        return store.find(json.loads(self._finetui("train", str(recipe), "--detach", "--json"))["run"])
 
     def _finetui(self, *words: str) -> str:
         done = subprocess.run([FINETUI, *words], capture_output=True, text=True, check=False)

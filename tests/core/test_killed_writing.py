@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import json
 import resource
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from finetui.core import presets, recipe_file, talk_files
+from finetui.core import leaving, model_adapter, model_runs, presets, recipe_file, talk, talk_files
 from finetui.core.draft import Draft
 from finetui.core.errors import FinetuiError
 from finetui.core.recipe import Recipe
-from finetui.core.runs import care, control, lineage, manifest, queue, store
-from finetui.core.runs.event_log import read_all
-from finetui.core.runs.events import Step
+from finetui.core.runs import care, chosen, control, lineage, manifest, queue, store
+from finetui.core.runs.event_log import Record, encode, read_all
+from finetui.core.runs.events import Ended, Step
 from finetui.core.runs.store import RunFolder
 from finetui.core.talk import Exchange, Reply, Talk, Target
 from tests import killing
@@ -185,6 +188,50 @@ def test_a_row_that_a_killed_chat_was_appending_costs_no_other_row(tmp_path: Pat
         killing.at_every_size(lambda: talk_files.append(file, row), look, (len(whole) + 1, len(whole) + 4000))
         == 2
     )
+
+
+def learned(folder: Path, value: float) -> bytes:
+    """An adapter at `folder`. Returns its weights."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    settings = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    save_file({"lora_A": np.full((4, 8), value, np.float32)}, folder / model_adapter.WEIGHTS)
+    return (folder / model_adapter.WEIGHTS).read_bytes()
+
+
+READERS: dict[str, Callable[[RunFolder], Path | str | None]] = {
+    "chat and eval": lambda run: talk.of_run(run).path,
+    "a run from its adapter": lambda run: lineage.onward(run).model.adapter,
+    "the list of models": lambda _run: model_runs.run_models()[0].adapter,
+    "an upload": lambda run: leaving.finished(run)[0].folder,
+}
+
+
+@pytest.mark.parametrize("who", READERS)
+def test_the_weights_of_a_worker_that_was_killed_between_two_renames_are_there_for_whoever_comes_first(
+    run: RunFolder, who: str
+) -> None:
+    run.events.write_bytes(encode(Record(1, 1.0, Ended("train", "stopped", 1.0))))
+    new, seen = run.path / chosen.NEW, []
+    old = learned(run.adapter, 1.0)
+    newest = learned(new, 2.0)
+
+    def look(done: bool) -> None:
+        place = READERS[who](run)
+        assert place is not None
+        seen.append((Path(place) / model_adapter.WEIGHTS).read_bytes())
+        learned(run.adapter, 1.0)
+        learned(new, 2.0)
+
+    assert killing.at_every_operation(lambda: chosen.replace(run.adapter, new), look) >= 2
+    assert set(seen) == {old, newest} and seen[-1] == newest
+    run.adapter.rename(run.path / chosen.OLD)
+    with store.alone(run):  # a worker at work is not meddled with
+        chosen.settle(run)
+        assert not run.adapter.exists()
+    chosen.settle(run)
+    assert (run.adapter / model_adapter.WEIGHTS).read_bytes() == newest
 
 
 def test_the_events_of_a_killed_worker_are_whole_and_go_on(run: RunFolder) -> None:

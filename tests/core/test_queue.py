@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from finetui.core.errors import FinetuiError
+from finetui.core.recipe import Recipe
 from finetui.core.runs import launch, manifest, queue, retry, state, store, turns
 from finetui.core.runs.event_log import Record, encode
 from finetui.core.runs.events import Checkpoint, Ended, Started
@@ -128,6 +132,42 @@ def test_what_a_start_now_would_meet(monkeypatch: pytest.MonkeyPatch) -> None:
             assert turns.outlook() == "busy"
     waits("0")
     assert turns.outlook() == "busy"
+
+
+def test_a_queue_that_the_disk_does_not_take_keeps_its_places_and_starts_nobody(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit on the size of files that the recipe and the manifest fit in, and the longer queue does not."""
+    (home / "stays.py").write_text("import time\ntime.sleep(600)\n")
+    monkeypatch.setenv("PYTHONPATH", str(home))
+    monkeypatch.setattr(launch, "WORKER_MODULE", "stays")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    for _ in range(80):
+        waits("0")
+    before = queue.places()
+    size = max(file.stat().st_size for file in (home / "data" / "queue").iterdir())
+    there = store.all_runs()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        with pytest.raises(FinetuiError) as refused:
+            launch.new(Recipe(name="more"), queued=True)
+        old = stopped(home / "rows.jsonl")
+        told = manifest.read(old)
+        with pytest.raises(FinetuiError) as again:
+            turns.join(old, "resume")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    for error in (refused, again):
+        assert error.value.code == "run-folder" and "cannot be put in the queue" in error.value.what
+    assert queue.places() == before and state.status(old).state == "stopped" and manifest.read(old) == told
+    assert {r.id for r in store.all_runs()} == {old.id, *(r.id for r in there)}, (
+        "nothing is left of the run that could not wait"
+    )
+    end = time.monotonic() + 60
+    while any(str(home) in " ".join(p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"])):
+        assert time.monotonic() < end, "a waiting process was left behind"
+        time.sleep(0.05)
 
 
 # ---- resuming in turn, and over what has changed -----------------------------------------------------------------

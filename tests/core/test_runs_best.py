@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,11 @@ from finetui.core import coach, recipe_file
 from finetui.core.coach_seen import Action, Seen
 from finetui.core.demo.recipe import demo_recipe
 from finetui.core.errors import FinetuiError
-from finetui.core.runs import best, checkpoints, store
+from finetui.core.runs import best, care, checkpoints, chosen, event_log, store
 from finetui.core.runs.curves import Curves
-from finetui.core.runs.events import Step
+from finetui.core.runs.events import Ended, Step
 from finetui.core.runs.store import RunFolder
+from tests import killing
 
 
 @pytest.fixture
@@ -42,6 +44,7 @@ def test_the_weights_are_those_of_the_checkpoint(run: RunFolder) -> None:
     assert sorted(p.name for p in run.adapter.iterdir()) == [
         "adapter_config.json",
         "adapter_model.safetensors",
+        "finetui-step",
     ]
     assert "org/base" in (run.adapter / "adapter_config.json").read_text()
     last = run.path / "adapter-last" / "adapter_model.safetensors"
@@ -49,6 +52,54 @@ def test_the_weights_are_those_of_the_checkpoint(run: RunFolder) -> None:
     best.go_back(run, 40)  # the end's weights stay those of the end
     assert last.read_bytes() == b"weights last"
     assert (run.adapter / "adapter_model.safetensors").read_bytes() == b"weights 40"
+
+
+def newest(run: RunFolder) -> int:
+    found, _ = checkpoints.choose(run.checkpoints)
+    return checkpoints.step_of(found) if found else 0
+
+
+def test_what_goes_on_and_what_is_told_start_from_there(run: RunFolder) -> None:
+    """A resume, a retry and a longer training all take the newest whole checkpoint; an export names the step."""
+    recipe = recipe_file.load(run.recipe)
+    best.go_back(run, 20)
+    assert newest(run) == 20
+    assert [chosen.choose(run, recipe, what).step for what in ("result", "last")] == [20, 20]
+    best.go_back(run, 40)
+    assert newest(run) == 40 and chosen.choose(run, recipe, "result").step == 40
+    best.go_back(run, 20)
+    run.events.write_bytes(event_log.encode(event_log.Record(1, 1.0, Ended("train", "stopped", 1.0))))
+    assert run.path / "checkpoints-last" / "checkpoint-40" in care.cleaning(run).remove
+
+
+def test_the_weights_of_another_end_take_the_place_of_those_of_the_first(run: RunFolder) -> None:
+    best.go_back(run, 20)
+    new = run.path / chosen.NEW
+    new.mkdir()
+    (new / "adapter_model.safetensors").write_bytes(b"weights of a second end")
+    chosen.replace(run.adapter, new)  # as the worker does where it has trained on
+    best.go_back(run, 20)
+    last = run.path / "adapter-last" / "adapter_model.safetensors"
+    assert last.read_bytes() == b"weights of a second end"
+
+
+def test_a_death_while_going_back_leaves_whole_weights_and_loses_none(run: RunFolder, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    shutil.copytree(run.path, kept)
+    seen: list[bytes] = []
+
+    def look(done: bool) -> None:
+        chosen.settle(run)
+        seen.append((run.adapter / "adapter_model.safetensors").read_bytes())
+        best.go_back(run, 20)
+        assert (run.adapter / "adapter_model.safetensors").read_bytes() == b"weights 20"
+        assert (run.path / "adapter-last" / "adapter_model.safetensors").read_bytes() == b"weights last"
+        assert newest(run) == 20 and (run.path / "checkpoints-last" / "checkpoint-40").is_dir()
+        shutil.rmtree(run.path)
+        shutil.copytree(kept, run.path)
+
+    assert killing.at_every_operation(lambda: best.go_back(run, 20), look) > 15
+    assert set(seen) == {b"weights last", b"weights 20"}
 
 
 def test_a_damaged_checkpoint_changes_nothing(run: RunFolder) -> None:

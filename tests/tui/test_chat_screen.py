@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -111,8 +112,18 @@ async def test_a_talk_from_question_to_correction(run: Path, size: tuple[int, in
             assert app.focused is not None and getattr(app.focused, "text", "") == "Item 1: which colour?"
             await press(pilot, "f9")
             await until(pilot, lambda: list((run / "talks").glob("*.jsonl")), "for the saved talk")
-            os.kill(_pid(screen), signal.SIGKILL)
+            await press(pilot, "f8")
+            assert isinstance(app.screen, CorrectModal)
+            app.screen.query_one(TextArea).text = "blue"
+            os.kill(_pid(screen), signal.SIGKILL)  # while the row is kept
+            await press(pilot, "f8")
             await until(pilot, lambda: isinstance(app.screen, ErrorCard), "for the card")
+            await press(pilot, "escape")
+            if isinstance(app.screen, CorrectModal):  # the card came first
+                await press(pilot, "f8")
+            file = Path("tiny-corrections.jsonl")
+            await until(pilot, lambda: file.exists() and file.read_bytes().endswith(b"\n"), "for the row")
+            assert json.loads(file.read_text())["messages"][-1] == {"role": "assistant", "content": "blue"}
             return
         await press(pilot, "f8")
         assert isinstance(app.screen, CorrectModal)
@@ -121,6 +132,25 @@ async def test_a_talk_from_question_to_correction(run: Path, size: tuple[int, in
         file = Path("tiny-corrections.jsonl")
         await until(pilot, lambda: file.exists() and file.stat().st_size, "for the row")
         assert json.loads(file.read_text())["messages"][-1] == {"role": "assistant", "content": "blue"}
+        whole = file.read_bytes()
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        for key in ("f8", "f9"):  # a disk that takes half of the row, and nothing of the talk
+            await press(pilot, key)
+            if key == "f8":
+                assert isinstance(app.screen, CorrectModal)
+                app.screen.query_one(TextArea).text = "green " * 2000
+            resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 5000 if key == "f8" else 0, hard))
+            try:
+                if key == "f8":
+                    await press(pilot, "f8")
+                else:
+                    screen.action_save()
+                await until(pilot, lambda: isinstance(app.screen, ErrorCard), "for the card")
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            assert "It could not be written." in seen(app)
+            await press(pilot, "escape")
+            assert file.read_bytes() == whole
         await press(pilot, "f10")
         blind = app.screen
         assert isinstance(blind, BlindScreen)

@@ -230,7 +230,7 @@ async def test_a_finished_demo_shows_its_score_and_what_to_do_next(size: tuple[i
         )
         assert app.clipboard.startswith("ollama create demo")
         assert "ollama create demo -f exports/gguf_q8_0/Modelfile && ollama run demo" in written.read_text()
-        assert not screen.check_action("stop", ()) and not screen.check_action("resume", ())
+        assert not screen.check_action("act", ("stop",)) and not screen.check_action("resume", ())
 
 
 @both_sizes
@@ -261,7 +261,7 @@ async def test_a_vanished_worker_is_a_crash_with_its_reason(worker: subprocess.P
         worker.stdin.close()
         worker.wait(60)
         await until(pilot, lambda: "crashed" in flat(app) and "memory ran out" in flat(app), "for the crash")
-        assert screen.check_action("fix", ()) and not screen.check_action("stop", ())
+        assert screen.check_action("fix", ()) and not screen.check_action("act", ("stop",))
 
 
 async def test_resume_without_a_checkpoint_is_refused_with_a_card() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from finetui.core import recipe_file
 from finetui.core.demo.recipe import demo_recipe
 from finetui.core.recipe import Recipe
-from finetui.core.runs import care, checkpoints, events, launch, lineage, manifest, queue, store
+from finetui.core.runs import care, checkpoints, control, events, launch, lineage, manifest, queue, store
 from finetui.tui.modals.actions import ActionsModal
 from finetui.tui.modals.confirm import ConfirmModal
 from finetui.tui.modals.failure import FailureModal
@@ -33,6 +34,16 @@ def _own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]
     monkeypatch.setattr(launch, "WORKER_MODULE", "json.tool")
     monkeypatch.chdir(tmp_path)
     yield
+
+
+@pytest.fixture
+def worker() -> Iterator[subprocess.Popen[bytes]]:
+    """A live process to sign as the worker."""
+    process = recorded.sleeper()
+    yield process
+    if process.stdin is not None:
+        process.stdin.close()
+    process.wait(60)
 
 
 def of(**changes: object) -> Recipe:
@@ -129,6 +140,82 @@ async def test_the_dashboard_retries_with_the_same_key_and_has_all_actions_in_a_
         await type_over(pilot, "Kiosk [bold]7")
         await press(pilot, "enter")
         await until(pilot, lambda: care.labels(old.run).title == "Kiosk [bold]7", "for the name")
+
+
+REQUESTED = {"p": "pause", "S": "save", "v": "evaluate", "w": "sample"}
+TITLES = ("Pause", "Save now", "Evaluate now", "Sample now", "Stop and save")
+
+
+async def in_menu(app, pilot, key: str) -> None:
+    await press(pilot, "m")
+    await modal(app, pilot, ActionsModal)
+    await press(pilot, key)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["80x24", "120x36"])
+async def test_what_a_run_at_work_is_asked_for_is_in_its_menu(
+    size: tuple[int, int], worker: subprocess.Popen[bytes]
+) -> None:
+    """From the dashboard and from the browser, by the keys that the dashboard has for it; and only where it applies."""
+    live = recorded.new(of()).started(worker.pid).ready().train(1, 5, every=0)
+    asked = lambda: set(control.pending(live.run))  # noqa: E731
+    async with wizard(size) as (app, pilot):
+        for open_it in (lambda: app.open_run(live.run.path), lambda: app.push_screen(RunsScreen())):
+            control.clear(live.run)
+            open_it()
+            await until(pilot, lambda: "5/74" in seen(app), "for the run")
+            place = app.screen
+            await press(pilot, "m")
+            await modal(app, pilot, ActionsModal)
+            text = seen(app)
+            assert all(title in text for title in TITLES) and "Go on" not in text, text
+            assert "Resume" not in text and "Delete" not in text, text
+            await press(pilot, "escape")
+            for key, name in REQUESTED.items():
+                await in_menu(app, pilot, key)
+                await until(pilot, lambda name=name: name in asked(), f"for {name}")
+            await until(pilot, lambda place=place: app.screen is place, "for the place")
+            live.add(events.Paused(5))
+            await until(pilot, lambda place=place: is_paused(place), "for the pause to be seen")
+            await in_menu(app, pilot, "p")
+            await until(pilot, lambda: "continue" in asked() and "pause" not in asked(), "to go on")
+            await press(pilot, "p")  # the same key without the menu
+            await in_menu(app, pilot, "s")
+            await modal(app, pilot, ConfirmModal)
+            await press(pilot, "enter")
+            await until(pilot, lambda: "stop" in asked(), "for the stop")
+            await in_menu(app, pilot, "s")
+            await modal(app, pilot, ConfirmModal)
+            await press(pilot, "right", "enter")
+            await until(pilot, lambda: "stop-now" in asked(), "for the stop without a save")
+            live.add(events.Continued(5, 1.0))
+            await until(pilot, lambda place=place: not is_paused(place), "to be seen to go on")
+        live.add(events.Ended("train", "stopped", 9.0))
+        worker.kill()
+        worker.wait()
+        await until(pilot, lambda: "stopped" in seen(app), "for its end")
+        await press(pilot, "m")
+        await modal(app, pilot, ActionsModal)
+        assert not any(title in seen(app) for title in TITLES)
+
+
+def is_paused(place: object) -> bool:
+    if isinstance(place, RunScreen):
+        return place.status is not None and place.status.paused
+    assert isinstance(place, RunsScreen)
+    return place.chosen is not None and place.chosen.paused
+
+
+async def test_an_export_at_work_can_only_be_stopped(worker: subprocess.Popen[bytes]) -> None:
+    recording = made(of(), events.Ended("train", "completed", 9.0), checkpoint=40)
+    recording.started(worker.pid, job="export").add(events.Progress("export", 0, 2, "formats"))
+    async with wizard() as (app, pilot):
+        app.open_run(recording.run.path)
+        await until(pilot, lambda: "exporting" in seen(app), "for the export")
+        await press(pilot, "p", "S", "v", "w", "m")
+        await modal(app, pilot, ActionsModal)
+        assert [title for title in TITLES if title in seen(app)] == ["Stop and save"]
+        assert control.pending(recording.run) == ()
 
 
 async def test_a_run_is_named_tagged_noted_and_archived_from_the_browser() -> None:

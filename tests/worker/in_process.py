@@ -21,12 +21,12 @@ class Trainer:
 
         self.run: RunFolder = run or harness.make_run(recipe)
         self.writer = EventWriter(self.run.events)
-        control = Control(self.run.control)
+        self.control: Any = Control(self.run.control)
         model.refuse_impossible(recipe)
         self.loaded = model.load(recipe, self.writer)
-        self.prepared = dataset.prepare(recipe, self.loaded.tokenizer, self.writer, control.check)
-        sampler = Sampler(self.loaded.model, self.loaded.tokenizer, (), self.writer)
+        self.prepared = dataset.prepare(recipe, self.loaded.tokenizer, self.writer, self.control.check)
+        sampler = Sampler(self.loaded.model, self.loaded.tokenizer, (), self.writer, self.control)
         trainer, self.reporter = training.build(
-            self.loaded, self.prepared, recipe, self.run, self.writer, control, sampler
+            self.loaded, self.prepared, recipe, self.run, self.writer, self.control, sampler
         )
         self.trainer: Any = trainer

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from finetui.core import recipe_file
-from finetui.core.runs import checkpoints
+from finetui.core.runs import checkpoints, chosen
 from finetui.core.runs.event_log import read_all
 from finetui.core.runs.events import Checkpoint
 from finetui.core.runs.store import RunFolder
@@ -65,7 +65,7 @@ def main(path: str) -> dict[str, Any]:
     import torch
 
     def weights() -> bytes:
-        adapter.settle(recipe, run)
+        chosen.settle(run)
         if (
             not (run.adapter / "tokenizer.json").is_file()
             or not (run.adapter / "adapter_config.json").is_file()

@@ -27,7 +27,7 @@ def exports(built: Trainer, made_of: Recipe) -> list[Proof]:
 
     adapter.save(built.loaded.model, built.loaded.tokenizer, made_of, built.run)
     prompts: Any = built.prepared.prompts
-    reference = proof.ask(built.loaded.model, built.loaded.tokenizer, made_of, prompts, lambda: None)
+    reference = proof.ask(built.loaded.model, built.loaded.tokenizer, made_of, prompts, lambda: False)
     assert reference is not None
     proof_file.save_reference(built.run, reference)
     base, warned = built.loaded.folder, []

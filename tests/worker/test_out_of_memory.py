@@ -16,7 +16,7 @@ from finetui.core import paths, recipe_file
 from finetui.core.errors import FinetuiError
 from finetui.core.recipe import Recipe
 from finetui.core.runs.event_log import read_all
-from finetui.core.runs.events import Evaluation, Probed, Started, Warned
+from finetui.core.runs.events import Evaluation, Probed, Started, Step, Warned
 from finetui.tui.commands import exits
 
 from . import harness
@@ -181,6 +181,44 @@ def test_a_probe_steps_down_before_the_run_begins(split: Trainer, tiny_model: Pa
     assert found.stepped_down
     assert recipe_file.load(built.run.recipe).training.batch_size == 2
     assert harness.losses(built.run) == pytest.approx(harness.losses(split.run), abs=1e-3)
+
+
+@pytest.mark.parametrize("deadly", ["call", "return"])
+def test_a_kill_while_the_smaller_batch_is_written_down_costs_nothing(
+    tiny_model: Path, tiny_rows: Path, deadly: str
+) -> None:
+    """Killed at step 4, before or after the recipe's rewrite; resumed where memory is as scarce as it was."""
+    values = VALUES | {"max_steps": 6, "save_every_steps": 2, "evaluate_every_steps": 0}
+    recipe = harness.recipe(tiny_model, tiny_rows, **values)
+    calm = harness.make_run(recipe)
+    assert harness.finish(harness.start("train", calm), calm) == 0
+
+    def scarce(job: str, free_calls: int, deadly: str) -> int:
+        words = [sys.executable, "-m", "tests.worker.killed_descending", job, str(run.path), str(free_calls)]
+        with run.log.open("ab") as log:
+            done = subprocess.run(
+                [*words, deadly], stdout=log, stderr=log, timeout=harness.PATIENCE, check=False
+            )
+        return done.returncode
+
+    run = harness.make_run(recipe)
+    assert (
+        scarce("train", 3 * 2 * 2 + 2, deadly) == -signal.SIGKILL
+    )  # a step takes two batches through two layers
+    assert max(harness.losses(run)) == 3 and "memory-smaller-batch" not in harness.codes(run)
+    written = recipe_file.load(run.recipe).training
+    assert written.batch_size == (4 if deadly == "call" else 2)
+    assert written.batch_size * written.gradient_accumulation_steps == recipe.effective_batch_size
+
+    assert scarce("resume", 0, "never") == 0
+    assert harness.ended(run).reason == "completed"
+    after = recipe_file.load(run.recipe)
+    assert after.training.batch_size == 2 and after.effective_batch_size == recipe.effective_batch_size
+    assert ("memory-smaller-batch" in harness.codes(run)) == (deadly == "call")
+    assert [step.step for step in harness.events(run, Step)] == [1, 2, 3, 3, 4, 5, 6]
+    assert harness.losses(run) == pytest.approx(harness.losses(calm), abs=1e-3)
+    last = [harness.events(one, Step)[-1] for one in (run, calm)]
+    assert last[0].tokens == last[1].tokens and last[0].trained_tokens == last[1].trained_tokens
 
 
 def test_batches_are_divided_between_rows() -> None:

@@ -23,10 +23,12 @@ from finetui.core.runs.events import (
     Evaluation,
     Exported,
     Paused,
+    Progress,
     Sample,
     Started,
     Step,
 )
+from finetui.core.runs.store import RunFolder
 from finetui.core.worker.events import EventWriter
 from tests import waiting
 
@@ -149,6 +151,65 @@ def test_a_stop_during_the_import_ends_before_training(tiny_model: Path, tiny_ro
     (run.control / "stop").touch()
     assert harness.finish(worker, run) == 0
     assert harness.ended(run).reason == "stopped" and not harness.events(run, Step)
+
+
+@pytest.fixture
+def talkative(tiny_model: Path, tiny_rows: Path) -> RunFolder:
+    """A run whose samples take a while: forty prompts, of which no answer comes to its end."""
+    recipe = harness.recipe(tiny_model, tiny_rows, max_steps=100_000, epochs=1000.0, sample_count=20)
+    asked = tuple(f"Which colour is {number}?" for number in range(20))
+    training = recipe.training.model_copy(update={"sample_prompts": asked, "evaluate_every_steps": 0})
+    data = recipe.dataset.model_copy(update={"evaluation_share": 0.5})
+    return harness.make_run(recipe.model_copy(update={"training": training, "dataset": data}))
+
+
+def samplings(run: RunFolder) -> int:
+    """How often the worker has begun to answer the prompts."""
+    return sum(told.stage == "sample" and told.done == 0 for told in harness.events(run, Progress))
+
+
+@pytest.mark.parametrize("request_name", ["stop", "stop-now", "SIGTERM"])
+def test_a_stop_ends_the_answers_before_the_first_step(talkative: RunFolder, request_name: str) -> None:
+    run, worker = talkative, harness.start("train", talkative)
+    harness.until(lambda: samplings(run), worker)
+    if request_name == "SIGTERM":
+        worker.send_signal(signal.SIGTERM)
+    else:
+        (run.control / request_name).touch()
+    assert harness.finish(worker, run) == 0
+    assert harness.ended(run).reason == "stopped"
+    assert not harness.events(run, Sample) and not harness.events(run, Step)
+    assert (
+        not run.adapter.exists() and not list(run.checkpoints.iterdir()) and not list(run.control.iterdir())
+    )
+
+
+@pytest.mark.parametrize("request_name", ["stop", "stop-now"])
+def test_a_stop_ends_the_answers_between_two_steps_and_other_requests_wait(
+    talkative: RunFolder, request_name: str
+) -> None:
+    run, worker = talkative, harness.start("train", talkative)
+    harness.until(lambda: samplings(run), worker)
+    for name in ("pause", "save", "evaluate"):  # asked for while it answers
+        (run.control / name).touch()
+    harness.until(lambda: harness.events(run, Paused), worker)
+    (paused,) = harness.events(run, Paused)
+    at_once = [[e.step for e in harness.events(run, kind)] for kind in (Step, Checkpoint, Evaluation, Sample)]
+    assert at_once == [[1], [1], [1], [0] * 40 + [1] * 40] and paused.step == 1
+
+    (run.control / "continue").touch()
+    harness.until(lambda: harness.events(run, Continued), worker)
+    (run.control / "sample").touch()
+    harness.until(lambda: samplings(run) == 3, worker)
+    (run.control / request_name).touch()
+    assert harness.finish(worker, run) == 0
+    steps = harness.losses(run)
+    assert harness.ended(run).reason == "stopped" and not list(run.control.iterdir())
+    assert len(harness.events(run, Sample)) == 80, "those that were cut short are not told"
+    assert [told.stage for told in harness.events(run, Progress)].count("train") == 1
+    saved = [told.step for told in harness.events(run, Checkpoint)]
+    assert saved == ([1, max(steps)] if request_name == "stop" else [1])
+    assert run.adapter.exists() == (request_name == "stop") and len(harness.events(run, Paused)) == 1
 
 
 def test_a_wrong_command_line_says_how() -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from finetui.core.recipe import Recipe
-from finetui.core.runs import checkpoints
+from finetui.core.runs import best, checkpoints
 from finetui.core.runs.event_log import read_all
-from finetui.core.runs.events import Checkpoint, Device, Ended, Step
+from finetui.core.runs.events import Checkpoint, Device, Ended, Started, Step
 from finetui.core.runs.store import RunFolder
 
 from . import harness
@@ -64,6 +64,37 @@ def test_a_stopped_run_resumes_with_the_same_losses(made_of: Recipe, never_stopp
     assert harness.finish(harness.start("resume", run), run) == 0
     assert [e.reason for e in harness.events(run, Ended)] == ["stopped", "completed"]
     assert [s.step for s in harness.events(run, Step)] == list(range(1, STEPS + 1))
+    assert_same_losses(run, never_stopped)
+
+
+def test_a_run_goes_on_from_the_step_that_it_was_gone_back_to(
+    made_of: Recipe, never_stopped: RunFolder
+) -> None:
+    training = made_of.training.model_copy(update={"checkpoints_kept": 5})
+    run = harness.make_run(made_of.model_copy(update={"training": training}))
+    worker = harness.start("train", run)
+    harness.until(lambda: len(harness.events(run, Checkpoint)) >= 3, worker)
+    (run.control / "stop").touch()
+    assert harness.finish(worker, run) == 0
+    assert max(harness.losses(run)) > 8
+    best.go_back(run, 4)
+
+    def again() -> list[int]:
+        """The steps of the newest attempt."""
+        told = [r.event for r in read_all(run.events) if isinstance(r.event, Started | Step)]
+        since = max(at for at, event in enumerate(told) if isinstance(event, Started))
+        return [event.step for event in told[since:] if isinstance(event, Step)]
+
+    before = len(harness.events(run, Checkpoint))
+    worker = harness.start("resume", run)
+    harness.until(lambda: len(harness.events(run, Checkpoint)) > before, worker)
+    worker.send_signal(signal.SIGKILL)
+    worker.wait(harness.PATIENCE)
+    assert again()[0] == 5
+
+    newest = max(saved.step for saved in harness.events(run, Checkpoint)[before:])
+    assert harness.finish(harness.start("resume", run), run) == 0
+    assert again()[0] == newest + 1, "what the person left behind is not come back to"
     assert_same_losses(run, never_stopped)
 
 

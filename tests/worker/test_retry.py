@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,10 +13,11 @@ import pytest
 from finetui.core import recipe_file
 from finetui.core.errors import FinetuiError
 from finetui.core.recipe import Recipe
-from finetui.core.runs import event_log, events, launch, lineage, preflight, retry, state, store
+from finetui.core.runs import control, event_log, events, launch, lineage, preflight, retry, state, store
 from finetui.core.runs.event_log import Record
 from finetui.core.runs.events import ModelReady, Step
 from finetui.core.runs.store import RunFolder
+from finetui.tui.commands import exits
 
 from . import harness, tiny
 
@@ -126,3 +129,44 @@ def test_the_base_is_pinned_and_a_resume_over_a_changed_one_or_changed_rows_is_r
     assert {"base-changed", "data-changed"} <= set(harness.codes(run))
     assert harness.events(run, ModelReady)[-1].revision == NEW
     assert state.status(run).step == STEPS
+
+
+def test_over_rows_that_have_changed_a_duplicate_learns_the_new_ones_and_a_resume_goes_on_to_its_end(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A third of the rows is left, so that an epoch has fewer steps than the run has trained; by the commands."""
+    monkeypatch.setenv("FINETUI_HOME", str(tmp_path))
+    monkeypatch.setenv("UNSLOTH_FORCE_CPU", "1")
+    rows = tiny.write_rows(tmp_path / "rows.jsonl", 40)
+    old = harness.make_run(harness.recipe(tiny_model, rows, max_steps=400, save_every_steps=2))
+    launch.start(old, "train")
+    harness.until(lambda: harness.events(old, events.Checkpoint))
+    control.request(old, "stop")
+    harness.until(lambda: not state.status(old).live)
+    before = max(harness.losses(old))
+    learned = harness.events(old, events.DatasetReady)[-1]
+    short = recipe_file.load(old.recipe)
+    training = short.training.model_copy(update={"max_steps": before + 4})
+    recipe_file.save(short.model_copy(update={"training": training}), old.recipe)
+    tiny.write_rows(rows, 14)
+
+    def finetui(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "finetui.tui", *words]
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=harness.PATIENCE, check=False, cwd=tmp_path
+        )
+
+    refused = finetui("resume", old.id)
+    assert refused.returncode == exits.REFUSED and "--anyway" in refused.stderr
+    done = finetui("duplicate", old.id, "--set", "training.max_steps=3", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (new,) = [run for run in store.all_runs() if run.id != old.id]
+    ready = harness.events(new, events.DatasetReady)[-1]
+    assert ready.rows < learned.rows and ready.fingerprint != learned.fingerprint
+    assert launch.changed_since(new) == [] and launch.changed_since(old) != []
+
+    done = finetui("resume", old.id, "--anyway", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "data-changed" in harness.codes(old) and state.status(old).trained
+    assert [step.step for step in harness.events(old, Step)] == list(range(1, before + 5))
+    assert harness.events(old, events.DatasetReady)[-1].rows == ready.rows

@@ -37,11 +37,11 @@ def test_the_demo_is_scored(tiny_model: Path) -> None:
     model, tokenizer = built.loaded.model, built.loaded.tokenizer
     asked = prompts(Chat(tokenizer, 600), held_out, 2)
     assert all(demo.SYSTEM_PROMPT in tokenizer.decode(prompt.ids) for prompt in asked)
-    untrained = answers(model, tokenizer, asked, 16)
+    untrained = answers(model, tokenizer, asked, built.control.ending, 16)
     built.trainer.train()
-    assert answers(model, tokenizer, asked, 16) != untrained
+    assert answers(model, tokenizer, asked, built.control.ending, 16) != untrained
 
-    scored = score.score(model, tokenizer, made_of, held_out[:6], built.writer, lambda: None)
+    scored = score.score(model, tokenizer, made_of, held_out[:6], built.writer, built.control)
     assert isinstance(scored, Scored) and scored.rows == 6 and len(scored.examples) == 3
     assert scored.base.valid == 0 and scored.base.exact == 0
     for example, before in zip(scored.examples, untrained, strict=False):
@@ -66,6 +66,7 @@ def test_a_batch_answers_as_each_prompt_alone(tiny_model: Path, tiny_rows: Path)
     asked = prompts(Chat(tokenizer, 128), built.prepared.prompts, 4)
     asked.sort(key=lambda prompt: -len(prompt.ids))
     model.train()
-    together = answers(model, tokenizer, asked, 12)
+    ending = built.control.ending
+    together = answers(model, tokenizer, asked, ending, 12)
     assert model.training
-    assert together == [answers(model, tokenizer, [prompt], 12)[0] for prompt in asked]
+    assert together == [answers(model, tokenizer, [prompt], ending, 12)[0] for prompt in asked]

@@ -123,7 +123,8 @@ def test_own_prompts_are_asked_first_under_the_trained_system_prompt(built: Trai
     asked = samples.own_prompts(chat, made_of)
     text = built.loaded.tokenizer.decode(asked[0].ids)
     assert text.startswith("<|im_start|>system\nHi.<|im_end|>") and text.endswith("<|im_start|>assistant\n")
-    samples.Sampler(built.loaded.model, built.loaded.tokenizer, asked, built.writer).write(10)
+    model, tokenizer = built.loaded.model, built.loaded.tokenizer
+    assert samples.Sampler(model, tokenizer, asked, built.writer, built.control).write(10)
     written = harness.events(built.run, Sample)
     assert [sample.prompt for sample in written] == ["Who are you?", "a; b"]
 

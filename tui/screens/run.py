@@ -13,17 +13,15 @@ from textual.content import Content
 from ...core import memory
 from ...core.recipe import Recipe
 from ...core.runs import notice as run_notice
-from ...core.runs.control import Request
 from ...core.runs.lineage import Origin
 from ...core.runs.state import RunStatus
 from ...core.runs.store import RunFolder
 from .. import notice, run_actions
-from ..modals.confirm import ConfirmModal
 from ..widgets.bars import ProgressLine
 from ..widgets.dashboard import doing, panes
 from ..widgets.dashboard.advising import Counsel, advice
 from ..widgets.dashboard.alert import alert
-from ..widgets.dashboard.background import ASKED, ask, step_to_fix
+from ..widgets.dashboard.background import step_to_fix
 from ..widgets.dashboard.block import Block
 from ..widgets.dashboard.charts import Charts
 from ..widgets.dashboard.feed import News
@@ -56,12 +54,16 @@ class RunScreen(ChartKeys, PanedScreen):
     AUTO_FOCUS = ""
     PANE = "#pane"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(
-            "s",
-            "stop",
-            "Stop and save",
-            id="run.stop",
-            tooltip="Save a checkpoint and the adapter, then end; can be resumed",
+        *(
+            Binding(
+                one.key,
+                f"act('{one.name}')",
+                one.title,
+                show=one.name == "stop",
+                id=f"run.{one.name}",
+                tooltip=one.words,
+            )
+            for one in run_actions.REQUESTS
         ),
         Binding("e", "export", "Export", id="run.export", tooltip="Write the result in more formats"),
         Binding("t", "talk", "Try it", id="run.talk", tooltip="Talk to base and tuned side by side"),
@@ -96,38 +98,6 @@ class RunScreen(ChartKeys, PanedScreen):
         Binding("escape", "home", "Home", id="run.home", tooltip="Back to Home; the run goes on"),
         Binding("left", "turn(-1)", "Back along the curve", show=False, id="run.previous"),
         Binding("right", "turn(1)", "On along the curve", show=False, id="run.next"),
-        Binding(
-            "v",
-            "ask('evaluate')",
-            "Evaluate now",
-            show=False,
-            id="run.evaluate",
-            tooltip="Check on the held-out rows after this step",
-        ),
-        Binding(
-            "p",
-            "pause",
-            "Pause or go on",
-            show=False,
-            id="run.pause",
-            tooltip="Wait after this step with everything kept in memory, or go on",
-        ),
-        Binding(
-            "w",
-            "ask('sample')",
-            "Sample now",
-            show=False,
-            id="run.sample",
-            tooltip="Let the model answer the prompts after this step",
-        ),
-        Binding(
-            "S",
-            "ask('save')",
-            "Save now",
-            show=False,
-            id="run.save",
-            tooltip="Save a checkpoint after this step",
-        ),
     ]
 
     def __init__(self, run: RunFolder) -> None:
@@ -281,8 +251,8 @@ class RunScreen(ChartKeys, PanedScreen):
         status = self.status
         if action == "advice":  # nothing is done about what is not in sight
             return self._coach_in_sight
-        if action in ("stop", "ask", "pause"):
-            return self.live
+        if action == "act":
+            return run_actions.allowed(str(parameters[0]), status)
         if action == "resume":
             return status is not None and status.resumable
         if action in ("fix", "failure"):
@@ -299,39 +269,24 @@ class RunScreen(ChartKeys, PanedScreen):
             return bool(self.story.exports) and not self.live
         return super().check_action(action, parameters)
 
-    def action_ask(self, name: Request) -> None:
-        group = f"ask {self.run.id}"
-        self.finetui.in_background(group, lambda: ask(self.run, name), lambda _: self._done(ASKED[name]))
-
-    def action_pause(self) -> None:
-        self.action_ask("continue" if self.status is not None and self.status.paused else "pause")
-
-    def action_stop(self) -> None:
-        def answered(answer: str | None) -> None:
-            if answer in ("stop", "stop-now"):
-                self.action_ask("stop" if answer == "stop" else "stop-now")
-
-        question = (
-            "Save and stop keeps a checkpoint and the adapter: the run can be resumed, or exported as it is."
-        )
-        answers = [("stop", "Save and stop"), ("stop-now", "Stop, save nothing"), ("cancel", "Keep training")]
-        self.app.push_screen(ConfirmModal("Stop this run?", question, answers), answered)
+    def action_act(self, name: str) -> None:
+        run_actions.act(self.finetui, self.run, name, self._done)
 
     def _stop_run(self) -> None:
-        self.action_stop()
+        self.action_act("stop")
 
     def _open_changed(self, recipe: Recipe) -> None:
         run_actions.begin_with(self.finetui, recipe, "training", Origin(self.run.id, "copy"))
 
     def action_resume(self) -> None:
-        run_actions.resume(self.finetui, self.run, lambda: self._done("Resuming from the newest checkpoint."))
+        run_actions.resume(self.finetui, self.run, self._done)
 
     def action_failure(self) -> None:
         run_actions.failure(self.finetui, self.run, self._done)
 
     def action_menu(self) -> None:
         if self.status is not None:
-            run_actions.menu(self.finetui, self.run, self.run_name, self.status.state, self._done)
+            run_actions.menu(self.finetui, self.run, self.run_name, self.status, self._done)
 
     def _done(self, words: str = "") -> None:
         """Something about the run has changed; a run that was deleted is no longer shown."""

@@ -142,7 +142,7 @@ class ChartKeys(_Base):
 
         question = (
             f"The weights of step {step:,} become those that this run exports, talks with and hands on. "
-            "The last ones are kept beside them; what was exported before stays as it is."
+            "The last ones are kept beside them, and training goes on from there; what was exported before stays as it is."
         )
         answers = [("back", f"Go back to step {step:,}"), ("cancel", "Leave it as it is")]
         self.app.push_screen(ConfirmModal("Go back?", question, answers), answered)

@@ -18,7 +18,7 @@ from ...core.runs import compare, summary
 from ...core.runs.store import RunFolder
 from ...core.runs.summary import COLUMNS, Column, Summaries, Summary
 from ...core.text import bytes_words, counted, duration_words
-from ..run_actions import ACTIONS, act, menu
+from ..run_actions import ACTIONS, act, allowed, menu
 from ..theme import glyphs
 from ..widgets.dashboard.story import number
 from ..widgets.footer import Footer
@@ -216,15 +216,20 @@ class RunsScreen(Screen[None]):
         chosen = self.chosen
         if chosen is None or action == "menu":
             return chosen is not None
-        return next(one for one in ACTIONS if one.name == parameters[0]).allowed(chosen.state)
+        return allowed(str(parameters[0]), chosen)
 
     def action_act(self, name: str) -> None:
         if (chosen := self.chosen) is not None:
-            act(self.finetui, RunFolder(summary.folder_of(chosen)), name, self.look)
+            act(self.finetui, RunFolder(summary.folder_of(chosen)), name, self._changed)
 
     def action_menu(self) -> None:
         if (chosen := self.chosen) is not None:
-            menu(self.finetui, RunFolder(summary.folder_of(chosen)), chosen.name, chosen.state, self.look)
+            menu(self.finetui, RunFolder(summary.folder_of(chosen)), chosen.name, chosen, self._changed)
+
+    def _changed(self, words: str = "") -> None:
+        if words:
+            self.app.notify(words, markup=False)
+        self.look()
 
     def action_mark(self) -> None:
         at = self._current()

@@ -12,7 +12,6 @@ from ....core.export import FORMATS
 from ....core.export_plan import Plan
 from ....core.model_facts import ModelFacts
 from ....core.recipe import ExportFormat, Recipe
-from ....core.runs.control import WORDS, Request
 from ....core.runs.events import Exported
 from ....core.runs.store import RunFolder
 from .result import Use, commands_text
@@ -46,17 +45,6 @@ def look_up(run: RunFolder) -> Known:
     gpu = system.snapshot().has_gpu
     estimate = memory.estimate(recipe, facts, gpu=gpu)
     return Known(recipe, facts, estimate.total_bytes if estimate else None, gpu)
-
-
-ASKED = WORDS
-"""What follows from each request, in words."""
-
-
-def ask(run: RunFolder, name: Request) -> None:
-    """Asks the run's worker for `name`. Raises FinetuiError. Blocking."""
-    from ....core.runs import control
-
-    control.request(run, name)
 
 
 def plan_export(

@@ -1,0 +1,120 @@
+"""What a run at work is asked for: to pause and go on, to save, evaluate or sample now, to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from ..core.runs.control import WORDS, Request
+from ..core.runs.store import RunFolder
+from .modals.confirm import ConfirmModal
+
+if TYPE_CHECKING:
+    from .app import FinetuiApp
+
+
+class Changed(Protocol):
+    """Called once something about the run has changed, with words for the person where there are some."""
+
+    def __call__(self, words: str = "", /) -> object: ...
+
+
+Do = Callable[["FinetuiApp", RunFolder, Changed], object]
+
+
+AT_WORK = ("starting", "running")
+LIVE = ("queued", *AT_WORK)
+TRAINING = ("train", "resume")
+
+
+class Seen(Protocol):
+    """What allows an action or not: a run's status, or its summary."""
+
+    @property
+    def state(self) -> str: ...
+    @property
+    def job(self) -> str: ...
+    @property
+    def paused(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Action:
+    """One thing to do with a run. `states` and `jobs` are those of a run that allow it, and whether it has to be paused;
+    empty and None allow all."""
+
+    name: str
+    key: str
+    title: str
+    words: str
+    do: Do
+    states: tuple[str, ...] = ()
+    jobs: tuple[str, ...] = ()
+    paused: bool | None = None
+
+    def allowed(self, of: Seen) -> bool:
+        return (
+            (not self.states or of.state in self.states)
+            and (not self.jobs or of.job in self.jobs)
+            and self.paused in (None, of.paused)
+        )
+
+
+class Ask:
+    """Asks the run's worker for `name`, and says what follows."""
+
+    def __init__(self, name: Request) -> None:
+        self._name: Request = name
+
+    def __call__(self, app: FinetuiApp, run: RunFolder, changed: Changed) -> None:
+        from ..core.runs import control
+
+        app.in_background(
+            f"ask {run.id}",
+            lambda: control.request(run, self._name),
+            lambda _: changed(WORDS[self._name]),
+        )
+
+
+def stop(app: FinetuiApp, run: RunFolder, changed: Changed) -> None:
+    """Asks whether to save, then the worker to stop."""
+
+    def answered(answer: str | None) -> None:
+        if answer == "stop" or answer == "stop-now":
+            Ask(answer)(app, run, changed)
+
+    question = (
+        "Save and stop keeps a checkpoint and the adapter: the run can be resumed, or exported as it is."
+    )
+    answers = [("stop", "Save and stop"), ("stop-now", "Stop, save nothing"), ("cancel", "Keep training")]
+    app.push_screen(ConfirmModal("Stop this run?", question, answers), answered)
+
+
+REQUESTS = (
+    Action("stop", "s", "Stop and save", "with a checkpoint to resume from, or not", stop, LIVE),
+    Action(
+        "pause", "p", "Pause", "after this step; all stays in memory", Ask("pause"), AT_WORK, TRAINING, False
+    ),
+    Action("continue", "p", "Go on", "from the pause", Ask("continue"), AT_WORK, TRAINING, True),
+    Action("save", "S", "Save now", "a checkpoint after this step", Ask("save"), AT_WORK, TRAINING),
+    Action(
+        "evaluate",
+        "v",
+        "Evaluate now",
+        "on the held-out rows, after this step",
+        Ask("evaluate"),
+        AT_WORK,
+        TRAINING,
+    ),
+    Action(
+        "sample",
+        "w",
+        "Sample now",
+        "it answers its prompts after this step",
+        Ask("sample"),
+        AT_WORK,
+        TRAINING,
+    ),
+)
+"""What a run at work can be asked for: on its dashboard each has a key of its own."""
