@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -70,6 +71,10 @@ async def test_runs_are_sorted_filtered_marked_and_compared(size: tuple[int, int
         )
         text = seen(app)
         assert "0.0002" in text and "0.001" in text and "Loss" in text
+        drawn = [line.partition("│")[2] or line.partition("┤")[2] for line in text.splitlines()]
+        for number in "12":  # a curve is told by its number, not by its colour alone
+            assert any(number in line for line in drawn), text
+        assert re.search(r"^ *Recipes +1 +2 *$", text, re.MULTILINE), text
         await press(pilot, "c", "x", "l", "escape")
         assert app.screen is screen
         await press(pilot, "up", "up", "enter")
