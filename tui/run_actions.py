@@ -6,7 +6,7 @@ and what to call once something about the run has changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -345,16 +345,27 @@ def act(app: FinetuiApp, run: RunFolder, name: str, changed: Changed) -> None:
     next(action for action in ACTIONS if action.name == name).do(app, run, changed)
 
 
-def menu(app: FinetuiApp, run: RunFolder, title: str, state: str, changed: Changed) -> None:
-    """All that can be done with the run now, to choose from."""
-    items = [
+def menu(
+    app: FinetuiApp,
+    run: RunFolder,
+    title: str,
+    state: str,
+    changed: Changed,
+    first: Sequence[tuple[Item, Callable[[], object]]] = (),
+) -> None:
+    """All that can be done with the run now, to choose from; `first` are what the screen itself can do with it."""
+    own = {item.key: do for item, do in first}
+    items = [item for item, _ in first]
+    items += [
         Item(action.name, action.title, action.words, action.key[:3])
         for action in ACTIONS
         if action.allowed(state)
     ]
 
     def chosen(name: str | None) -> None:
-        if name:
+        if name in own:
+            own[name]()
+        elif name:
             act(app, run, name, changed)
 
     app.push_screen(ActionsModal(title, items), chosen)

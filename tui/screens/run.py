@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import ClassVar
 
 from textual import on
@@ -23,7 +25,7 @@ from ..widgets.bars import ProgressLine
 from ..widgets.dashboard import doing, panes
 from ..widgets.dashboard.advising import Counsel, advice
 from ..widgets.dashboard.alert import alert
-from ..widgets.dashboard.background import ASKED, ask, step_to_fix
+from ..widgets.dashboard.background import ASKED, ASKS, PAUSE, ask, step_to_fix
 from ..widgets.dashboard.block import Block
 from ..widgets.dashboard.charts import Charts
 from ..widgets.dashboard.feed import News
@@ -32,6 +34,7 @@ from ..widgets.dashboard.side import Side
 from ..widgets.dashboard.tabs import TabLine
 from ..widgets.footer import Footer
 from ..widgets.header import Header
+from ..widgets.menu import Item
 from ..widgets.rail import StepRail
 from ..widgets.text import literal
 from .closing import while_standing
@@ -87,9 +90,7 @@ class RunScreen(ChartKeys, PanedScreen):
             id="run.failure",
             tooltip="Why it failed, and again with what mends it",
         ),
-        Binding(
-            "m", "menu", "Actions", show=False, id="run.menu", tooltip="All that can be done with this run"
-        ),
+        Binding("m", "menu", "Actions", id="run.menu", tooltip="All that can be done with this run"),
         Binding("a", "advice", "Do what the coach says", show=False, id="run.advice"),
         *CHART_BINDINGS,
         *PANE_BINDINGS,
@@ -331,7 +332,23 @@ class RunScreen(ChartKeys, PanedScreen):
 
     def action_menu(self) -> None:
         if self.status is not None:
-            run_actions.menu(self.finetui, self.run, self.run_name, self.status.state, self._done)
+            run_actions.menu(
+                self.finetui, self.run, self.run_name, self.status.state, self._done, self._while_live()
+            )
+
+    def _while_live(self) -> list[tuple[Item, Callable[[], object]]]:
+        """What can be asked of the worker, for the menu."""
+        if self.status is None or not self.live:
+            return []
+        pause = ("Go on", "with the next step") if self.status.paused else PAUSE
+        return [
+            (Item("pause", *pause, "p"), self.action_pause),
+            *(
+                (Item(name, title, words, key), partial(self.action_ask, name))
+                for name, title, words, key in ASKS
+            ),
+            (Item("stop", "Stop", "and save; asks first", "s"), self.action_stop),
+        ]
 
     def _done(self, words: str = "") -> None:
         """Something about the run has changed; a run that was deleted is no longer shown."""

@@ -51,6 +51,14 @@ def look_up(run: RunFolder) -> Known:
 ASKED = WORDS
 """What follows from each request, in words."""
 
+PAUSE = ("Pause", "after this step, all kept in memory")
+ASKS: tuple[tuple[Request, str, str, str], ...] = (
+    ("save", "Save now", "a checkpoint, after this step", "S"),
+    ("evaluate", "Evaluate now", "on the held-out rows, after this step", "v"),
+    ("sample", "Sample now", "answers to the prompts, after this step", "w"),
+)
+"""What else can be asked of a worker, for a menu: the request, its title, what follows, its key."""
+
 
 def ask(run: RunFolder, name: Request) -> None:
     """Asks the run's worker for `name`. Raises FinetuiError. Blocking."""
