@@ -13,11 +13,13 @@ from ..widgets.controls import ChecklistControl
 from ..widgets.dashboard.formats import about
 from .step import StepScreen
 
+
 class ExportScreen(StepScreen):
     """The formats written when training ends."""
 
     step = "export"
     tagline = "what you leave with"
+    more_keys = ()
     basic = ("export.formats",)
 
     def fact(self, path: str) -> str:

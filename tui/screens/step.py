@@ -215,6 +215,7 @@ class StepScreen(StepPainting):
     def on_resize(self, event: events.Resize) -> None:
         self.call_after_refresh(self.fit)
         self.call_after_refresh(self._keep_focus_in_sight)
+        self.call_after_refresh(self._paint_problem)
 
     @while_standing
     def _keep_focus_in_sight(self) -> None:
