@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,11 @@ def test_differences_and_answers_of_two_runs() -> None:
     different = {one.path: one.values for one in compare.differences(runs)}
     assert different == {"training.learning_rate": ("0.001", "0.0005")}
     assert runs[0].answers[recorded.PROMPTS[0]] == recorded.ANSWERS[0]
+    one, two = (one.recipe for one in runs)
+    assert one is not None and two is not None
+    section = two.lora.model_copy(update={"rslora": True})
+    told = compare.differences([runs[0], replace(runs[1], recipe=one.model_copy(update={"lora": section}))])
+    assert told[0].values == ("off", "on")
     for count in (1, 7):
         with pytest.raises(FinetuiError):
             compare.check(count)
