@@ -170,5 +170,7 @@ class Reducer:
         if each is None or self.step is None or self.ended is not None or self.step.total_steps <= 0:
             return None
         left = max(0, self.step.total_steps - self.step.step) * each
-        idle = 0.0 if self.paused else self.idle_seconds()
+        idle = (
+            0.0 if self.paused else min(each, self.idle_seconds())
+        )  # the steps to come take their time all the same
         return max(0.0, left - idle) if math.isfinite(left) else None

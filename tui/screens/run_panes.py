@@ -28,7 +28,7 @@ from .following import FollowingScreen
 
 LOGS = ("Log", "Output")
 FILES_SECONDS = 5.0
-FOOTER = ("stop", "failure", "resume", "fix", "talk", "export", "menu", "tab", "home", "copy", "chart")
+FOOTER = ("stop", "failure", "resume", "talk", "export", "menu", "fix", "tab", "home", "copy", "chart")
 LOG_FOOTER = ("tab", "search", "level", "follow")
 
 PANE_BINDINGS = (
