@@ -42,6 +42,7 @@ class Reducer:
     exports: dict[str, events.Exported] = field(default_factory=dict)
     proofs: dict[str, events.Proved] = field(default_factory=dict)
     trained: bool = False
+    cut_short: bool = False
     warnings: int = 0
     paused: bool = False
     complete: bool = True
@@ -137,8 +138,9 @@ class Reducer:
     def _end(self, event: events.Ended, ts: float) -> None:
         self.ended, self.ended_ts = event, ts
         self.paused = False
-        if event.job in ("train", "resume") and event.reason == "completed":
-            self.trained = True
+        if event.job in ("train", "resume"):
+            self.trained = self.trained or event.reason == "completed"
+            self.cut_short = event.reason != "completed"
 
     def idle_seconds(self) -> float:
         """Seconds since the last event, by a clock that does not jump."""

@@ -64,7 +64,7 @@ def summarize(run: RunFolder) -> Summary:
     return Summary(
         run=run.id,
         name=labels.title or status.name or run.id[16:] or run.id,
-        state=status.state,
+        state=status.standing,
         step=status.step,
         total_steps=status.total_steps,
         loss=status.loss,

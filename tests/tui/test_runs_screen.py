@@ -98,6 +98,26 @@ def test_summaries_are_kept_until_a_file_changes(tmp_path: Path) -> None:
     assert len(Summaries().read()) == 2
 
 
+async def test_an_export_makes_no_completed_run_of_one_that_was_stopped() -> None:
+    recording = made("alpha", 20)
+    recording.add(
+        events.Checkpoint(20, "checkpoints/checkpoint-20"),
+        events.Started("train", 2**22 - 3, 1.0, recorded.manifest.this_host(), "alpha"),
+    ).train(1, 10)
+    recording.add(events.Ended("train", "stopped", 9.0))
+    recording.add(events.Started("export", 2**22 - 3, 1.0, recorded.manifest.this_host(), "alpha"))
+    recording.add(events.Ended("export", "completed", 3.0))
+    (told,) = Summaries().read()
+    assert told.state == "stopped"
+    async with wizard() as (app, pilot):
+        await until(pilot, lambda: "stopped" in seen(app), "for Home")
+        app.open_run(recording.run.path)
+        await until(pilot, lambda: "stopped" in seen(app).partition("\n")[0], "for the run")
+        await until(
+            pilot, lambda: "Stopped. Loss" in seen(app) and "ompleted" not in seen(app), "for the result"
+        )
+
+
 def test_what_is_not_known_comes_last_and_words_are_all_needed() -> None:
     some = [
         Summary(

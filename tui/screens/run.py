@@ -264,7 +264,7 @@ class RunScreen(ChartKeys, PanedScreen):
         if status is None:
             header.show_status("opening", "calm")
         else:
-            header.show_status(doing.state_word(status), doing.MOODS.get(status.state, "calm"))
+            header.show_status(doing.state_word(status), doing.MOODS.get(status.standing, "calm"))
             header.show_figures(doing.figures(status))
 
     def explain_content(self) -> Content:
@@ -333,7 +333,7 @@ class RunScreen(ChartKeys, PanedScreen):
     def action_menu(self) -> None:
         if self.status is not None:
             run_actions.menu(
-                self.finetui, self.run, self.run_name, self.status.state, self._done, self._while_live()
+                self.finetui, self.run, self.run_name, self.status.standing, self._done, self._while_live()
             )
 
     def _while_live(self) -> list[tuple[Item, Callable[[], object]]]:
