@@ -127,7 +127,11 @@ def rate_too_low(seen: Seen) -> Advice | None:
         return None
     began, now = _began(seen), _now(seen, 15)
     early, late = statistics.median(y for _, y in norms[:10]), statistics.median(y for _, y in norms[-10:])
+    rates = curves.rate.points()
     _, peak = _rate(seen)
+    risen = next((x for x, y in rates if y > 0.99 * peak), 0.0)
+    if curves.newest - risen < 20:  # it is still warming up, or has hardly been at full rate
+        return None
     evaluations = curves.evaluations.points()
     fell = (evaluations[0][1] - evaluations[-1][1]) / evaluations[0][1] if len(evaluations) > 1 else 0.0
     if not (now > 0.94 * began and now < 1.15 * began and late > 0.7 * early and fell < 0.06 and peak < 2e-3):

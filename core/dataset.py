@@ -26,7 +26,7 @@ from .dataset_split import held_out_rows
 from .dataset_walk import Dropped, DroppedRow, RowOpener, Walk
 from .errors import FinetuiError
 from .recipe import DEMO, DatasetSection
-from .text import one_line
+from .text import counted, one_line
 
 __all__ = [
     "SURE",
@@ -102,6 +102,17 @@ class DatasetFacts:
     @property
     def dropped_rows(self) -> int:
         return sum(d.count for d in self.dropped)
+
+    @property
+    def left_out(self) -> str:
+        """How many rows are left out, and why most of them; empty where none is."""
+        if not self.dropped:
+            return ""
+        worst, rows = self.dropped[0], self.dropped_rows
+        part = "" if self.rows_exact else f" of the first {self.rows_read:,}"
+        most = f"; {worst.count:,} of them" if len(self.dropped) > 1 else ""
+        where = ", ".join(f"{line:,}" for line in worst.first[:3]) + (" and more" if worst.count > 3 else "")
+        return f"{counted(rows, 'row')}{part} {'is' if rows == 1 else 'are'} left out{most}: {worst.reason} (row {where})"
 
 
 def inspect(

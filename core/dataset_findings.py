@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .dataset_ledger import Action, Finding, Ledger, Severity
+from .dataset_walk import DUPLICATE
 from .errors import FinetuiError
 from .recipe import Recipe
 from .text import counted, one_line
@@ -182,7 +183,7 @@ def _losses(c: Circumstances) -> Iterator[Finding]:
             ),
         )
     if c.faulty[0]:
-        reasons = [d for d in ledger.dropped if d.lines]
+        reasons = [d for d in ledger.dropped if d.lines and d.reason != DUPLICATE]  # copies go by choice
         why = "; ".join(f"{one_line(d.reason, 60)} ({d.count:,})" for d in reasons[:4])
         most = c.faulty[0] > 0.5 * ledger.read
         yield Finding(

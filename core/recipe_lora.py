@@ -38,7 +38,7 @@ class LoraSection(Section):
     method: Literal["lora", "full"] = declare(
         "lora",
         "Method",
-        "lora trains a small adapter; full trains every weight of the model",
+        "a small adapter learns, or every weight of the model",
         "LoRA freezes the model and trains a few new weights beside it: little memory, a small file, and for most tasks "
         "as good.\n"
         "full (full fine-tuning) changes every weight. It takes about four times the memory of the model's weights (eight in 32-bit), "

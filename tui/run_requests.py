@@ -32,7 +32,7 @@ class Seen(Protocol):
     """What allows an action or not: a run's status, or its summary."""
 
     @property
-    def state(self) -> str: ...
+    def standing(self) -> str: ...
     @property
     def job(self) -> str: ...
     @property
@@ -55,7 +55,7 @@ class Action:
 
     def allowed(self, of: Seen) -> bool:
         return (
-            (not self.states or of.state in self.states)
+            (not self.states or of.standing in self.states)
             and (not self.jobs or of.job in self.jobs)
             and self.paused in (None, of.paused)
         )

@@ -77,6 +77,10 @@ def differences(compared: list[Compared]) -> list[Difference]:
 
 
 def _words(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, float):
+        return f"{value:g}"
     return ", ".join(map(str, value)) if isinstance(value, tuple) else "—" if value is None else str(value)
 
 

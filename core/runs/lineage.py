@@ -122,7 +122,7 @@ def longer(
     if now.live or not now.trained:
         raise FinetuiError(
             f"{run.id} is not trained to its end.",
-            f"It is {now.state}; training longer goes on from a finished training.",
+            f"It is {now.standing}; training longer goes on from a finished training.",
             f"finetui {'attach' if now.live else 'resume'} {run.id}",
             code="not-finished",
         )

@@ -42,6 +42,7 @@ class Reducer:
     exports: dict[str, events.Exported] = field(default_factory=dict)
     proofs: dict[str, events.Proved] = field(default_factory=dict)
     trained: bool = False
+    cut_short: bool = False
     warnings: int = 0
     paused: bool = False
     complete: bool = True
@@ -137,8 +138,9 @@ class Reducer:
     def _end(self, event: events.Ended, ts: float) -> None:
         self.ended, self.ended_ts = event, ts
         self.paused = False
-        if event.job in ("train", "resume") and event.reason == "completed":
-            self.trained = True
+        if event.job in ("train", "resume"):
+            self.trained = self.trained or event.reason == "completed"
+            self.cut_short = event.reason != "completed"
 
     def idle_seconds(self) -> float:
         """Seconds since the last event, by a clock that does not jump."""
@@ -170,5 +172,7 @@ class Reducer:
         if each is None or self.step is None or self.ended is not None or self.step.total_steps <= 0:
             return None
         left = max(0, self.step.total_steps - self.step.step) * each
-        idle = 0.0 if self.paused else self.idle_seconds()
+        idle = (
+            0.0 if self.paused else min(each, self.idle_seconds())
+        )  # the steps to come take their time all the same
         return max(0.0, left - idle) if math.isfinite(left) else None

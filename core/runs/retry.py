@@ -97,7 +97,7 @@ def plan(run: RunFolder) -> Retry:
     if now.card is None:
         raise FinetuiError(
             f"{run.id} has not failed.",
-            f"It is {now.state}; there is nothing to mend.",
+            f"It is {now.standing}; there is nothing to mend.",
             f"finetui duplicate {run.id} starts it again with changes.",
             code="not-failed",
         )

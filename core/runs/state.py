@@ -79,6 +79,8 @@ class RunStatus:
     checkpoint_step: int | None = None
     trained: bool = False
     """A training job of this run completed, whatever came later."""
+    cut_short: bool = False
+    """Its newest training job ended early, whatever came later."""
     warnings: int = 0
     model_parameters: int | None = None
     """The weights of its model, the adapter's aside."""
@@ -96,6 +98,11 @@ class RunStatus:
     def live(self) -> bool:
         """Whether a worker is at work on the run, or waits for its turn."""
         return self.state in ("queued", "starting", "running")
+
+    @property
+    def standing(self) -> State:
+        """What to call the run: an export that completed makes no completed run of one that was stopped."""
+        return "stopped" if self.state == "completed" and self.cut_short else self.state
 
     @property
     def resumable(self) -> bool:
@@ -194,6 +201,7 @@ def derive(reducer: Reducer, run: RunFolder) -> RunStatus:
         score=reducer.score,
         checkpoint_step=reducer.checkpoint.step if reducer.checkpoint else None,
         trained=reducer.trained,
+        cut_short=reducer.cut_short,
         warnings=reducer.warnings,
         model_parameters=reducer.model.parameters if reducer.model else None,
         paused=reducer.paused and live and not awaited,

@@ -46,6 +46,10 @@ class Summary:
     archived: bool = False
 
     @property
+    def standing(self) -> str:
+        return self.state
+
+    @property
     def live(self) -> bool:
         return self.state in ("starting", "running")
 
@@ -66,7 +70,7 @@ def summarize(run: RunFolder) -> Summary:
     return Summary(
         run=run.id,
         name=labels.title or status.name or run.id[16:] or run.id,
-        state=status.state,
+        state=status.standing,
         job=status.job,
         paused=status.paused,
         step=status.step,

@@ -15,7 +15,7 @@ from finetui.core.system import throttle_reasons
 from .reading import NAMES, load, moments
 
 GIB = 1024**3
-GOOD = ("good-demo", "good-small-rate", "tiny-good", "tiny-odd-rows")
+GOOD = ("good-demo", "good-small-rate", "tiny-good", "tiny-odd-rows", "tiny-long-warmup")
 KINDS = {
     "diverging": "diverging",
     "too-high": "diverging",

@@ -24,7 +24,7 @@ from .render import svg_to_png
 TARGET = Path(__file__).parents[2] / "screenshots"
 WIDE, SMALL = (120, 36), (80, 24)
 ENDED = ("completed", "stopped", "failed", "crashed")
-PATIENCE_SECONDS = 1500.0
+PATIENCE_SECONDS = 5400.0
 
 
 class Photographer:

@@ -9,13 +9,14 @@ import pytest
 from finetui.core.runs import control, events, state
 from finetui.tui.modals.confirm import ConfirmModal
 from finetui.tui.modals.quit import QuitModal
+from finetui.tui.screens import following
 from finetui.tui.screens.home import HomeScreen
 from finetui.tui.screens.run import RunScreen
 from finetui.tui.screens.run_export import RunExportScreen
 
 from . import recorded
 from .driving import home, press, seen, until
-from .run_screen import flat, shown, worker
+from .run_screen import both_sizes, flat, shown, worker
 
 __all__ = ["home", "worker"]
 
@@ -47,6 +48,7 @@ async def test_panes_charts_and_samples_by_keys(worker: subprocess.Popen[bytes])
             await pilot.pause()
             assert screen.tab == name and f"‹{name}›" in flat(app)
             await until(pilot, lambda shows=shows: shows in flat(app), f"for {shows}")
+            assert name != "Recipe" or "Checkpointing off" in flat(app), flat(app)
 
 
 async def test_the_footer_keeps_help_and_quit_at_every_size(worker: subprocess.Popen[bytes]) -> None:
@@ -73,6 +75,45 @@ async def test_stop_asks_then_leaves_a_request_for_the_worker(worker: subprocess
         await until(pilot, lambda: "saves after this step" in flat(app), "for the word")
         await press(pilot, "v", "S")
         await until(pilot, lambda: len(control.pending(recording.run)) == 3, "for the other requests")
+
+
+@both_sizes
+async def test_what_the_model_says_now_is_in_sight(
+    worker: subprocess.Popen[bytes], size: tuple[int, int]
+) -> None:
+    recording = recorded.new().started(worker.pid).ready().train(1, 45)
+    async with shown(recording, size) as (app, pilot, _):
+        await until(pilot, lambda: "leaks, wants a refund" in flat(app), "for the answer")
+
+
+@both_sizes
+async def test_the_menu_asks_the_worker_and_a_pause_says_how_to_go_on(
+    worker: subprocess.Popen[bytes], size: tuple[int, int]
+) -> None:
+    recording = recorded.new().started(worker.pid).ready().train(1, 5, every=0)
+    async with shown(recording, size) as (app, pilot, _):
+        assert "m Actions" in seen(app).splitlines()[-1]
+        await press(pilot, "m")
+        await until(pilot, lambda: "Save now" in seen(app) and "Evaluate now" in seen(app), "for the menu")
+        await press(pilot, "p")
+        await until(pilot, lambda: control.pending(recording.run) == ("pause",), "for the request")
+        await until(pilot, lambda: "Pausing after this step" in flat(app), "for the word")
+        recording.add(events.Paused(5))
+        await until(pilot, lambda: "p goes on" in flat(app), "for the way on")
+        await press(pilot, "m")
+        await until(pilot, lambda: "Go on" in seen(app), "for the menu")
+
+
+async def test_what_an_action_did_is_said_until_it_is_done(
+    worker: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "SAID_SECONDS", 0.0)
+    recording = recorded.new().started(worker.pid).ready().train(1, 5, every=0)
+    async with shown(recording) as (app, pilot, _):
+        await press(pilot, "S")
+        await until(pilot, lambda: "A checkpoint is saved after this step" in flat(app), "for the word")
+        recording.train(6, 9, every=0)
+        await until(pilot, lambda: "A checkpoint is saved" not in flat(app), "for its end")
 
 
 async def test_home_says_that_the_run_goes_on_and_attaches_again(worker: subprocess.Popen[bytes]) -> None:

@@ -76,6 +76,15 @@ async def test_typing_filters_and_escape_empties(size: tuple[int, int]) -> None:
         assert screen(app).browsing.tab == "hub"
 
 
+async def test_what_is_pasted_onto_the_list_is_what_is_looked_for() -> None:
+    async with wizard((80, 24)) as (app, pilot):
+        await begun(app, pilot)
+        assert app.focused is screen(app).browser.model_list
+        app.focused.post_message(events.Paste("Qwen3 0.6B"))
+        await until(pilot, lambda: screen(app).browser.text == "Qwen3 0.6B", "for the filter")
+        await press(pilot, "escape")
+
+
 async def test_space_chooses_and_stays_enter_goes_on_and_the_choice_is_found_again(
     home: Path, files: dict[str, bytes]
 ) -> None:

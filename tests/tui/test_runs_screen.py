@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,10 @@ async def test_runs_are_sorted_filtered_marked_and_compared(size: tuple[int, int
         )
         text = seen(app)
         assert "0.0002" in text and "0.001" in text and "Loss" in text
+        drawn = [line.partition("│")[2] or line.partition("┤")[2] for line in text.splitlines()]
+        for number in "12":  # a curve is told by its number, not by its colour alone
+            assert any(number in line for line in drawn), text
+        assert re.search(r"^ *Recipes +1 +2 *$", text, re.MULTILINE), text
         await press(pilot, "c", "x", "l", "escape")
         assert app.screen is screen
         await press(pilot, "up", "up", "enter")
@@ -84,6 +90,26 @@ def test_summaries_are_kept_until_a_file_changes(tmp_path: Path) -> None:
     assert again[first.run.id].model == "demo" and again[first.run.id].name == "renamed"
     (tmp_path / "home" / "cache" / "runs.json").write_text("no json")
     assert len(Summaries().read()) == 2
+
+
+async def test_an_export_makes_no_completed_run_of_one_that_was_stopped() -> None:
+    recording = made("alpha", 20)
+    recording.add(
+        events.Checkpoint(20, "checkpoints/checkpoint-20"),
+        events.Started("train", 2**22 - 3, 1.0, recorded.manifest.this_host(), "alpha"),
+    ).train(1, 10)
+    recording.add(events.Ended("train", "stopped", 9.0))
+    recording.add(events.Started("export", 2**22 - 3, 1.0, recorded.manifest.this_host(), "alpha"))
+    recording.add(events.Ended("export", "completed", 3.0))
+    (told,) = Summaries().read()
+    assert told.state == "stopped"
+    async with wizard() as (app, pilot):
+        await until(pilot, lambda: "stopped" in seen(app), "for Home")
+        app.open_run(recording.run.path)
+        await until(pilot, lambda: "stopped" in seen(app).partition("\n")[0], "for the run")
+        await until(
+            pilot, lambda: "Stopped. Loss" in seen(app) and "ompleted" not in seen(app), "for the result"
+        )
 
 
 def test_what_is_not_known_comes_last_and_words_are_all_needed() -> None:
@@ -115,6 +141,11 @@ def test_differences_and_answers_of_two_runs() -> None:
     different = {one.path: one.values for one in compare.differences(runs)}
     assert different == {"training.learning_rate": ("0.001", "0.0005")}
     assert runs[0].answers[recorded.PROMPTS[0]] == recorded.ANSWERS[0]
+    one, two = (one.recipe for one in runs)
+    assert one is not None and two is not None
+    section = two.lora.model_copy(update={"rslora": True})
+    told = compare.differences([runs[0], replace(runs[1], recipe=one.model_copy(update={"lora": section}))])
+    assert told[0].values == ("off", "on")
     for count in (1, 7):
         with pytest.raises(FinetuiError):
             compare.check(count)

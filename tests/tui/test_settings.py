@@ -110,6 +110,28 @@ async def test_undo_goes_back_over_the_steps_and_says_what_it_undid() -> None:
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
+async def test_fit_says_why_until_it_is_read_and_can_be_taken_back(size: tuple[int, int]) -> None:
+    async with wizard(size) as (app, pilot):
+        screen = await on(app, pilot, "lora")
+        before = app.wizard.recipe()
+        await press(pilot, "ctrl+f")
+        await until(pilot, lambda: isinstance(app.screen, ConfirmModal), "for the reasons")
+        await until(pilot, lambda: "Checkpointing off:" in flat(app), "for the reasons")
+        assert not app._notifications  # what comes and goes by itself would cover the gauges
+        await press(pilot, "enter")
+        assert app.wizard.recipe() != before
+        await until(pilot, lambda: "Memory" in seen(app) and "Time" in seen(app), "for the gauges")
+        if app.screen is not screen:  # what was changed is on the other step
+            await at_step(app, pilot, "training")
+        await press(pilot, "ctrl+underscore")
+        assert app.wizard.recipe() == before
+        await press(pilot, "ctrl+f")
+        await until(pilot, lambda: isinstance(app.screen, ConfirmModal), "for the reasons")
+        await press(pilot, "right", "enter")
+        await until(pilot, lambda: app.wizard.recipe() == before, "for the way back")
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
 async def test_presets_are_compared_taken_and_undone(size: tuple[int, int]) -> None:
     run = store.create("earlier")
     earlier = Recipe(lora=Recipe().lora.model_copy(update={"rank": 77}))

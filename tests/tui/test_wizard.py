@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from finetui.core.demo.recipe import demo_recipe
 from finetui.core.draft import Draft
 from finetui.core.errors import FinetuiError
 from finetui.core.recipe import STEPS, Recipe
@@ -276,3 +277,32 @@ async def test_the_mouse_works() -> None:
         await pilot.click(checklist, offset=(0, 0))
         await pilot.pause()
         assert "q_proj" not in app.wizard.draft["lora.target_modules"]
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["80x24", "120x36"])
+@pytest.mark.parametrize("step", STEPS)
+async def test_keys_without_room_in_the_footer_stand_beside_continue(
+    step: str, size: tuple[int, int]
+) -> None:
+    async with wizard(size) as (app, pilot):
+        app.begin(demo_recipe())
+        await at_step(app, pilot, "model")
+        app.go(step)
+        await at_step(app, pilot, step)
+        wanted = ["F9 as code", *(["F5 columns", "F6 mix"] if step == "dataset" else [])]
+        await until(
+            pilot, lambda: all(key in seen(app).replace("F9 As", "F9 as") for key in wanted), f"for {wanted}"
+        )
+
+
+async def test_a_source_that_is_empty_leaves_no_words_of_the_one_before() -> None:
+    async with wizard((80, 24)) as (app, pilot):
+        app.begin(demo_recipe())
+        await at_step(app, pilot, "model")
+        app.go("dataset")
+        await at_step(app, pilot, "dataset")
+        await until(pilot, lambda: "40 rows" in seen(app), "for the rows")
+        await press(pilot, "right")
+        await until(
+            pilot, lambda: "type a file" in seen(app) and " rows" not in seen(app).partition("Advanced")[0]
+        )

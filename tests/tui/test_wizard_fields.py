@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from finetui.core.demo.recipe import demo_recipe
 from finetui.core.draft import Draft
 from finetui.core.fields import FieldSpec, fields
 from finetui.core.recipe import STEPS, Recipe
@@ -118,14 +119,34 @@ async def test_rare_export_formats_are_folded_away() -> None:
         assert "15 more" in seen(app) and "gguf_iq4_xs" not in checklist.shown
         checklist.cursor = checklist.shown.index("")
         checklist.focus()
+        await until(pilot, lambda: "For those who look for one of them" in " ".join(seen(app).split()))
         await press(pilot, "space")
-        assert "fewer" in seen(app)
+        await until(pilot, lambda: "fewer" in seen(app), "for all formats, none pushed out of sight")
         checklist.cursor = checklist.shown.index("gguf_iq4_xs")
         await press(pilot, "space")
         assert "gguf_iq4_xs" in app.wizard.draft["export.formats"]
         checklist.cursor = checklist.shown.index("")
         await press(pilot, "space")
         assert "gguf_iq4_xs" in checklist.shown and "gguf_q2_k" not in checklist.shown
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["80x24", "120x36"])
+async def test_the_format_under_the_cursor_is_explained(size: tuple[int, int]) -> None:
+    async with wizard(size) as (app, pilot):
+        app.begin(demo_recipe())
+        await at_step(app, pilot, "model")
+        await until(pilot, lambda: app.wizard.model_facts is not None, "for the model")
+        app.go("export")
+        await at_step(app, pilot, "export")
+
+        def flat() -> str:
+            return " ".join("".join(line[82:] if size[0] > 80 else line) for line in seen(app).splitlines())
+
+        await until(pilot, lambda: "only what was learned" in " ".join(flat().split()), "for the adapter")
+        await press(pilot, "right", "right", "right")
+        await until(pilot, lambda: "GGUF Q8_0: half of F16" in " ".join(flat().split()), "for the GGUF")
+        words = " ".join(flat().split())
+        assert "MiB here." in words and "IQ3_M" not in words, words
 
 
 async def test_what_cannot_be_trained_is_said_at_its_field_at_once() -> None:

@@ -64,7 +64,7 @@ def runs(
         return
     wide = max(len(run.id) for run, _, _ in found)
     for run, status, labels in found:
-        output.line(f"{run.id:<{wide}}  {status.state:<9}  {summary(status)}".rstrip())
+        output.line(f"{run.id:<{wide}}  {status.standing:<9}  {summary(status)}".rstrip())
         about = " ".join([labels.title, *(f"#{one}" for one in labels.tags)]).strip()
         if about:
             output.line(f"{'':<{wide}}  {one_line(about, 160)}")

@@ -104,7 +104,8 @@ class CompareScreen(Screen[None]):
         for place, one in enumerate(self.compared):
             curves = one.curves
             points = (curves.average, curves.evaluations, curves.rate, curves.norm)[self.which]
-            lines.append(Line(str(place + 1), points, COLORS[place], places=curves.places))
+            number_of = str(place + 1)
+            lines.append(Line(number_of, points, COLORS[place], places=curves.places, label=number_of))
         longest = max(self.compared, key=lambda one: one.curves.newest)
         chart.show(lines, longest.curves.places)
         width = max(20, self.query_one("#compare-pane", VerticalScroll).scrollable_content_region.width)
@@ -127,11 +128,15 @@ class CompareScreen(Screen[None]):
                 )
             )
         different = compare.differences(self.compared)
-        lines += [Content(""), Content.assemble(("Recipes", "bold $accent"))]
-        if not different:
-            lines.append(Content.assemble(("They are the same, or cannot be read.", "$text-muted")))
         label = 20
         cells = max(6, (width - label) // len(self.compared) - 1)
+        heads = [(str(i + 1).ljust(cells + 1), f"bold {COLORS[i]}") for i in range(len(self.compared))]
+        lines += [
+            Content(""),
+            Content.assemble(("Recipes".ljust(label), "bold $accent"), *(heads if different else [])),
+        ]
+        if not different:
+            lines.append(Content.assemble(("They are the same, or cannot be read.", "$text-muted")))
         for one in different:
             values = [
                 (clip(literal(value, 200), cells).ljust(cells + 1), COLORS[i])

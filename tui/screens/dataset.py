@@ -12,7 +12,6 @@ from textual.binding import Binding, BindingType
 from ...core.errors import FinetuiError, RecipeError
 from ...core.recipe import DEMO
 from ...core.text import bytes_words, counted
-from ..theme import glyphs
 from ..widgets.dataset.hub import HubParts
 from ..widgets.dataset.report import ReportLine
 from ..widgets.facts import Facts
@@ -61,6 +60,7 @@ class DatasetScreen(SourceStepScreen):
         "dataset.mapping",
         "step.advanced",
     )
+    more_keys = ("dataset.mapping", "dataset.mix", "step.code")
     step = "dataset"
     tagline = "what it learns from"
     source_path = "dataset.source"
@@ -135,8 +135,8 @@ class DatasetScreen(SourceStepScreen):
         return block
 
     def notes(self) -> dict[str, str]:
-        facts = self.wizard.dataset_facts
-        notes: dict[str, str] = {}
+        facts = None if self.wizard.problem("dataset.source") else self.wizard.dataset_facts
+        notes = dict.fromkeys(("dataset.row_limit", "dataset.format", "dataset.evaluation_share"), "")
         limit, plan = self.wizard.value("dataset.row_limit"), self.wizard.plan()
         if limit and facts is not None and facts.rows and plan is not None:
             notes["dataset.row_limit"] = (
@@ -195,18 +195,10 @@ class DatasetScreen(SourceStepScreen):
                 f"{len(mix) + 1} sources mixed" if isinstance(mix, dict) and mix else "",
             ]
             reason = f"{FORMATS.get(facts.detection.format, '')}: {facts.detection.reason}"
-            warning = ""
-            if facts.dropped_rows:
-                worst = facts.dropped[0]
-                where = ", ".join(f"{line:,}" for line in worst.first[:3])
-                more = glyphs().ellipsis if worst.count > 3 else ""
-                count = counted(facts.dropped_rows, "row")
-                part = "" if facts.rows_exact else f" of the first {facts.rows_read:,}"
-                most = f"; {worst.count:,} of them" if len(facts.dropped) > 1 else ""
-                warning = f"{count}{part} cannot be used{most}: {worst.reason} (row {where}{more})"
-            elif facts.detection.confidence < dataset.SURE:
+            warning = facts.left_out
+            if not warning and facts.detection.confidence < dataset.SURE:
                 warning = "That is a guess. Look at the rows below; F5 says which column holds what."
-            elif rows is not None and 0 < rows < 100:
+            elif not warning and rows is not None and 0 < rows < 100:
                 warning = f"Only {counted(rows, 'row')}. A hundred are a start, a thousand are better."
             box.show_found(facts.title, [figure for figure in figures if figure], [reason], warning)
             preview.show(facts.first)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual import events as textual_events
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from ..app import FinetuiApp
 
 SOON_SECONDS = 0.02
+SAID_SECONDS = 6.0
+"""What an action did is shown at least so long, and at least until the step after it."""
 
 
 class FollowingScreen(Screen[None]):
@@ -48,6 +51,8 @@ class FollowingScreen(Screen[None]):
         """Which of the commands is shown; any number, counted round."""
         self.said = ""
         """What the last action did, for the alert line."""
+        self._said_at = (0, 0.0)
+        """The step and the time at which it was said."""
 
     @property
     def finetui(self) -> FinetuiApp:
@@ -111,6 +116,9 @@ class FollowingScreen(Screen[None]):
             self.set_timer(SOON_SECONDS, self.pump)
         if any(isinstance(record.event, (Checkpoint, Exported)) for record in news.records):
             self.refresh_bindings()
+        step, then = self._said_at
+        if self.status and self.status.step > step + 1 and monotonic() - then > SAID_SECONDS:
+            self.said = ""  # it is done by now
         self.take(news)
         self.paint()
 
@@ -134,6 +142,7 @@ class FollowingScreen(Screen[None]):
     def say(self, words: str) -> None:
         """Shows `words` in the alert line."""
         self.said = words
+        self._said_at = (self.status.step if self.status else 0, monotonic())
         self.paint()
 
     # ── Exports ──

@@ -50,7 +50,7 @@ def run_words(seen: Seen) -> str:
     from ...core.text import duration_words
 
     status = seen.status
-    words = [status.state]
+    words = [status.standing]
     if status.total_steps:
         words.append(f"step {status.step:,}/{status.total_steps:,}")
     elif status.stage and status.live:
@@ -214,7 +214,7 @@ class HomeScreen(Screen[None]):
     def _run_item(self, seen: Seen) -> Item:
         from ..widgets.gauges import elapsed_words
 
-        mark, style = state_mark(seen.status.state)
+        mark, style = state_mark(seen.status.standing)
         at = seen.status.ended_ts or seen.status.last_ts or seen.status.started_ts
         at = None if seen.status.live else at
         ago = elapsed_words(max(0.0, time.time() - at)) if at else ""

@@ -299,12 +299,7 @@ class MappingScreen(Screen[None]):
                 if facts.rows is not None
                 else ""
             )
-            dropped = (
-                f"{counted(facts.dropped_rows, 'row')} cannot be used: {facts.dropped[0].reason}"
-                if facts.dropped
-                else ""
-            )
-            box.show_found(literal(rows or facts.title), [], [], dropped)
+            box.show_found(literal(rows or facts.title), [], [], facts.left_out)
         preview.show(facts.first if facts is not None else ())
 
     # ── Actions ──

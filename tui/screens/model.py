@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, cast
 
-from textual import on
+from textual import events, on
 from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.widgets import Static
@@ -163,13 +163,12 @@ class ModelScreen(ModelLooking):
         if self.blocking() is not None:
             self._shown.pop("hint", None)
             return
-        mid = glyphs().middot
-        hint = (f"Enter continues {mid} {glyphs().down} next field", "$text-disabled")
+        hint = self.hint(self.enter_words, f"{glyphs().down} next field")
         if self.waiting:
-            hint = ("looking at it; Enter again goes on at once", "$accent")
+            hint = Content.styled("looking at it; Enter again goes on at once", "$accent")
         elif self._explained == SOURCE:
-            hint = (f"Enter takes it {mid} Tab to the fields", "$text-disabled")
-        self.once("hint", hint, lambda: self.query_one("#problem", Static).update(Content.assemble(hint)))
+            hint = self.hint("Enter takes it", "Tab to the fields")
+        self.once("hint", hint, lambda: self.query_one("#problem", Static).update(hint))
 
     def blocking(self) -> tuple[str, str] | None:
         block = super().blocking()
@@ -194,6 +193,13 @@ class ModelScreen(ModelLooking):
         super().action_next()
 
     # ── Events ──
+
+    def on_paste(self, event: events.Paste) -> None:
+        """A path or an id that is pasted onto the list is meant for the line above it."""
+        if isinstance(self.focused, ModelList):
+            event.stop()
+            self.action_filter()
+            self.query_one("#model-filter").post_message(events.Paste(event.text))
 
     # ── Actions ──
 
@@ -229,7 +235,7 @@ class ModelScreen(ModelLooking):
             self.finetui.downloads.cancel(row.source)
 
     def action_filter(self) -> None:
-        self.query_one("#model-filter").focus()
+        self.set_focus(self.query_one("#model-filter"))  # at once: the next key may be here already
 
     def action_order(self) -> None:
         self.browsing.by_family = not self.browsing.by_family

@@ -89,9 +89,7 @@ class RunScreen(ChartKeys, PanedScreen):
             id="run.failure",
             tooltip="Why it failed, and again with what mends it",
         ),
-        Binding(
-            "m", "menu", "Actions", show=False, id="run.menu", tooltip="All that can be done with this run"
-        ),
+        Binding("m", "menu", "Actions", id="run.menu", tooltip="All that can be done with this run"),
         Binding("a", "advice", "Do what the coach says", show=False, id="run.advice"),
         *CHART_BINDINGS,
         *PANE_BINDINGS,
@@ -233,7 +231,7 @@ class RunScreen(ChartKeys, PanedScreen):
         if status is None:
             header.show_status("opening", "calm")
         else:
-            header.show_status(doing.state_word(status), doing.MOODS.get(status.state, "calm"))
+            header.show_status(doing.state_word(status), doing.MOODS.get(status.standing, "calm"))
             header.show_figures(doing.figures(status))
 
     def explain_content(self) -> Content:

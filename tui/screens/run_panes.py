@@ -28,7 +28,7 @@ from .following import FollowingScreen
 
 LOGS = ("Log", "Output")
 FILES_SECONDS = 5.0
-FOOTER = ("stop", "failure", "resume", "fix", "talk", "export", "copy", "home", "tab", "chart")
+FOOTER = ("stop", "failure", "resume", "talk", "export", "menu", "fix", "tab", "home", "copy", "chart")
 LOG_FOOTER = ("tab", "search", "level", "follow")
 
 PANE_BINDINGS = (
@@ -172,7 +172,8 @@ class PanedScreen(FollowingScreen):
     def _pane_lines(self, width: int) -> list[Content]:
         story, status = self.story, self.status
         if self.tab == "Samples":
-            return panes.samples(story, self.prompt_at, self.answers_back, width)
+            compact = self.size.height < 30
+            return panes.samples(story, self.prompt_at, self.answers_back, width, compact=compact)
         if self.tab in LOGS:
             return list(self._sift(width).lines)
         if self.tab == "Machine":

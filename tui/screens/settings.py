@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from textual.app import ComposeResult
@@ -152,10 +153,26 @@ class SettingsScreen(StepScreen):
             for c in found.choices
             if c.changed
         ]
-        lines = lines or ["The settings are the fastest that fit already."]
+        if not lines and not found.remarks:
+            self.say("The settings are the fastest that fit already")
+            return
         self.say(f"Fitted to this machine: {len(changed)} changed" if changed else "Fits as it is")
-        words = literal("; ".join([*lines, *found.remarks]), 600)
-        self.notify(words, title="Fit to this machine", timeout=10, markup=False)
+        self._tell_fit([*lines, *found.remarks], bool(changed))
+
+    def _tell_fit(self, reasons: Sequence[str], changed: bool) -> None:
+        """Why, until it is read; what was changed can be taken back from there."""
+        from ..modals.confirm import ConfirmModal
+
+        app = self.finetui
+
+        def answered(answer: str) -> None:
+            if answer == "undo" and isinstance(app.screen, StepScreen):
+                app.screen.action_undo()
+
+        answers = [("keep", "Good"), *([("undo", "Take it back")] if changed else [])]
+        app.push_screen(
+            ConfirmModal("Fit to this machine", "\n".join(map(literal, reasons)), answers), answered
+        )
 
     def action_presets(self) -> None:
         """Show the presets over this step."""

@@ -141,6 +141,7 @@ class StepScreen(StepPainting):
         self.finetui.changed.subscribe(self, self._changed)
         for spec in (*self.form.basic, *self.form.advanced):
             self.form.row(spec.path).error(self.wizard.problem(spec.path))
+        self.watch(self.query_one("#main"), "virtual_size", self._outgrown, init=False)
         self.call_after_refresh(self.focus_first)
         self.paint()
 
@@ -156,6 +157,10 @@ class StepScreen(StepPainting):
             )
             if controls:
                 controls.first().focus()
+
+    def _outgrown(self) -> None:
+        """The form has grown or shrunk: what is under it takes what is left."""
+        self.call_after_refresh(self.fit)
 
     @while_standing
     def _changed(self, _: object) -> None:
@@ -210,6 +215,7 @@ class StepScreen(StepPainting):
     def on_resize(self, event: events.Resize) -> None:
         self.call_after_refresh(self.fit)
         self.call_after_refresh(self._keep_focus_in_sight)
+        self.call_after_refresh(self._paint_problem)
 
     @while_standing
     def _keep_focus_in_sight(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from rich.cells import cell_len
 from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.screen import Screen
@@ -37,6 +38,8 @@ class StepPainting(Screen[None]):
     step: ClassVar[str] = ""
     tagline: ClassVar[str] = ""
     enter_words: ClassVar[str] = "Enter continues"
+    more_keys: ClassVar[tuple[str, ...]] = ("step.code",)
+    """Ids of bindings that the footer has no room for; they are told beside Continue."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -198,12 +201,23 @@ class StepPainting(Screen[None]):
                 (f"{marks.check} ", "$success"), (literal(self.wizard.said), "$foreground")
             )
         else:
-            text = Content.assemble(
-                (f"{self.enter_words} {marks.middot} {marks.down} next field", "$text-disabled")
-            )
-        self.once(
-            "problem", (block, self.wizard.said), lambda: self.query_one("#problem", Static).update(text)
-        )
+            text = self.hint(self.enter_words, f"{marks.down} next field")
+        self.once("problem", text, lambda: self.query_one("#problem", Static).update(text))
+
+    def hint(self, *words: str) -> Content:
+        """The keys that stand nowhere else, and `words` for who knows no key yet as far as there is room."""
+        active = {one.binding.id: one.binding for one in self.active_bindings.values()}
+        keys = [
+            f"{self.app.get_key_display(active[name])} {active[name].description.lower()}"
+            for name in self.more_keys
+            if name in active
+        ]
+        room = self.query_one("#problem", Static).content_size.width or self.size.width
+        parts, dot = [*words, *keys], f" {glyphs().middot} "
+        for _ in words:
+            if cell_len(dot.join(parts)) > room:
+                parts.pop(max(0, len(parts) - len(keys) - 1))
+        return Content.styled(dot.join(parts), "$text-disabled")
 
     @while_standing
     def _show_error(self, path: str, error: str | None) -> None:

@@ -15,6 +15,12 @@ _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 """Braille bits by row, then column, of the 2 × 4 dots of a cell (Unicode 15, section 21.1)."""
 
 
+LABEL_EVERY = 16
+"""A line's label stands about so many columns apart,"""
+LABEL_APART = 6
+"""and the one at its end not nearer than this to the one before."""
+
+
 @dataclass(slots=True)
 class Line:
     """Points ready to draw: sorted by x, all finite."""
@@ -23,6 +29,7 @@ class Line:
     color: str
     joined: bool = True
     marked: bool = False
+    label: str = ""
 
 
 @dataclass(slots=True)
@@ -127,6 +134,28 @@ def _at_edge(points: Sequence[Point], x: float, xs: tuple[float, float]) -> floa
         return None
     (x0, y0), (x1, y1) = points[at - 1], points[at]
     return y0 + (y1 - y0) * ((edge - x0) / (x1 - x0)) if x1 > x0 else y1
+
+
+def named_cells(canvas: Canvas, lines: Sequence[Line]) -> dict[tuple[int, int], int]:
+    """The cells, as (row, column), where a line shows its label: every so often where it is in sight, and near its end.
+
+    The lines begin at different columns, so that two which lie on each other are still both named.
+    """
+    found: dict[tuple[int, int], int] = {}
+    named = [owner for owner, line in enumerate(lines) if line.label]
+    for place, owner in enumerate(named):
+        cells = {
+            column: row
+            for row in range(canvas.height)
+            for column in range(canvas.width)
+            if canvas.owner[row][column] == owner
+        }
+        due = LABEL_EVERY * place // len(named)
+        for column in sorted(cells):
+            if column >= due or (column == max(cells) and due - column <= LABEL_EVERY - LABEL_APART):
+                found[cells[column], column] = owner
+                due = column + LABEL_EVERY
+    return found
 
 
 def ascii_cell(bits: int, faint: bool) -> str:

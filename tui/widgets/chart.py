@@ -33,7 +33,7 @@ UNITS: dict[Axis, str] = {"step": "step", "tokens": "tokens", "time": "time", "e
 @dataclass(frozen=True, slots=True)
 class Line:
     """One line of a chart, drawn from a pyramid. `average` goes with the style `smoothed`; `mark_lowest` marks its lowest
-    point; `places` tell where its steps lie, where they are not those of the whole chart."""
+    point; `places` tell where its steps lie, where they are not those of the whole chart; `label` stands on the line."""
 
     name: str
     points: Pyramid
@@ -43,6 +43,7 @@ class Line:
     average: Pyramid | None = None
     mark_lowest: bool = False
     places: Places | None = None
+    label: str = ""
 
 
 @dataclass(slots=True)
@@ -321,6 +322,7 @@ class LineChart(Widget):
             bad=line.points.bad,
             average=average,
             thinned=line.points.thinned,
+            label=line.label,
         )
 
 

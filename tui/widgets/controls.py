@@ -205,6 +205,9 @@ class ChecklistControl(Widget, can_focus=True):
     value: reactive[tuple[str, ...]] = reactive(())
     cursor: reactive[int] = reactive(0)
 
+    class Pointed(Message):
+        """The cursor stands on another choice."""
+
     def __init__(
         self,
         choices: Sequence[str],
@@ -230,11 +233,19 @@ class ChecklistControl(Widget, can_focus=True):
         common = (c for c in self.choices if self.unfolded or c not in self.rare or c in self.value)
         return (*common, "")
 
+    @property
+    def at(self) -> str:
+        """The choice under the cursor; empty on the entry that folds."""
+        return self.shown[min(self.cursor, len(self.shown) - 1)]
+
+    def watch_cursor(self) -> None:
+        self.post_message(self.Pointed())
+
     def action_move(self, by: int) -> None:
         self.cursor = (self.cursor + by) % len(self.shown)
 
     def action_tick(self) -> None:
-        here = self.shown[min(self.cursor, len(self.shown) - 1)]
+        here = self.at
         if not here:
             self.unfolded = not self.unfolded
             self.cursor = self.shown.index("")
@@ -245,7 +256,7 @@ class ChecklistControl(Widget, can_focus=True):
 
     def action_all(self) -> None:
         every = tuple(c for c in self.shown if c)
-        here = self.shown[min(self.cursor, len(self.shown) - 1)] or every[0]
+        here = self.at or every[0]
         self._take(every if self.value != every else (here,))
 
     def _label(self, value: str) -> str:

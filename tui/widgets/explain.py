@@ -21,12 +21,11 @@ RANGES = re.compile(r"(?:(?<=^)|(?<=· ))([0-9][0-9–.]*\+?)(?= )")
 
 
 def allowed_words(spec: FieldSpec) -> str:
-    """What the field takes, in the words that its control shows."""
-    if spec.kind in ("flag", "text"):
+    """What the field takes, in the words that its control shows; empty where the control shows all of it."""
+    if spec.kind in ("flag", "text", "choices"):
         return ""
-    if spec.kind in ("choice", "choices"):
-        head = "One of: " if spec.kind == "choice" else "Any of: "
-        return head + ", ".join(value_words(spec.path, choice) for choice in spec.choices) + "."
+    if spec.kind == "choice":
+        return "One of: " + ", ".join(value_words(spec.path, choice) for choice in spec.choices) + "."
     return f"Takes {spec.allowed}{' ' + spec.unit if spec.unit and not spec.unit.startswith('×') else ''}."
 
 

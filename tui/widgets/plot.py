@@ -15,7 +15,7 @@ from textual.content import Content
 
 from ...core.runs.series import Point, Smoothed
 from ..theme import Glyphs, glyphs
-from .canvas import Canvas, Line, ascii_cell, draw
+from .canvas import Canvas, Line, ascii_cell, draw, named_cells
 from .scale import Range, framed, log_framed, number, robust_range
 from .text import clip, literal, run_length
 
@@ -36,7 +36,7 @@ class Series:
     `points` marks each point and joins them faintly. `color` and `faint` are theme variables. `xs` and `ys`
     are as long as each other. `last` is the value for the legend (else the last finite y). `bad` adds to the
     count of values that are not finite, and `average` gives the smoothed points where the caller has them
-    already.
+    already. `label` is a letter that stands on the line, for lines that differ in their colour alone.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Series:
     bad: int = 0
     average: Sequence[Point] | None = None
     thinned: bool = False
+    label: str = ""
 
 
 def plain_words(value: float) -> str:
@@ -98,7 +99,7 @@ def _lines(series: Sequence[Series]) -> tuple[list[Line], dict[str, int]]:
             lines.insert(0, Line(points, one.faint))
             lines.append(Line(points, one.color, joined=False, marked=True))
         else:
-            lines.append(Line(points, one.color))
+            lines.append(Line(points, one.color, label=one.label))
     return lines, bad
 
 
@@ -164,6 +165,7 @@ def _row(
     arrows: dict[int, int],
     grid: bool,
     marks: Glyphs,
+    named: dict[tuple[int, int], int],
     upright: int = -1,
     best: int = -1,
 ) -> list[Run]:
@@ -178,6 +180,8 @@ def _row(
             mark, style = chr(0x2800 + canvas.bits[row][column]), "bold $foreground"
         elif column in arrows:
             mark, style = (marks.above if row == 0 else marks.below), lines[arrows[column]].color
+        elif (row, column) in named:
+            mark, style = lines[owner].label, f"bold {lines[owner].color}"
         elif owner < 0:
             mark, style = (marks.grid, GRID) if grid else (" ", "")
         elif marks.unicode:
@@ -283,6 +287,7 @@ def render_chart(
     edges: dict[tuple[int, int], int] = {}
     for owner, line in enumerate(lines):
         draw(canvas, line, owner, (left, right), span, edges)
+    named = named_cells(canvas, lines)
 
     at_row: dict[int, str] = {}
     for value, text in zip(labels, texts, strict=False):
@@ -303,7 +308,7 @@ def render_chart(
         arrows = {column: owner for (edge, column), owner in edges.items() if edge == row}
         bar = marks.tick if text is not None else marks.axis
         best = best_column if row == best_row else -1
-        runs = _row(canvas, row, lines, arrows, text is not None, marks, upright, best)
+        runs = _row(canvas, row, lines, arrows, text is not None, marks, named, upright, best)
         found.append(_line([(label, LABEL), (bar, QUIET), *runs], width))
     if with_floor:
         found.append(

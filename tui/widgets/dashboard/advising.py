@@ -51,7 +51,7 @@ def advice(found: Sequence[Advice], width: int, most: int) -> list[Content]:
         return []
     first, marks = found[0], glyphs()
     style = STYLES[first.level]
-    key = f"  a {first.action.words}" if first.action is not None else ""
+    key = f"  a: {first.action.words}" if first.action is not None else ""
     more = f"  ({len(found) - 1} more)" if len(found) > 1 else ""
     head = f"{marks.warn} Coach "
     lines = wrapped(literal(first.sentence), width - len(head), max(1, most - (1 if most > 1 else 0)))

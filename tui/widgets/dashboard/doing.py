@@ -28,7 +28,7 @@ STAGE_WORDS = {
 def state_word(status: RunStatus) -> str:
     """One word for the header, such as `training`."""
     if not status.live or status.state == "queued":
-        return status.state
+        return status.standing
     if status.paused:
         return "paused"
     if status.stage == "sample" and not status.step:

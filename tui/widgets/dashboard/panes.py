@@ -14,6 +14,7 @@ from ....core.runs.state import RunStatus
 from ....core.text import bytes_words, count_words, duration_words, one_line
 from ...theme import glyphs
 from ..bars import Load, bar, sparkline
+from ..form import value_words
 from ..text import clip, clip_middle, literal, spread
 from .lines import Run, flowing, hanging, wrapped
 from .story import MEANINGS, STAGES, Story, number, progress_words, rate
@@ -229,8 +230,9 @@ def _card(card: Card, busy: Sequence[float | None], width: int) -> list[Content]
     ]
 
 
-def samples(story: Story, prompt_at: int, back: int, width: int) -> list[Content]:
-    """One prompt with its answer before training and now. `back` counts answers back from the newest."""
+def samples(story: Story, prompt_at: int, back: int, width: int, *, compact: bool = False) -> list[Content]:
+    """One prompt with its answer before training and now. `back` counts answers back from the newest. `compact` leaves the
+    room to what the model says now."""
     prompts, marks = story.prompts(), glyphs()
     if not prompts:
         words = "The model answers a few held-out prompts before training and at each evaluation. Nothing is written yet."
@@ -251,10 +253,10 @@ def samples(story: Story, prompt_at: int, back: int, width: int) -> list[Content
         if len(later) > 1:
             second.append((f" {marks.previous} {marks.next}", "$accent"))
     lines = flowing([first, second], width, 2)
-    lines += hanging("prompt", asked.prompt, width, most=4)
-    lines += hanging(
-        "before", asked.answers.get(0, ""), width, "$text-muted", most=4, empty="(not asked before training)"
-    )
+    most = 1 if compact and shown is not None else 4
+    lines += hanging("prompt", asked.prompt, width, most=most)
+    before, unasked = asked.answers.get(0, ""), "(not asked before training)"
+    lines += hanging("before", before, width, "$text-muted", most=most, empty=unasked)
     if shown is not None:
         lines += hanging("now", asked.answers[shown], width, "$success", most=6, empty="(an empty answer)")
     else:
@@ -285,13 +287,7 @@ def settings(recipe: Recipe | None, width: int, path: str) -> list[Content]:
     same: list[Content] = []
     for spec in declared_fields():
         value = get(recipe, spec.path)
-        told = (
-            ", ".join(map(str, value))
-            if isinstance(value, tuple)
-            else glyphs().dash
-            if value is None
-            else str(value)
-        )
+        told = value_words(spec.path, value)
         own = value != spec.default
         line = hanging(
             spec.title, one_line(told, 600), width, "$foreground" if own else "$text-muted", cells=24, most=4

@@ -235,7 +235,7 @@ def summary(story: Story, status: RunStatus, width: int) -> list[Content]:
     """How the training went, in a sentence or two."""
     step, curves = story.step, story.curves
     took = f" in {duration_words(status.seconds)}" if status.job not in ("export", "verify") else ""
-    verb = {"completed": "Completed", "stopped": "Stopped"}.get(status.state, status.state.capitalize())
+    verb = {"completed": "Completed", "stopped": "Stopped"}.get(status.standing, status.state.capitalize())
     parts = [f"{verb}{took}."]
     if step is not None and curves.steps:
         parts.append(
