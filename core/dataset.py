@@ -111,8 +111,9 @@ class DatasetFacts:
         worst, rows = self.dropped[0], self.dropped_rows
         part = "" if self.rows_exact else f" of the first {self.rows_read:,}"
         most = f"; {worst.count:,} of them" if len(self.dropped) > 1 else ""
+        noun = "row" if worst.count == 1 else "rows"
         where = ", ".join(f"{line:,}" for line in worst.first[:3]) + (" and more" if worst.count > 3 else "")
-        return f"{counted(rows, 'row')}{part} {'is' if rows == 1 else 'are'} left out{most}: {worst.reason} (row {where})"
+        return f"{counted(rows, 'row')}{part} {'is' if rows == 1 else 'are'} left out{most}: {worst.reason} ({noun} {where})"
 
 
 def inspect(

@@ -174,6 +174,17 @@ def test_bad_rows_are_dropped_and_counted_never_silent(tmp_path: Path) -> None:
     assert len(loaded.train) == 3 and loaded.dropped == facts.dropped and loaded.dropped_rows == 4
 
 
+def test_copies_that_go_by_choice_are_left_out_and_not_called_unusable(tmp_path: Path) -> None:
+    rows = [json.dumps({"question": f"What is {n}?", "answer": f"A number, {n}."}) for n in range(5)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join([*rows, rows[0], rows[1], "{broken"]))
+    found = dataset.inspect(DatasetSection(source=str(path), deduplicate=True))
+    assert found.left_out == "3 rows are left out; 2 of them: a copy of an earlier row (rows 6, 7)"
+    assert dataset.inspect(DatasetSection(source=str(path))).left_out.startswith(
+        "1 row is left out: broken JSON"
+    )
+
+
 def test_unreadable_rows_at_the_start_do_not_decide_the_format(tmp_path: Path) -> None:
     facts = look(written(tmp_path, "a.jsonl", "1\n" * 300 + lines(PAIR)))
     assert facts.detection.format == "prompt_completion"

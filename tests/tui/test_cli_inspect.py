@@ -63,6 +63,16 @@ def test_json_has_everything(model: Path, tmp_path: Path) -> None:
     assert first["special_tokens"] == 4  # each of two turns is opened and closed
 
 
+def test_copies_that_go_by_choice_are_not_among_the_unusable(model: Path, tmp_path: Path) -> None:
+    data = tiny.write_rows(tmp_path / "rows.jsonl", 30)
+    lines = data.read_text().splitlines()
+    data.write_text("\n".join([*lines, lines[2], "{broken"]) + "\n")
+    done = cli(data, "--model", model, "--set", "dataset.deduplicate=true")
+    assert "32 read = 30 kept + 2 left out" in done.stdout
+    warning = done.stdout.partition("1 row of 32 cannot be used")[2].splitlines()[1]
+    assert "broken JSON" in warning and "copy" not in warning, done.stdout
+
+
 def test_warnings_and_a_clean_copy(model: Path, tmp_path: Path) -> None:
     rows = tiny.rows(30)
     rows[3]["messages"][1]["content"] = "the key is sk-" + "a1B2" * 8

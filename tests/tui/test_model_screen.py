@@ -79,8 +79,9 @@ async def test_typing_filters_and_escape_empties(size: tuple[int, int]) -> None:
 async def test_what_is_pasted_onto_the_list_is_what_is_looked_for() -> None:
     async with wizard((80, 24)) as (app, pilot):
         await begun(app, pilot)
-        assert app.focused is screen(app).browser.model_list
-        app.focused.post_message(events.Paste("Qwen3 0.6B"))
+        listed = screen(app).browser.model_list
+        assert app.focused is listed
+        listed.post_message(events.Paste("Qwen3 0.6B"))
         await until(pilot, lambda: screen(app).browser.text == "Qwen3 0.6B", "for the filter")
         await press(pilot, "escape")
 

@@ -190,7 +190,7 @@ def test_the_key_to_act_on_a_finding_is_never_left_out() -> None:
     for width in range(50, 140):
         for most in (1, 2, 4):
             lines = [line.plain for line in advising.advice([one, one], width, most)]
-            assert "a go back to step 40" in lines[-1], (width, most)
+            assert "a: go back to step 40" in lines[-1], (width, most)
             assert len(lines) <= most and max(map(len, lines)) <= width
 
 

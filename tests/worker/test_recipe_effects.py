@@ -173,7 +173,8 @@ def test_packing_that_unsloth_turns_off_is_refused_before_a_step(
 
     plain = Trainer(harness.recipe(tiny_model, tiny_rows))
     packing = harness.recipe(tiny_model, tiny_rows, packing=True)
-    sampler = Sampler(plain.loaded.model, plain.loaded.tokenizer, (), plain.writer)
+    control = Control(plain.run.control)
+    sampler = Sampler(plain.loaded.model, plain.loaded.tokenizer, (), plain.writer, control)
     with pytest.raises(FinetuiError) as caught:
         training.build(
             plain.loaded,
@@ -181,7 +182,7 @@ def test_packing_that_unsloth_turns_off_is_refused_before_a_step(
             packing,
             plain.run,
             plain.writer,
-            Control(plain.run.control),
+            control,
             sampler,
         )
     assert caught.value.code == "packing-model" and caught.value.fix == "Turn Packing off."

@@ -136,7 +136,9 @@ class DatasetScreen(SourceStepScreen):
 
     def notes(self) -> dict[str, str]:
         facts = None if self.wizard.problem("dataset.source") else self.wizard.dataset_facts
-        notes = dict.fromkeys(("dataset.row_limit", "dataset.format", "dataset.evaluation_share"), "")
+        notes: dict[str, str] = dict.fromkeys(
+            ("dataset.row_limit", "dataset.format", "dataset.evaluation_share"), ""
+        )
         limit, plan = self.wizard.value("dataset.row_limit"), self.wizard.plan()
         if limit and facts is not None and facts.rows and plan is not None:
             notes["dataset.row_limit"] = (

@@ -51,8 +51,8 @@ class FollowingScreen(Screen[None]):
         """Which of the commands is shown; any number, counted round."""
         self.said = ""
         """What the last action did, for the alert line."""
-        self._said_at = (0, 0.0)
-        """The step and the time at which it was said."""
+        self._passing = ("", 0, 0.0)
+        """What was said of a step to come, with the step and the time at which it was."""
 
     @property
     def finetui(self) -> FinetuiApp:
@@ -116,9 +116,10 @@ class FollowingScreen(Screen[None]):
             self.set_timer(SOON_SECONDS, self.pump)
         if any(isinstance(record.event, (Checkpoint, Exported)) for record in news.records):
             self.refresh_bindings()
-        step, then = self._said_at
-        if self.status and self.status.step > step + 1 and monotonic() - then > SAID_SECONDS:
-            self.said = ""  # it is done by now
+        words, step, then = self._passing
+        done = self.status is not None and self.status.step > step + 1
+        if self.live and done and self.said == words and monotonic() - then > SAID_SECONDS:
+            self.said = ""
         self.take(news)
         self.paint()
 
@@ -142,7 +143,7 @@ class FollowingScreen(Screen[None]):
     def say(self, words: str) -> None:
         """Shows `words` in the alert line."""
         self.said = words
-        self._said_at = (self.status.step if self.status else 0, monotonic())
+        self._passing = (words, self.status.step if self.status else 0, monotonic())
         self.paint()
 
     # ── Exports ──

@@ -165,7 +165,7 @@ class SettingsScreen(StepScreen):
 
         app = self.finetui
 
-        def answered(answer: str) -> None:
+        def answered(answer: str | None) -> None:
             if answer == "undo" and isinstance(app.screen, StepScreen):
                 app.screen.action_undo()
 
