@@ -18,6 +18,7 @@ EIGHT_BIT_OPTIMIZERS = ("adamw_8bit", "paged_adamw_8bit", "lion_8bit")
 """They come from bitsandbytes. On a CPU Unsloth takes plain AdamW in their place and says nothing."""
 
 _WITHOUT_WARMUP = ("constant",)
+_OF_EXPERTS = {"gate_proj", "up_proj", "down_proj"}
 
 
 def of_machine(recipe: Recipe, machine: Machine) -> Found:
@@ -277,6 +278,14 @@ def of_model(recipe: Recipe, facts: ModelFacts) -> Found:
                 )
             )
         return found
+    if recipe.lora.dora and "moe" in facts.model_type and set(recipe.lora.target_modules) & _OF_EXPERTS:
+        error = FinetuiError(
+            "DoRA does not go on a mixture of experts.",
+            f"{facts.title} keeps its experts in one block each, of which DoRA cannot take the lengths.",
+            "Turn DoRA off, or set Layers to attention.",
+            code="dora-experts",
+        )
+        found.append(("lora.dora", error))
     if facts.quantization and recipe.lora.initialization == "loftq":
         error = FinetuiError(
             "LoftQ needs the model's whole weights.",

@@ -244,6 +244,7 @@ _REMEDIES: dict[str, Callable[[Recipe, RunFolder], tuple[Values, str]]] = {
     "precision-4bit": _for_this_machine,
     "precision-8bit": _for_this_machine,
     "packing-cpu": _for_this_machine,
+    "dora-experts": _fixed({"lora.dora": False}, "Plain LoRA goes on the experts too."),
     "packing-model": _fixed({"training.packing": False}, "Each row is trained by itself."),
     "optimizer-8bit": _for_this_machine,
     "full-packed": _for_this_machine,
