@@ -10,6 +10,7 @@ import importlib.util
 from .errors import FinetuiError
 from .model_facts import UNPACKED, ModelFacts
 from .recipe import Recipe
+from .recipe_lora import modules_here
 from .system import Machine
 
 Found = list[tuple[str, FinetuiError]]
@@ -300,14 +301,15 @@ def of_model(recipe: Recipe, facts: ModelFacts) -> Found:
     ):  # Unsloth adapts the experts' one by halves
         missing = [name for name in missing if name not in ("gate_proj", "up_proj")]
     if missing:
-        has = [name for name in recipe.lora.target_modules if name not in missing]
+        left = [name for name in recipe.lora.target_modules if name not in missing]
+        has = modules_here(recipe.lora.target_modules, facts.modules)
         found.append(
             (
                 "lora.target_modules",
                 FinetuiError(
                     f"{facts.title} has no {', '.join(missing)}.",
-                    f"Of the layers asked for it has {', '.join(has)}; the others would be left out without a word."
-                    if has
+                    f"Of the layers asked for it has {', '.join(left)}; the others would be left out without a word."
+                    if left
                     else "It names its layers differently, and none of those asked for is there.",
                     f"Set Layers to {', '.join(has)}."
                     if has
