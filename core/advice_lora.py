@@ -54,10 +54,8 @@ def _modules(recipe: Recipe, here: Situation) -> tuple[tuple[str, ...], str]:
     facts = here.facts
     shape = from_facts(facts) if facts is not None else None
     if shape is not None and shape.kind == "phi3":
-        return (
-            "o_proj",
-            "down_proj",
-        ), "This model keeps q, k, v and gate, up in one matrix each: only o and down fit."
+        modules = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
+        return modules, "All of them: this model keeps q, k, v and gate, up in one matrix each."
     weights = lora.adapter_weights(facts, recipe.lora) if facts is not None else None
     share = ""
     if weights and facts is not None and facts.parameters:

@@ -92,9 +92,10 @@ def estimated_bytes(format: ExportFormat, facts: ModelFacts, lora: LoraSection) 
         if lora.method == "full":
             return None
         tables = shape.hidden * shape.vocabulary * len(lora.modules_to_save)
-        sides = sum(sum(shape.projections()[target]) for target in lora.target_modules)
+        matrices = [shape.projection(target) for target in lora.target_modules]
+        sides = sum(map(sum, matrices))
         if lora.dora:  # and the length of each row
-            rows = sum(shape.projections()[target][1] for target in lora.target_modules)
+            rows = sum(outputs for _, outputs in matrices)
             tables += rows * shape.layers
         return 4 * (lora.rank * sides * shape.layers + tables) + _TOKENIZER_BYTES_PER_TOKEN * shape.vocabulary
     if info.quantization and shape is not None:

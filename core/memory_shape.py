@@ -95,7 +95,7 @@ class Shape:
     def adapter_weights(self, section: LoraSection) -> int:
         """Trainable weights of the adapter: rank × (inputs + outputs) for each adapted matrix (LoRA, arXiv 2106.09685).
 
-        Phi-3 keeps queries, keys and values, and gate and up, in one matrix each, which none of the names fit.
+        Phi-3 keeps queries, keys and values, and gate and up, in one matrix each.
         """
         hidden, inner = self.hidden, self.inner
         sizes = {
@@ -106,9 +106,12 @@ class Shape:
             "gate_proj": hidden + inner,
             "up_proj": hidden + inner,
             "down_proj": inner + hidden,
+            "qkv_proj": 0,
+            "gate_up_proj": 0,
         }
         if self.kind == "phi3":
             sizes |= dict.fromkeys(("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"), 0)
+            sizes |= {"qkv_proj": hidden + self.queries + 2 * self.keys, "gate_up_proj": hidden + 2 * inner}
         if self.experts > 0:  # Unsloth adapts all experts, gate and up as one matrix
             wide = self.experts * (hidden + 2 * self.expert_inner)
             sizes |= {"gate_proj": wide, "up_proj": 0 if "gate_proj" in section.target_modules else wide}

@@ -6,11 +6,12 @@ import re
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import get_args
 
 from .errors import FinetuiError
 from .model_files import read_json
 from .model_weights import safetensors_header
-from .recipe import DEMO, TARGET_MODULES, Recipe, TargetModule
+from .recipe import DEMO, Recipe, TargetModule
 from .text import one_line
 
 WEIGHTS = "adapter_model.safetensors"
@@ -57,7 +58,7 @@ def read_adapter(folder: Path) -> AdapterFacts:
     if modules is None:
         raise _broken(
             shown,
-            f"It adapts {one_line(str(targets), 120)}; finetui adapts {', '.join(TARGET_MODULES)}.",
+            f"It adapts {one_line(str(targets), 120)}; finetui adapts {', '.join(get_args(TargetModule))}.",
         )
     for name in ("modules_to_save", "rank_pattern", "alpha_pattern", "use_dora", "layers_to_transform"):
         if told.get(name):
@@ -124,12 +125,13 @@ def _broken(shown: str, why: str) -> FinetuiError:
 def _modules(targets: object) -> tuple[TargetModule, ...] | None:
     """The layers in the recipe's order. A pattern, as Unsloth writes it, names them too."""
     if isinstance(targets, str):
-        found = set(re.findall(r"\b([a-z]+_proj)\b", targets))
+        found = set(re.findall(r"\b([a-z_]+_proj)\b", targets))
     elif isinstance(targets, list):
         found = {str(one) for one in targets}
     else:
         return None
-    return tuple(m for m in TARGET_MODULES if m in found) if found and found <= set(TARGET_MODULES) else None
+    known = get_args(TargetModule)
+    return tuple(m for m in known if m in found) if found and found <= set(known) else None
 
 
 def _base_of_run(folder: Path) -> str:

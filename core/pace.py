@@ -58,6 +58,9 @@ _CPU_BYTES_PER_SECOND_PER_CORE = 3e9
 """A written token reads all weights once."""
 
 _GPU_RANGE = (0.6, 2.0)
+_GPU_RANGE_ELSEWHERE = (0.5, 3.5)
+"""Where Unsloth's fast layers do not run: 8 bit unpacks each matrix in layers that are not compiled, DoRA takes the length of
+each adapted row anew, full fine-tuning runs Transformers' layers. No speed of these was measured on a GPU."""
 _CPU_RANGE = (0.65, 1.7)
 _MEASURED_RANGE = (0.9, 1.15)
 
@@ -228,7 +231,9 @@ def predict(
         evaluation = times * batches * each * (measured.evaluation_ratio or measured.ratio)
     samples = (times + 1) * training.sample_count * _sample_seconds(shape, machine, lengths) * measured.ratio
     total = steps * step + evaluation + samples
-    low, high = _MEASURED_RANGE if is_measured else _GPU_RANGE if speed.gpu else _CPU_RANGE
+    slower = trains_all(recipe) or recipe.lora.dora or recipe.model.precision == "8bit"
+    guessed = (_GPU_RANGE_ELSEWHERE if slower else _GPU_RANGE) if speed.gpu else _CPU_RANGE
+    low, high = _MEASURED_RANGE if is_measured else guessed
     if not lengths.measured:
         low, high = low * 0.85, high * 1.3
     return Pace(

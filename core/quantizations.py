@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from .recipe_lora import FUSED_MODULES
+
 LOSS_SOURCE: Final = "llama.cpp's measurements, Llama-3-8B on Wikitext-2"
 
 
@@ -217,6 +219,11 @@ class Shape:
     key_value: int
     vocabulary: int
     tied: bool
+
+    def projection(self, name: str) -> tuple[int, int]:
+        """(inputs, outputs) of one matrix, which may stand for several."""
+        parts = [self.projections()[part] for part in FUSED_MODULES.get(name, (name,))]
+        return parts[0][0], sum(outputs for _, outputs in parts)
 
     def projections(self) -> dict[str, tuple[int, int]]:
         """For each projection of a layer, (inputs, outputs)."""

@@ -17,7 +17,15 @@ MODULE_GROUPS: dict[str, tuple[str, ...]] = {
 }
 """Words that stand for several target modules. A recipe holds the modules themselves."""
 
-TargetModule = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+FUSED_MODULES: dict[str, tuple[str, ...]] = {
+    "qkv_proj": ("q_proj", "k_proj", "v_proj"),
+    "gate_up_proj": ("gate_proj", "up_proj"),
+}
+"""Matrices that stand for several: Phi keeps them in one, and Unsloth leaves it so."""
+
+TargetModule = Literal[
+    "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj"
+]
 SavedModule = Literal["embed_tokens", "lm_head"]
 
 
@@ -30,6 +38,13 @@ def without_groups(items: Any) -> Any:
     named = [m for i in items for m in (MODULE_GROUPS.get(i, (i,)) if isinstance(i, str) else (i,))]
     known = [m for m in TARGET_MODULES if m in named]
     return (*known, *(m for m in named if m not in TARGET_MODULES))
+
+
+def modules_here(wanted: tuple[str, ...], has: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of `wanted` that a model with the matrices `has` has, or the fused one that holds them, in its order."""
+    whole = {part: fused for fused, parts in FUSED_MODULES.items() if fused in has for part in parts}
+    found = (name if name in has else whole.get(name) for name in wanted)
+    return tuple(dict.fromkeys(name for name in found if name))
 
 
 class LoraSection(Section):
@@ -75,7 +90,8 @@ class LoraSection(Section):
         "which layers get an adapter; all seven is the best start",
         "Attention (q, k, v, o) decides what looks at what; the MLP (gate, up, down) holds most of the skill. Adapting "
         "all seven learns best for its size. Fewer layers save a little memory.\n"
-        "The words attention, mlp and all stand for these groups.",
+        "The words attention, mlp and all stand for these groups. Phi keeps q, k and v in one matrix, qkv_proj, and gate and up "
+        "in another, gate_up_proj.",
         min_length=1,
         strict=False,
     )

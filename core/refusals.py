@@ -10,6 +10,7 @@ import importlib.util
 from .errors import FinetuiError
 from .model_facts import UNPACKED, ModelFacts
 from .recipe import Recipe
+from .recipe_lora import modules_here
 from .system import Machine
 
 Found = list[tuple[str, FinetuiError]]
@@ -18,6 +19,7 @@ EIGHT_BIT_OPTIMIZERS = ("adamw_8bit", "paged_adamw_8bit", "lion_8bit")
 """They come from bitsandbytes. On a CPU Unsloth takes plain AdamW in their place and says nothing."""
 
 _WITHOUT_WARMUP = ("constant",)
+_OF_EXPERTS = {"gate_proj", "up_proj", "down_proj"}
 
 
 def of_machine(recipe: Recipe, machine: Machine) -> Found:
@@ -277,6 +279,14 @@ def of_model(recipe: Recipe, facts: ModelFacts) -> Found:
                 )
             )
         return found
+    if recipe.lora.dora and "moe" in facts.model_type and set(recipe.lora.target_modules) & _OF_EXPERTS:
+        error = FinetuiError(
+            "DoRA does not go on a mixture of experts.",
+            f"{facts.title} keeps its experts in one block each, of which DoRA cannot take the lengths.",
+            "Turn DoRA off, or set Layers to attention.",
+            code="dora-experts",
+        )
+        found.append(("lora.dora", error))
     if facts.quantization and recipe.lora.initialization == "loftq":
         error = FinetuiError(
             "LoftQ needs the model's whole weights.",
@@ -291,14 +301,15 @@ def of_model(recipe: Recipe, facts: ModelFacts) -> Found:
     ):  # Unsloth adapts the experts' one by halves
         missing = [name for name in missing if name not in ("gate_proj", "up_proj")]
     if missing:
-        has = [name for name in recipe.lora.target_modules if name not in missing]
+        left = [name for name in recipe.lora.target_modules if name not in missing]
+        has = modules_here(recipe.lora.target_modules, facts.modules)
         found.append(
             (
                 "lora.target_modules",
                 FinetuiError(
                     f"{facts.title} has no {', '.join(missing)}.",
-                    f"Of the layers asked for it has {', '.join(has)}; the others would be left out without a word."
-                    if has
+                    f"Of the layers asked for it has {', '.join(left)}; the others would be left out without a word."
+                    if left
                     else "It names its layers differently, and none of those asked for is there.",
                     f"Set Layers to {', '.join(has)}."
                     if has

@@ -17,6 +17,7 @@ from ..core.fields import field as declared
 from ..core.fields import fields as declared_fields
 from ..core.history import Change, History
 from ..core.recipe import DEMO, STEPS, Recipe
+from ..core.recipe_lora import FUSED_MODULES
 from ..core.text import counted
 from .inspecting import Inspection
 
@@ -244,7 +245,8 @@ class Wizard:
             if d["lora.method"] == "full":
                 return "full fine-tuning"
             modules = d["lora.target_modules"]
-            layers = "all layers" if len(modules) == 7 else f"{len(modules)} of 7"
+            whole = 4 if set(modules) & set(FUSED_MODULES) else 7
+            layers = "all layers" if len(modules) == whole else f"{len(modules)} of {whole}"
             return f"r {d['lora.rank']} · {layers}"
         if step == "training":
             plan = self.plan()

@@ -15,6 +15,7 @@ from ..errors import FinetuiError
 from ..export import FORMATS
 from ..model_facts import ModelFacts
 from ..recipe import Recipe
+from ..recipe_lora import modules_here
 from ..refusals import EIGHT_BIT_OPTIMIZERS
 from ..training import smaller_batch
 from . import event_log, events
@@ -191,7 +192,7 @@ def _context(recipe: Recipe, run: RunFolder) -> tuple[Values, str]:
 
 def _targets(recipe: Recipe, run: RunFolder) -> tuple[Values, str]:
     facts = _facts(recipe)
-    has = tuple(name for name in recipe.lora.target_modules if facts is not None and name in facts.modules)
+    has = modules_here(recipe.lora.target_modules, facts.modules) if facts is not None else ()
     return ({"lora.target_modules": has} if has else {}), "These are the layers that the model has."
 
 
@@ -244,6 +245,7 @@ _REMEDIES: dict[str, Callable[[Recipe, RunFolder], tuple[Values, str]]] = {
     "precision-4bit": _for_this_machine,
     "precision-8bit": _for_this_machine,
     "packing-cpu": _for_this_machine,
+    "dora-experts": _fixed({"lora.dora": False}, "Plain LoRA goes on the experts too."),
     "packing-model": _fixed({"training.packing": False}, "Each row is trained by itself."),
     "optimizer-8bit": _for_this_machine,
     "full-packed": _for_this_machine,

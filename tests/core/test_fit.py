@@ -131,6 +131,26 @@ def test_time_of_full_fine_tuning_and_of_larger_held_out_batches() -> None:
     assert wider.evaluation_seconds < pace.predict(asked, LLAMA_1B, card(80), SHORT).evaluation_seconds
 
 
+def test_time_is_said_more_widely_where_no_speed_was_measured() -> None:
+    plain = recipe(precision="16bit")
+    full, dora = (plain.lora.model_copy(update=one) for one in ({"method": "full"}, {"dora": True}))
+    others = [
+        recipe(precision="8bit"),
+        *(plain.model_copy(update={"lora": lora}) for lora in (full, dora)),
+    ]
+
+    def spread(made: Recipe, machine: Machine, measured: Measured | None = None) -> float:
+        found = pace.predict(made, LLAMA_1B, machine, SHORT, measured)
+        return (found.high - found.low) / found.seconds
+
+    for made in others:
+        assert spread(made, card(80)) > 1.5 * spread(plain, card(80))
+        assert spread(made, card(80), Measured(ratio=1.1)) == pytest.approx(
+            spread(plain, card(80), Measured(ratio=1.1))
+        )
+        assert spread(made, CPU) == pytest.approx(spread(plain, CPU), rel=0.05)
+
+
 def test_short_rows_on_a_small_card() -> None:
     """The case in which copied settings lose most: 8B, short rows, 2 × 16 on a card of 24 GB."""
     found = fit.fit(recipe(2, 16), LLAMA_8B, card(16), SHORT)

@@ -114,11 +114,25 @@ def test_a_length_past_the_context() -> None:
 
 def test_layers_that_the_model_does_not_have() -> None:
     (found,) = training.problems(Recipe(), CPU, PHI3)
-    assert found[0] == "lora.target_modules" and found[1].fix == "Set Layers to o_proj, down_proj."
-    assert training.problems(recipe(target_modules=("o_proj", "down_proj")), CPU, PHI3) == []
+    fused = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
+    assert found[0] == "lora.target_modules" and found[1].fix == f"Set Layers to {', '.join(fused)}."
+    assert "it has o_proj, down_proj;" in found[1].why
+    for modules in (fused, ("o_proj", "down_proj")):
+        assert training.problems(recipe(target_modules=modules), CPU, PHI3) == []
+    assert codes(training.problems(recipe(target_modules=fused), CPU, LLAMA)) == [
+        ("lora.target_modules", "target-missing")
+    ]
     assert training.problems(Recipe(), CPU, MOE) == []
     other = replace(LLAMA, modules=("c_attn", "c_proj"), model_type="gpt2")
     assert codes(training.problems(Recipe(), CPU, other)) == [("lora.target_modules", "target-missing")]
+
+
+def test_dora_takes_no_lengths_of_experts() -> None:
+    """PEFT says so only while the adapter is put on."""
+    found = training.problems(recipe(dora=True), CPU, MOE)
+    assert codes(found) == [("lora.dora", "dora-experts")]
+    attention = recipe(dora=True, target_modules=TARGET_MODULES[:4])
+    assert training.problems(attention, CPU, MOE) == training.problems(recipe(dora=True), CPU, LLAMA) == []
 
 
 def test_a_family_that_unsloth_does_not_pack() -> None:

@@ -109,6 +109,7 @@ def failed(recipe: Recipe, code: str, *told: Event, checkpoint: int = 0, log: st
             ["model.precision: 16bit", "training.packing: false", "training.optimizer: adamw_torch"],
         ),
         ("packing-cpu", {"training__packing": True}, ["training.packing: false"]),
+        ("dora-experts", {"lora__dora": True}, ["lora.dora: false"]),
         ("packing-model", {"training__packing": True}, ["training.packing: false"]),
         ("optimizer-8bit", {"training__optimizer": "lion_8bit"}, ["training.optimizer: adamw_torch"]),
         ("lora-32bit", {"model__precision": "32bit"}, ["model.precision: 16bit"]),

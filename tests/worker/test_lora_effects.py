@@ -144,6 +144,34 @@ def test_what_a_full_run_saved_last_can_be_exported(full: tuple[Trainer, Recipe]
     assert merge.is_whole(weights.folder)
 
 
+def test_phis_matrices_are_adapted_by_their_own_names(
+    unsloth: None, tiny_rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unsloth leaves q, k, v and gate, up in one matrix each; the adapter is of the predicted size, learns and merges."""
+    from ..bench.gpu import shapes
+
+    small = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "vocab_size": 512}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
+    monkeypatch.setitem(shapes.SHAPES, "Phi-4-mini", shapes.SHAPES["Phi-4-mini"] | small | heads)
+    folder = shapes.make("Phi-4-mini", tmp_path / "phi", zeros=False)
+    modules = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
+    made_of = harness.recipe(
+        folder, tiny_rows, target_modules=modules, learning_rate=2e-2, formats=("merged",)
+    )
+    built = Trainer(made_of)
+    adapted = {
+        name.rpartition(".lora_A")[0].rpartition(".")[2]
+        for name, weight in built.loaded.model.named_parameters()
+        if "lora_A" in name and weight.requires_grad
+    }
+    assert adapted == set(modules)
+    assert built.loaded.ready.trainable == predicted(folder, made_of)[0]
+    built.trainer.train()
+    learned = [weight for name, weight in built.loaded.model.named_parameters() if "lora_B" in name]
+    assert len(learned) == 8 and all(bool(weight.abs().sum() > 0) for weight in learned)
+    assert same(exports(built, made_of))
+
+
 def test_dora_trains_the_lengths_and_merges_with_them(
     unsloth: None, tiny_model: Path, tiny_rows: Path
 ) -> None:

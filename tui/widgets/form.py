@@ -18,6 +18,7 @@ from textual.widgets import Static
 from ...core.draft import pairs_text, texts_text
 from ...core.export import FORMATS
 from ...core.fields import FieldSpec, field
+from ...core.recipe_lora import FUSED_MODULES
 from ..theme import glyphs
 from .controls import ChecklistControl, ChoiceControl, Edited, TextControl
 from .text import clip, literal
@@ -49,6 +50,8 @@ LABELS: dict[str, dict[str, str]] = {
         "gate_proj": "gate",
         "up_proj": "up",
         "down_proj": "down",
+        "qkv_proj": "q, k, v in one",
+        "gate_up_proj": "gate, up in one",
     },
     "lora.method": {"lora": "LoRA", "full": "full fine-tuning"},
     "lora.modules_to_save": {"embed_tokens": "embeddings", "lm_head": "output layer"},
@@ -74,6 +77,7 @@ LABELS: dict[str, dict[str, str]] = {
 
 RARE: dict[str, tuple[str, ...]] = {
     "export.formats": tuple(f for f, info in FORMATS.items() if not info.common),
+    "lora.target_modules": tuple(FUSED_MODULES),
 }
 """Choices that are folded away, by field."""
 

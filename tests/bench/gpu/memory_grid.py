@@ -294,9 +294,10 @@ def measure(
     chains: dict[str, list[Point]] = {}
     for point in points:
         chains.setdefault(point.key, []).append(point)
+    divided = {point.shape for chain in chains.values() for point in chain if point.method == "dora"}
     for name in {point.shape for chain in chains.values() for point in chain}:
         if not (models / name / "model.safetensors").exists():
-            shapes.make(name, models / name)
+            shapes.make(name, models / name, zeros=name not in divided)
     end = time.monotonic() + seconds
     card = Card(card_gib)
     with (out / "points.jsonl").open("a") as file:

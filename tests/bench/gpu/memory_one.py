@@ -83,10 +83,11 @@ def recipe_of(point: Point, model: str, rows: str) -> Any:
         "gradient_checkpointing": point.checkpointing,
         "dropout": point.dropout,
     }
+    fused = point.shape.startswith("Phi")
     if point.targets == "attention":
-        lora["target_modules"] = ("attention",)
-    elif point.shape.startswith("Phi"):  # its other matrices are fused, under names that no recipe has
-        lora["target_modules"] = ("o_proj", "down_proj")
+        lora["target_modules"] = ("qkv_proj", "o_proj") if fused else ("attention",)
+    elif fused:
+        lora["target_modules"] = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
     if point.method == "full":
         lora["method"] = "full"
     lora["dora"] = point.method == "dora"

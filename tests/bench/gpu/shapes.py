@@ -207,8 +207,11 @@ def config_only(name: str, folder: Path) -> Path:
     return folder
 
 
-def make(name: str, folder: Path) -> Path:
-    """A whole model of the shape `name` at `folder`, with the tiny model's tokenizer of single bytes."""
+def make(name: str, folder: Path, *, zeros: bool = True) -> Path:
+    """A whole model of the shape `name` at `folder`, with the tiny model's tokenizer of single bytes.
+
+    `zeros`: all but the embeddings, which takes no room on the disk. DoRA divides by the length of each row.
+    """
     config = SHAPES[name]
     tiny.make(folder)  # for its tokenizer and generation settings
     config_only(name, folder)
@@ -223,7 +226,7 @@ def make(name: str, folder: Path) -> Path:
     with (folder / "model.safetensors").open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         file.truncate(8 + len(text) + at)
-        start, end = header["model.embed_tokens.weight"]["data_offsets"]
+        start, end = header["model.embed_tokens.weight"]["data_offsets"] if zeros else (0, at)
         file.seek(8 + len(text) + start)
         floats = np.random.default_rng(0).normal(0.0, 0.05, 8 << 20).astype(np.float32)
         block = (floats.view(np.uint32) >> 16).astype(np.uint16).tobytes()
