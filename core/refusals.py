@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 
 from .errors import FinetuiError
+from .export import ADAPTERS
 from .model_facts import ModelFacts
 from .recipe import Recipe
 from .system import Machine
@@ -114,9 +115,11 @@ def _of_method(recipe: Recipe) -> Found:
                     ),
                 )
             )
-        if "adapter" in recipe.export.formats:
+        if set(ADAPTERS) & set(recipe.export.formats):
             found.append(("export.formats", no_adapter()))
         return found
+    if "adapter_gguf" in recipe.export.formats and (error := no_adapter_gguf(recipe)) is not None:
+        found.append(("export.formats", error))
     if precision == "32bit":
         found.append(
             (
@@ -185,6 +188,20 @@ def no_adapter() -> FinetuiError:
         "Every weight of the model has changed, so the result is a whole model.",
         "Take merged or a GGUF as the export's format.",
         code="export-full",
+    )
+
+
+def no_adapter_gguf(recipe: Recipe) -> FinetuiError | None:
+    """Why llama.cpp cannot take this recipe's adapter; None where it can. It knows the two sides of a layer and nothing more
+    (convert_lora_to_gguf.py, src/llama-adapter.cpp)."""
+    what = "DoRA" if recipe.lora.dora else "trained tables" if recipe.lora.modules_to_save else ""
+    if not what:
+        return None
+    return FinetuiError(
+        f"llama.cpp takes no adapter with {what}.",
+        "Its adapters hold the two sides of each layer and nothing more.",
+        "Take a GGUF of the whole model, such as gguf_q8_0, in place of adapter_gguf.",
+        code="adapter-gguf",
     )
 
 
