@@ -211,12 +211,13 @@ def test_the_memory_for_a_matrix_and_for_an_adapters_base_is_counted() -> None:
 
     model = export.estimated_bytes("gguf_f16", LLAMA_8B, LoraSection())
     assert model is not None
-    for format, importance, whole in (
+    cases: tuple[tuple[ExportFormat, bool, bool], ...] = (
         ("gguf_iq2_xs", False, True),
         ("gguf_q4_k_m", False, False),
         ("gguf_q4_k_m", True, True),
         ("gguf_q8_0", True, False),
-    ):
+    )
+    for format, importance, whole in cases:
         ram = need(format, importance).ram_bytes
         assert ram is not None and (ram > model) == whole, format
     proof = need("adapter").proof_ram_bytes
