@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
 
+from .gguf_size import Shape, gguf_bytes
 from .model import ModelFacts
-from .quantizations import QUANTIZATIONS, Shape, gguf_bytes
-from .recipe import ExportFormat, LoraSection
+from .quantizations import QUANTIZATIONS
+from .recipe import ExportFormat, LoraSection, Recipe
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,18 @@ class FormatInfo:
     bits_per_weight: float | None
     """Bits for each of the model's weights, as llama.cpp reports them for Llama-3.1-8B; None for the adapter."""
     needs_llama_cpp: bool = False
+    needs_matrix: bool = False
+    """Made only with an importance matrix."""
     quantization: str = ""
     """llama.cpp's name, such as `Q4_K_M`; empty for what is no GGUF."""
     common: bool = True
     """Shown at once; the others are folded away."""
     loss: str = "exact: nothing is lost"
     """The expected loss of quality, in words and numbers (`quantizations.LOSS_SOURCE`)."""
+
+
+ADAPTERS: Final[tuple[ExportFormat, ...]] = ("adapter", "adapter_gguf")
+"""What holds only what was learned."""
 
 
 FORMATS: Final[dict[ExportFormat, FormatInfo]] = {
@@ -40,6 +47,13 @@ FORMATS: Final[dict[ExportFormat, FormatInfo]] = {
             "only what was learned; small, used together with the base model",
             None,
         ),
+        FormatInfo(
+            "adapter_gguf",
+            "Adapter, GGUF",
+            "the same for llama.cpp, over a GGUF of the base model",
+            None,
+            common=False,
+        ),
         FormatInfo("merged", "Merged, 16-bit", "a whole model in a folder, for Transformers and vLLM", 16.0),
         *(
             FormatInfo(
@@ -48,6 +62,7 @@ FORMATS: Final[dict[ExportFormat, FormatInfo]] = {
                 q.summary,
                 q.bits,
                 needs_llama_cpp=not q.converter,
+                needs_matrix=q.needs_matrix,
                 quantization=q.name,
                 common=q.common,
                 loss=q.loss,
@@ -56,6 +71,21 @@ FORMATS: Final[dict[ExportFormat, FormatInfo]] = {
         ),
     )
 }
+
+
+def weighed(format: ExportFormat, importance: bool) -> bool:
+    """Whether `format` is made with an importance matrix: where llama.cpp needs one, or where `importance` asks for it."""
+    info = FORMATS[format]
+    return info.needs_matrix or (importance and info.needs_llama_cpp)
+
+
+def with_importance(recipe: Recipe, importance: bool | None) -> Recipe:
+    """The recipe with its importance matrix as `importance` says; None leaves it."""
+    if importance is None:
+        return recipe
+    section = recipe.export.model_copy(update={"importance": importance})
+    return recipe.model_copy(update={"export": section})
+
 
 COMMON: Final[tuple[ExportFormat, ...]] = tuple(f for f, info in FORMATS.items() if info.common)
 """The formats that most people choose from; the rest are for those who look for them."""
@@ -86,7 +116,7 @@ def estimated_bytes(format: ExportFormat, facts: ModelFacts, lora: LoraSection) 
     """
     shape = _shape(facts)
     info = FORMATS[format]
-    if format == "adapter":
+    if format in ADAPTERS:
         if shape is None:
             return None
         if lora.method == "full":
@@ -120,6 +150,12 @@ class NextCommand:
 _VLLM_RANKS: Final = (16, 32, 64, 128, 256, 320, 512)
 """What vLLM's --max-lora-rank takes; without it an adapter of a higher rank than the first is refused."""
 
+
+def adapter_file(name: str) -> str:
+    """What the GGUF of an adapter is called in its folder."""
+    return f"{name}-lora.gguf"
+
+
 ASK_SCRIPT = "ask.py"
 """Beside an adapter or a merged model: a script that asks it a question."""
 
@@ -145,6 +181,16 @@ def next_commands(
             most = next((most for most in _VLLM_RANKS if most >= rank), _VLLM_RANKS[-1])
             vllm += ["--max-lora-rank", str(most)]
         return (ask, NextCommand("Serve it with vLLM", shlex.join(vllm)))
+    if format == "adapter_gguf":
+        over = ["-m", "BASE.gguf", "--lora", str(path / adapter_file(name))]
+        serve = ["llama-server", *over, "--alias", name]
+        chat = ["llama-cli", *over, "-cnv", *(["-sys", system_prompt] if system_prompt else [])]
+        return (
+            NextCommand(
+                "Serve it with llama.cpp over a GGUF of the base model (BASE.gguf)", shlex.join(serve)
+            ),
+            NextCommand("Chat in llama.cpp", shlex.join(chat)),
+        )
     if format == "merged":
         vllm = ["vllm", "serve", str(path), "--served-model-name", name]
         return (ask, NextCommand("Serve it with vLLM", shlex.join(vllm)))

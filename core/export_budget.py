@@ -85,10 +85,29 @@ def budget(
     there: Collection[ExportFormat] = (),
     largest: int | None = None,
     prove: bool = True,
+    importance: bool = False,
 ) -> Budget:
     """The budget of `formats`, of which `size` tells the bytes. `there` need not be made: they stand ready. `largest` is the
-    number of weights in the model's largest tensor."""
-    needs = tuple(_need(format, size(format), format in there, largest, prove) for format in formats)
+    number of weights in the model's largest tensor. `importance` is whether an importance matrix is asked for."""
+
+    def read(format: ExportFormat) -> int | None:
+        return size("gguf_f16") if export.weighed(format, importance) else 0
+
+    def opened(format: ExportFormat) -> int | None:
+        """What its consumer loads: an adapter comes with its base."""
+        return _sum([size(format), size("merged") if format in export.ADAPTERS else 0])
+
+    needs = tuple(
+        _need(
+            format,
+            size(format),
+            format in there,
+            largest,
+            read=read(format),
+            opened=opened(format) if prove else 0,
+        )
+        for format in formats
+    )
     making: list[ExportFormat] = [format for format in formats if format not in there]
     ready: set[ExportFormat] = {*formats, *there}
     on_the_way: list[ExportFormat] = []
@@ -104,19 +123,31 @@ def budget(
     return Budget(needs, shared, tuple(export.FORMATS[format].title for format in on_the_way))
 
 
-def _need(format: ExportFormat, size: int | None, there: bool, largest: int | None, prove: bool) -> Need:
+def _need(
+    format: ExportFormat,
+    size: int | None,
+    there: bool,
+    largest: int | None,
+    *,
+    read: int | None,
+    opened: int | None,
+) -> Need:
+    """`read` are the bytes of the model that is read rows to for an importance matrix, 0 without one; `opened` those that the
+    proof loads, 0 without one."""
     if there:
         return Need(format, 0, 0, 0, there=True)
     ram = None
-    if format == "adapter":
+    if format in export.ADAPTERS:
         ram = _WORKER_BYTES
-    elif largest is not None:
+    elif largest is not None and read is not None:
         # The worker beside the converter or the quantizer, which hold one tensor in 16 and in 32 bit, and as it leaves.
         ram = _WORKER_BYTES + _MERGE_BYTES + 2 * largest
         if format != "merged":
             ram = max(ram, 2 * _WORKER_BYTES + 8 * largest)
-    proof = None if size is None else _CONSUMER_BYTES + size
-    return Need(format, size, ram, proof if prove else 0)
+        if read:
+            ram = max(ram, _WORKER_BYTES + _CONSUMER_BYTES + read)
+    proof = None if opened is None else opened and _CONSUMER_BYTES + opened
+    return Need(format, size, ram, proof)
 
 
 def of_facts(
@@ -135,7 +166,14 @@ def of_facts(
     if facts is not None and facts.vocabulary and facts.hidden_size:
         rows = facts.embedding_rows or facts.vocabulary
         largest = facts.hidden_size * max(rows, facts.intermediate_size or 0)
-    return budget(formats, size, there=there, largest=largest, prove=recipe.export.prove)
+    return budget(
+        formats,
+        size,
+        there=there,
+        largest=largest,
+        prove=recipe.export.prove,
+        importance=recipe.export.importance,
+    )
 
 
 def learned_bytes(format: ExportFormat, lora: LoraSection, facts: ModelFacts | None) -> int | None:

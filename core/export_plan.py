@@ -105,18 +105,20 @@ def plan(
     checkpoint: str | None = None,
     *,
     replace: bool = False,
+    importance: bool | None = None,
 ) -> Plan:
-    """What an export of `formats` would do. Reads events, headers and, where exports stand there, the weights. Blocking.
+    """What an export of `formats` would do. `importance` is the recipe's unless told. Reads events, headers and, where exports stand there, the weights. Blocking.
 
     Raises FinetuiError: export-nothing, export-checkpoint, run-folder.
     """
+    recipe = export.with_importance(recipe, importance)
     weights = chosen.choose(run, recipe, chosen.parse(checkpoint or recipe.export.checkpoint))
     standing: tuple[ExportFormat, ...] = tuple(
         format for format in formats if (run.exports / format).exists()
     )
     try:
         learned = export_record.learned_print(weights.folder) if standing else ""
-        there = export_record.there(run, standing, learned)
+        there = export_record.there(run, standing, learned, recipe.export.importance)
     except OSError as error:
         raise FinetuiError(
             "What the run learned cannot be read.",

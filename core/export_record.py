@@ -16,6 +16,7 @@ from typing import Final
 from pydantic import TypeAdapter, ValidationError
 
 from . import atomic
+from .export import weighed
 from .recipe import ExportFormat, Recipe
 from .runs.store import RunFolder
 
@@ -55,6 +56,8 @@ class Record:
     """Of what the run ended with, not of a checkpoint."""
     revision: str | None = None
     """The base model's commit, where the recipe names one."""
+    weighed: bool = False
+    """Quantized with an importance matrix."""
     made_ts: float = 0.0
 
 
@@ -111,15 +114,18 @@ def _files(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
 
 @dataclass(frozen=True)
 class There:
-    """An export that stands in a run's folder already. `same`: of the very weights that would be exported now."""
+    """An export that stands in a run's folder already. `same`: of the very weights that would be exported now, in the same way."""
 
     format: ExportFormat
     same: bool
     words: str
 
 
-def there(run: RunFolder, formats: tuple[ExportFormat, ...], learned: str) -> tuple[There, ...]:
-    """Which of `formats` the run has exported already, against weights whose print is `learned`."""
+def there(
+    run: RunFolder, formats: tuple[ExportFormat, ...], learned: str, importance: bool
+) -> tuple[There, ...]:
+    """Which of `formats` the run has exported already, against weights whose print is `learned` and whether `importance` is
+    asked for."""
     found: list[There] = []
     for format in formats:
         folder = run.exports / format
@@ -131,5 +137,8 @@ def there(run: RunFolder, formats: tuple[ExportFormat, ...], learned: str) -> tu
         else:
             made = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.made_ts))
             words = f"of step {record.step:,}, made {made}" if record.step is not None else f"made {made}"
-        found.append(There(format, record is not None and record.learned == learned, words))
+        same = record is not None and record.learned == learned
+        if record is not None and record.weighed != weighed(format, importance):
+            same, words = False, f"{words}, with{'' if record.weighed else 'out'} an importance matrix"
+        found.append(There(format, same, words))
     return tuple(found)

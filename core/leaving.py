@@ -72,7 +72,9 @@ class Finished:
 
     @property
     def gguf(self) -> Path | None:
-        """The GGUF, where it is one."""
+        """The GGUF, where it is one of a whole model."""
+        if not self.info.quantization:
+            return None
         return next((file for file in self.files if file.suffix == ".gguf"), None)
 
 

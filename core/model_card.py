@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from . import hub, recipe_file
-from .export import ASK_SCRIPT
+from .export import ADAPTERS, ASK_SCRIPT, adapter_file
 from .leaving import Finished, base_name, modelfile_name
 from .model import DEMO_FACTS
 from .recipe import DEMO, Recipe
@@ -143,6 +143,10 @@ def usage(recipe: Recipe, exports: Sequence[Finished], place: str = "") -> tuple
                         f"llama-cli -m {shlex.quote('./' + file)} -cnv{system}",
                     )
                 )
+        elif done.format == "adapter_gguf":
+            lora = shlex.quote("./" + adapter_file(name))
+            serve = f"llama-server -m BASE.gguf --lora {lora} --alias {shlex.quote(name)}"
+            found.append((f"{done.info.title} in llama.cpp, over a GGUF of {base}", serve))
         elif done.format == "adapter":
             folder = "adapter" if "merged" in formats else ""
             at = place or "./" + folder
@@ -170,9 +174,9 @@ def _front_matter(recipe: Recipe, exports: Sequence[Finished], licence: License)
         data |= {key: value for key in _LICENSE_KEYS if (value := getattr(licence, key))}
     if "/" in base:
         data["base_model"] = base
-        quantized = bool(formats) and "adapter" not in formats and "merged" not in formats
+        quantized = bool(formats) and not formats & {*ADAPTERS, "merged"}
         data["base_model_relation"] = (
-            "adapter" if formats == {"adapter"} else "quantized" if quantized else "finetune"
+            "adapter" if formats and formats <= set(ADAPTERS) else "quantized" if quantized else "finetune"
         )
     if _is_hub_dataset(recipe):
         data["datasets"] = [recipe.dataset.source]

@@ -26,8 +26,11 @@ from .errors import FinetuiError
 from .runs.store import RunFolder
 from .text import one_line
 
-OLDEST: Final = (0, 3, 0)
-"""The first version of which all of our Modelfile is known to work: its template goes through `.Messages`."""
+OLDEST: Final = (0, 2, 6)
+"""The first version that speaks to the model as our Modelfile says. From the tags of github.com/ollama/ollama: a template may go
+through `.Messages` since v0.2.2 (template/template.go), the chat gives it the Modelfile's SYSTEM since v0.2.5, and no empty
+system turn where there is none since v0.2.6 (server/routes.go, #5717). v0.30.0 and later may take the template in the GGUF
+instead (#17282), which is the one of the training."""
 
 PREFERRED: Final = ("gguf_q4_k_m", "gguf_q8_0", "gguf_q5_k_m", "gguf_q6_k", "gguf_f16", "gguf_q3_k_m")
 

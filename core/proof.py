@@ -35,6 +35,7 @@ class Limit:
 
 LIMITS: dict[str, Limit] = {
     "adapter": Limit(0.05, 0.97, 0.0),
+    "adapter_gguf": Limit(0.08, 0.95, 0.0),
     "merged": Limit(0.08, 0.95, 0.006),
     "gguf_f16": Limit(0.08, 0.95, 0.006),
     "gguf_f32": Limit(0.08, 0.95, 0.006),
@@ -57,9 +58,19 @@ LIMITS: dict[str, Limit] = {
     "gguf_iq3_s": Limit(1.30, 0.58, 0.52),
     "gguf_q3_k_s": Limit(1.70, 0.50, 0.48),
     "gguf_q2_k": Limit(2.40, 0.40, 0.90),
+    "gguf_iq3_xs": Limit(1.40, 0.56, 0.60),
+    "gguf_iq3_xxs": Limit(1.60, 0.52, 0.70),
+    "gguf_q2_k_s": Limit(2.40, 0.40, 0.90),
+    "gguf_iq2_m": Limit(2.20, 0.42, 0.90),
+    "gguf_iq2_s": Limit(2.40, 0.40, 0.90),
+    "gguf_iq2_xs": Limit(2.80, 0.36, 0.90),
+    "gguf_iq2_xxs": Limit(3.40, 0.30, 1.00),
+    "gguf_iq1_m": Limit(4.50, 0.20, 1.10),
+    "gguf_iq1_s": Limit(5.00, 0.15, 1.10),
 }
 """By format, for a model that was trained in 16 bit. The figures were set from the demo's exports: each is about three
-times what a sound export showed, and a broken one shows far more."""
+times what a sound export showed, and a broken one shows far more. Those from IQ3_XS on are drawn on from there by llama.cpp's
+measurements: the demo's rows are too narrow for most of these types."""
 
 FOUR_BIT_FACTOR = 3.0
 """A model trained over a 4-bit base is exported over the 16-bit one, so its answers move by what 4 bit had cost."""

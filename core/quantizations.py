@@ -1,19 +1,16 @@
-"""The quantizations of llama.cpp that need nothing but the model: what each is for, what it costs, and how large it is.
+"""The quantizations of llama.cpp: what each is for, and what it costs.
 
-Left out are those that llama.cpp makes only with an importance matrix (IQ1_*, IQ2_*, IQ3_XXS, IQ3_XS, Q2_K_S), those for
-models that were trained for them (TQ1_0, TQ2_0, Q1_0, Q2_0) and the one that is Q8_0 for all but mixtures of experts
-(MXFP4_MOE).
+Left out are those for models that were trained for them (TQ1_0, TQ2_0, Q1_0, Q2_0) and those that are Q8_0 for all but
+mixtures of experts or need a GPU of one maker (MXFP4_MOE, NVFP4).
 
 Facts, not taken on trust but looked up: bits per weight of Llama-3.1-8B from llama.cpp's tools/quantize/README.md; loss of
-quality of Llama-3-8B on Wikitext-2 from its tools/perplexity/README.md; which tensor gets which type from llama-quant.cpp.
+quality of Llama-3-8B on Wikitext-2 from its tools/perplexity/README.md. How large a file gets is in `gguf_size.py`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
-
-from .recipe_lora import FUSED_MODULES
 
 LOSS_SOURCE: Final = "llama.cpp's measurements, Llama-3-8B on Wikitext-2"
 
@@ -34,11 +31,15 @@ class Quantization:
     divergence: float | None = None
     """Mean Kullback–Leibler divergence of the next token's probabilities from those of F16."""
     matrix: bool = False
-    """The loss was measured with an importance matrix, which finetui does not make: expect a little more."""
+    """The loss was measured with an importance matrix: without one expect a little more."""
+    needs_matrix: bool = False
+    """llama.cpp makes it only with an importance matrix (`tensor_requires_imatrix` in llama-quant.cpp)."""
 
     @property
     def loss(self) -> str:
         """The expected loss of quality, in words and numbers."""
+        if self.perplexity is None and self.needs_matrix:
+            return "severe: llama.cpp's table does not even list it"
         if self.perplexity is None:
             return (
                 "exact: nothing is lost" if self.name != "BF16" else "nothing that the training had is lost"
@@ -162,143 +163,77 @@ QUANTIZATIONS: Final[dict[str, Quantization]] = {
             _ppl(3.519934),
             0.445132,
         ),
+        Quantization(
+            "IQ3_XS",
+            22,
+            3.5,
+            "a little less than IQ3_S",
+            perplexity=_ppl(0.931409),
+            divergence=0.138693,
+            matrix=True,
+            needs_matrix=True,
+        ),
+        Quantization(
+            "IQ3_XXS",
+            23,
+            3.25,
+            "Q2_K's size, and far better than it",
+            perplexity=_ppl(1.226803),
+            divergence=0.183625,
+            matrix=True,
+            needs_matrix=True,
+        ),
+        Quantization(
+            "Q2_K_S",
+            21,
+            2.97,
+            "faster than IQ2_M on a CPU, and worse",
+            perplexity=_ppl(3.092145),
+            divergence=0.40336,
+            matrix=True,
+            needs_matrix=True,
+        ),
+        Quantization(
+            "IQ2_M",
+            29,
+            2.93,
+            "under a fifth of F16; for models of 30 B weights and more",
+            perplexity=_ppl(2.369166),
+            divergence=0.325989,
+            matrix=True,
+            needs_matrix=True,
+        ),
+        Quantization(
+            "IQ2_S",
+            28,
+            2.74,
+            "a little less than IQ2_M",
+            perplexity=_ppl(3.419148),
+            divergence=0.439197,
+            matrix=True,
+            needs_matrix=True,
+        ),
+        Quantization(
+            "IQ2_XS",
+            20,
+            2.59,
+            "a sixth of F16; for models of 70 B weights and more",
+            perplexity=_ppl(4.529791),
+            divergence=0.54629,
+            matrix=True,
+            needs_matrix=True,
+        ),
+        Quantization(
+            "IQ2_XXS",
+            19,
+            2.38,
+            "a seventh of F16; only for models far too large otherwise",
+            perplexity=_ppl(7.860148),
+            divergence=0.812022,
+            matrix=True,
+            needs_matrix=True,
+        ),
+        Quantization("IQ1_M", 31, 2.15, "a last resort for the largest models", needs_matrix=True),
+        Quantization("IQ1_S", 24, 2.0, "an eighth of F16; smaller there is none", needs_matrix=True),
     )
 }
-
-# Bits per weight of llama.cpp's block formats (ggml-common.h: block bytes × 8 ÷ weights in a block).
-_BITS: Final = {
-    "F32": 32.0,
-    "F16": 16.0,
-    "BF16": 16.0,
-    "Q8_0": 8.5,
-    "Q6_K": 6.5625,
-    "Q5_1": 6.0,
-    "Q5_0": 5.5,
-    "Q5_K": 5.5,
-    "Q4_1": 5.0,
-    "Q4_0": 4.5,
-    "Q4_K": 4.5,
-    "IQ4_NL": 4.5,
-    "IQ4_XS": 4.25,
-    "Q3_K": 3.4375,
-    "IQ3_S": 3.4375,
-    "Q2_K": 2.625,
-}
-# What llama.cpp takes instead where a row is no multiple of 256 weights.
-_NARROW: Final = {
-    "Q6_K": "Q8_0",
-    "Q5_K": "Q5_1",
-    "Q4_K": "Q5_0",
-    "Q3_K": "Q4_0",
-    "Q2_K": "Q4_0",
-    "IQ4_XS": "IQ4_NL",
-    "IQ3_S": "IQ4_NL",
-}
-_BASE: Final = {
-    "Q5_K_M": "Q5_K",
-    "Q5_K_S": "Q5_K",
-    "Q4_K_M": "Q4_K",
-    "Q4_K_S": "Q4_K",
-    "Q3_K_L": "Q3_K",
-    "Q3_K_M": "Q3_K",
-    "Q3_K_S": "Q3_K",
-    "IQ3_M": "IQ3_S",
-}
-
-_GGUF_BYTES_PER_TOKEN = 50
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The sizes of a dense model of Llama's kind."""
-
-    hidden: int
-    intermediate: int
-    layers: int
-    query: int
-    key_value: int
-    vocabulary: int
-    tied: bool
-
-    def projection(self, name: str) -> tuple[int, int]:
-        """(inputs, outputs) of one matrix, which may stand for several."""
-        parts = [self.projections()[part] for part in FUSED_MODULES.get(name, (name,))]
-        return parts[0][0], sum(outputs for _, outputs in parts)
-
-    def projections(self) -> dict[str, tuple[int, int]]:
-        """For each projection of a layer, (inputs, outputs)."""
-        return {
-            "q_proj": (self.hidden, self.query),
-            "k_proj": (self.hidden, self.key_value),
-            "v_proj": (self.hidden, self.key_value),
-            "o_proj": (self.query, self.hidden),
-            "gate_proj": (self.hidden, self.intermediate),
-            "up_proj": (self.hidden, self.intermediate),
-            "down_proj": (self.intermediate, self.hidden),
-        }
-
-
-def gguf_bytes(name: str, shape: Shape) -> int:
-    """About how large a GGUF of the quantization `name` is, in bytes."""
-    total = _bytes(name, shape, "output" if shape.tied else "embedding", shape.hidden, shape.vocabulary)
-    if not shape.tied:
-        total += _bytes(name, shape, "output", shape.hidden, shape.vocabulary)
-    for layer in range(shape.layers):
-        total += 2 * shape.hidden * 4  # the norms stay in 32 bit
-        for part, (inputs, outputs) in shape.projections().items():
-            total += _bytes(name, shape, part, inputs, outputs, layer)
-    return round(total) + _GGUF_BYTES_PER_TOKEN * shape.vocabulary
-
-
-def _bytes(name: str, shape: Shape, part: str, inputs: int, outputs: int, layer: int = 0) -> float:
-    base = _BASE.get(name, name)
-    if part == "output" and base in _NARROW:
-        kind = "Q6_K" if inputs % 256 == 0 else "Q8_0"
-    elif part == "output" and base not in ("F32", "F16", "BF16", "Q8_0"):
-        kind = "Q6_K"
-    else:
-        kind = _tensor_type(name, base, part, layer, shape)
-    if inputs % 256:
-        kind = _NARROW.get(kind, kind)
-    return inputs * outputs * _BITS[kind] / 8
-
-
-def _better(layer: int, layers: int) -> bool:
-    """The layers to which the `_M` mixes give more bits: the outer eighths, and every third between."""
-    return layer < layers // 8 or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2
-
-
-def _tensor_type(name: str, base: str, part: str, layer: int, shape: Shape) -> str:
-    """What llama.cpp's mix `name` takes for one tensor, for dense models without an importance matrix."""
-    layers, grouped = shape.layers, shape.query >= 4 * shape.key_value
-    early = layer < layers // 8
-    if part == "v_proj":
-        if name in ("Q5_K_M", "Q4_K_M") and _better(layer, layers):
-            return "Q6_K"
-        choice = {
-            "Q2_K": "Q4_K" if grouped else "Q3_K",
-            "IQ3_S": "Q4_K" if grouped else base,
-            "IQ3_M": "Q4_K",
-            "Q3_K_M": "Q5_K" if layer < 2 else "Q4_K",
-            "Q3_K_L": "Q5_K",
-            "IQ4_NL": "Q5_K" if grouped else base,
-            "IQ4_XS": "Q5_K" if grouped else base,
-            "Q4_K_S": "Q5_K" if layer < 4 else base,
-        }
-        return choice.get(name, base)
-    if part == "down_proj":
-        if name in ("Q5_K_M", "Q4_K_M") and _better(layer, layers):
-            return "Q6_K"
-        choice = {
-            "Q2_K": "Q3_K",
-            "Q3_K_M": "Q5_K" if layer < layers // 16 else "Q4_K",
-            "Q3_K_L": "Q5_K",
-            "IQ3_M": "Q4_K" if early else base,
-            "IQ4_NL": "Q5_K" if early else base,
-            "IQ4_XS": "Q5_K" if early else base,
-            "Q4_K_S": "Q5_K" if early else base,
-        }
-        return choice.get(name, base)
-    if part == "o_proj":
-        return {"Q2_K": "Q3_K", "Q3_K_M": "Q4_K", "Q3_K_L": "Q5_K", "IQ3_M": "Q4_K"}.get(name, base)
-    return base

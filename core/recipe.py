@@ -50,6 +50,7 @@ ExportFormat = Literal[
     "gguf_q4_k_m",
     "gguf_q3_k_m",
     # the less common ones
+    "adapter_gguf",
     "gguf_f32",
     "gguf_bf16",
     "gguf_q5_1",
@@ -65,6 +66,15 @@ ExportFormat = Literal[
     "gguf_iq3_s",
     "gguf_q3_k_s",
     "gguf_q2_k",
+    "gguf_iq3_xs",
+    "gguf_iq3_xxs",
+    "gguf_q2_k_s",
+    "gguf_iq2_m",
+    "gguf_iq2_s",
+    "gguf_iq2_xs",
+    "gguf_iq2_xxs",
+    "gguf_iq1_m",
+    "gguf_iq1_s",
 ]
 
 
@@ -75,7 +85,8 @@ class ExportSection(Section):
         ("adapter",),
         "Formats",
         "what is written when training ends; more can be exported later",
-        "adapter: only what was learned, small, used together with the base model. merged: a whole model in 16 bit, for "
+        "adapter: only what was learned, small, used together with the base model. adapter_gguf: the same for llama-server, over "
+        "a GGUF of the base. merged: a whole model in 16 bit, for "
         "Transformers and vLLM. GGUF: one file for llama.cpp, Ollama and LM Studio.\n"
         "F16 is exact, Q8_0 half of it and as good as exact. The K-quants are smaller still and need llama.cpp's tool, "
         "which finetui fetches once (21 MB).",
@@ -92,6 +103,16 @@ class ExportSection(Section):
         advanced=True,
         form="result, last, best or the step of a checkpoint",
         pattern=r"^(result|last|best|[1-9][0-9]{0,8})$",
+    )
+    importance: bool = declare(
+        False,
+        "Importance",
+        "let quantizations spare what the training data needs most",
+        "llama.cpp reads some rows of the training data through the tuned model and notes which inputs of each weight are large: "
+        "the quantization is then exact where that counts. From Q4_K_M up it changes little, below a good deal. It reads about "
+        "32,000 tokens on the CPU, with the whole F16 model in memory: a minute for a small model, hours for a large one on few "
+        "cores. IQ3_XS and what is smaller cannot be made without, and get one whether this is on or not.",
+        advanced=True,
     )
     prove: bool = declare(
         True,

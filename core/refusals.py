@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 
 from .errors import FinetuiError
+from .export import ADAPTERS
 from .model_facts import UNPACKED, ModelFacts
 from .recipe import Recipe
 from .recipe_lora import modules_here
@@ -116,9 +117,11 @@ def _of_method(recipe: Recipe) -> Found:
                     ),
                 )
             )
-        if "adapter" in recipe.export.formats:
+        if set(ADAPTERS) & set(recipe.export.formats):
             found.append(("export.formats", no_adapter()))
         return found
+    if "adapter_gguf" in recipe.export.formats and (error := no_adapter_gguf(recipe)) is not None:
+        found.append(("export.formats", error))
     if precision == "32bit":
         found.append(
             (
@@ -197,6 +200,20 @@ def not_packed(title: str) -> FinetuiError:
         "Its attention cannot keep rows apart that share a sequence: they would read one another, or the first step would fail.",
         "Turn Packing off.",
         code="packing-model",
+    )
+
+
+def no_adapter_gguf(recipe: Recipe) -> FinetuiError | None:
+    """Why llama.cpp cannot take this recipe's adapter; None where it can. It knows the two sides of a layer and nothing more
+    (convert_lora_to_gguf.py, src/llama-adapter.cpp)."""
+    what = "DoRA" if recipe.lora.dora else "trained tables" if recipe.lora.modules_to_save else ""
+    if not what:
+        return None
+    return FinetuiError(
+        f"llama.cpp takes no adapter with {what}.",
+        "Its adapters hold the two sides of each layer and nothing more.",
+        "Take a GGUF of the whole model, such as gguf_q8_0, in place of adapter_gguf.",
+        code="adapter-gguf",
     )
 
 

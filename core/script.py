@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import script_data, script_loftq, script_look, script_tokens, script_training
-from .recipe import DEMO, Recipe
+from .export import ADAPTERS, weighed
+from .recipe import DEMO, ExportFormat, Recipe
 from .script_data import Data
 from .script_file import Script
 from .script_look import Look, Part
@@ -270,7 +271,9 @@ class _Writer:
         return Cell("Try it", "What it answers to a row of the data.", textwrap.dedent(code).strip())
 
     def _exports(self) -> Cell | None:
-        formats = [format for format in self.recipe.export.formats if format != "adapter"]
+        formats: list[ExportFormat] = [
+            format for format in self.recipe.export.formats if format not in ADAPTERS
+        ]
         if not formats:
             return None
         code: list[str] = []
@@ -284,15 +287,21 @@ class _Writer:
                 f'model.save_pretrained_merged("{self.recipe.name}-merged", tokenizer, save_method="merged_16bit", safe_serialization=None)'
             )
         quants = [format.removeprefix("gguf_") for format in formats if format.startswith("gguf_")]
-        by_hand = [quant for quant in quants if quant.startswith("iq")]
+        importance = self.recipe.export.importance
+        matrix = [f.removeprefix("gguf_") for f in formats if weighed(f, importance)]
+        by_hand = [quant for quant in quants if quant.startswith("iq") or quant in matrix]
         if by_hand:
             quants = list(dict.fromkeys([*(quant for quant in quants if quant not in by_hand), "f16"]))
-            code.append(
-                "# Unsloth makes these only with an importance matrix. llama.cpp does without, from the F16 file:\n"
-                + "\n".join(
-                    f"#   llama-quantize F16.gguf {quant.upper()}.gguf {quant.upper()}" for quant in by_hand
-                )
-            )
+            lines = ["# These with llama.cpp's own tools, from the F16 file:"]
+            if matrix:
+                lines += [
+                    "# (ROWS.txt holds rows of the data, through the model's chat template)",
+                    "#   llama-imatrix -m F16.gguf -f ROWS.txt --parse-special -o imatrix.gguf",
+                ]
+            for quant in by_hand:
+                with_matrix = "--imatrix imatrix.gguf " if quant in matrix else ""
+                lines.append(f"#   llama-quantize {with_matrix}F16.gguf {quant.upper()}.gguf {quant.upper()}")
+            code.append("\n".join(lines))
         if quants:
             code.append(
                 "# Unsloth makes these with llama.cpp, which it fetches and builds when it is not there."

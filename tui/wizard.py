@@ -255,7 +255,7 @@ class Wizard:
             if isinstance(epochs, (int, float)) and not (plan and plan.steps == limit):
                 words.append(counted(epochs, "epoch"))
             return " · ".join(words)
-        words = {"adapter": "adapter", "merged": "merged"}
+        words = {"adapter": "adapter", "adapter_gguf": "adapter GGUF", "merged": "merged"}
         formats = [words.get(str(f)) or str(f).removeprefix("gguf_").upper() for f in d["export.formats"]]
         return ", ".join(formats)
 

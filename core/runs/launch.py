@@ -237,10 +237,13 @@ def start(
         raise not_started(error) from error
 
 
-def export_options(checkpoint: str | None, replace: bool) -> tuple[str, ...]:
-    """What an export's worker is told besides the formats: whose weights, and whether older exports go."""
-    chosen = (f"--checkpoint={checkpoint}",) if checkpoint else ()
-    return (*chosen, "--replace") if replace else chosen
+def export_options(checkpoint: str | None, replace: bool, importance: bool | None = None) -> tuple[str, ...]:
+    """What an export's worker is told besides the formats: whose weights, whether older exports go, and whether the
+    quantizations get an importance matrix where the recipe says otherwise."""
+    options = [f"--checkpoint={checkpoint}"] if checkpoint else []
+    if importance is not None:
+        options.append("--importance" if importance else "--no-importance")
+    return (*options, "--replace") if replace else tuple(options)
 
 
 def sign(

@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import model, system
 from ..errors import FinetuiError
-from ..export import FORMATS
+from ..export import ADAPTERS, FORMATS
 from ..model_facts import ModelFacts
 from ..recipe import Recipe
 from ..recipe_lora import modules_here
@@ -216,7 +216,7 @@ def _without_quantizer(recipe: Recipe, run: RunFolder) -> tuple[Values, str]:
 
 
 def _no_adapter_file(recipe: Recipe, run: RunFolder) -> tuple[Values, str]:
-    formats = tuple("merged" if f == "adapter" else f for f in recipe.export.formats)
+    formats = tuple("merged" if f in ADAPTERS else f for f in recipe.export.formats)
     return {"export.formats": tuple(dict.fromkeys(formats))}, "The result is a whole model."
 
 

@@ -103,11 +103,13 @@ def work(name: str, run: RunFolder, formats: Sequence[str], asked_at: float, que
     return 1 if failed else 0
 
 
-def _export_words(words: Sequence[str]) -> tuple[tuple[str, ...], str | None, bool]:
-    """Formats, checkpoint and whether exports that are there are replaced, as `launch.export_options` writes them."""
+def _export_words(words: Sequence[str]) -> tuple[tuple[str, ...], str | None, bool, bool | None]:
+    """Formats, checkpoint, whether exports that are there are replaced, and whether there is an importance matrix, as
+    `launch.export_options` writes them."""
     formats = tuple(word for word in words if not word.startswith("--"))
     checkpoint = next((word.partition("=")[2] for word in words if word.startswith("--checkpoint=")), None)
-    return formats, checkpoint, "--replace" in words
+    importance = "--importance" in words or (False if "--no-importance" in words else None)
+    return formats, checkpoint, "--replace" in words, importance
 
 
 def main(arguments: Sequence[str]) -> int:

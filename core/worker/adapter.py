@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,24 @@ def copy(source: Path, target: Path, recipe: Recipe, suffixes: tuple[str, ...]) 
         if wanted and file.name not in (checkpoints.SEAL, checkpoints.COUNTS, "trainer_state.json"):
             shutil.copyfile(file, target / file.name)
     _tidy(target, recipe)
+
+
+def state_scale(folder: Path) -> None:
+    """Writes the scale of the adapter in `folder` as alpha over rank, the only one that llama.cpp knows (src/llama-adapter.h);
+    rsLoRA's is alpha over the root of the rank. Raises FinetuiError (adapter-gguf) where one alpha does not say it, and OSError."""
+    file = folder / "adapter_config.json"
+    settings = json.loads(file.read_bytes())
+    rooted = bool(settings.get("use_rslora"))
+    if settings.get("alpha_pattern") or (rooted and settings.get("rank_pattern")):
+        raise FinetuiError(
+            "llama.cpp takes one scale for a whole adapter.",
+            "This one has layers with scales of their own.",
+            "Take a GGUF of the whole model, such as gguf_q8_0, in place of adapter_gguf.",
+            code="adapter-gguf",
+        )
+    if rooted:
+        settings |= {"lora_alpha": settings["lora_alpha"] * math.sqrt(settings["r"]), "use_rslora": False}
+    atomic.write_text(file, json.dumps(settings, indent=2))
 
 
 def load(model: Any, folder: Path) -> None:

@@ -1,7 +1,7 @@
-"""Whoever will use an export, in a process of its own: `python -m finetui.core.worker.consumer KIND PATH [BASE]`.
+"""Whoever will use an export, in a process of its own: `python -m finetui.core.worker.consumer KIND PATH [OTHER]`.
 
 Reads a `Reference` as JSON on standard input and writes a `Heard` on standard output. KIND is `merged` (Transformers),
-`adapter` (PEFT over BASE) or `gguf` (llama.cpp). Nothing of the worker's own code renders, tokenizes or answers here: the
+`adapter` (PEFT over the base in OTHER) or `gguf` (llama.cpp, with the adapter OTHER where there is one). Nothing of the worker's own code renders, tokenizes or answers here: the
 export brings its own template and tokenizer, and is used as a stranger would use it.
 """
 
@@ -128,10 +128,12 @@ class _LlamaCpp:
 
     name = "llama.cpp"
 
-    def __init__(self, path: Path, context: int) -> None:
+    def __init__(self, path: Path, context: int, lora: str = "") -> None:
         xllamacpp: Any = importlib.import_module("xllamacpp")
         parameters: Any = xllamacpp.CommonParams()
         parameters.model.path = str(path)
+        if lora:
+            parameters.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(lora, 1.0)]
         parameters.n_ctx = context
         parameters.n_parallel = 1
         parameters.warmup = False
@@ -249,7 +251,7 @@ def main(arguments: Sequence[str]) -> None:
     reference: Reference = TypeAdapter(Reference).validate_json(sys.stdin.buffer.read())
     if kind == "gguf":
         longest = max(len(asked.ids) + len(asked.answer_ids) for asked in reference.prompts)
-        consumer: Any = _LlamaCpp(Path(path), -(-(longest + NEW_TOKENS + 16) // 256) * 256)
+        consumer: Any = _LlamaCpp(Path(path), -(-(longest + NEW_TOKENS + 16) // 256) * 256, "".join(rest))
     else:
         consumer = _Transformers(kind, Path(path), rest[0] if rest else "")
     heard = consumer.heard(reference)

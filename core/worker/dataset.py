@@ -71,13 +71,18 @@ class Prepared:
 
 def load(recipe: Recipe, writer: EventWriter, check: Callable[[], None]) -> LoadedDataset:
     """The recipe's rows as conversations. A hub dataset is downloaded into the hub's cache."""
-    section = recipe.dataset
 
     def progress(rows: int) -> None:
         check()
         writer.progress("dataset", rows, 0, "rows")
 
     writer.progress("dataset", text="reading")
+    return read(recipe, progress)
+
+
+def read(recipe: Recipe, progress: Callable[[int], None]) -> LoadedDataset:
+    """As `load`; `progress` is given how many rows have been read, and may raise to stop."""
+    section = recipe.dataset
     try:
         return dataset_step.load(section, recipe.training.seed, progress, hub_rows.rows_of)
     except (FinetuiError, Stopped):

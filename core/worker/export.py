@@ -112,6 +112,8 @@ def prepare_tools(formats: Sequence[str], emit: Emit, *, check: Check = go_on) -
     try:
         if infos:
             llama_cpp.converter(lambda said: emit(Progress("export", text=said)), check)
+        if "adapter_gguf" in formats:
+            llama_cpp.adapter_converter(lambda said: emit(Progress("export", text=said)), check)
         if any(info.needs_llama_cpp for info in infos):
             llama_cpp.quantizer(lambda said: emit(Progress("export", text=said)), check)
     except FinetuiError as error:
@@ -175,8 +177,10 @@ class _Work:
         if kept:
             target = self._there(info)
         else:
-            if format == "adapter" and self.recipe.lora.method == "full":
+            if format in export_step.ADAPTERS and self.recipe.lora.method == "full":
                 raise refusals.no_adapter()
+            if format == "adapter_gguf" and (error := refusals.no_adapter_gguf(self.recipe)) is not None:
+                raise error
             self._need_space(format)
             target = self.making.make(info)
         file = target / self.making.file_name(info) if info.quantization else target
@@ -236,12 +240,12 @@ class _Work:
 
     def _need_space(self, format: ExportFormat) -> None:
         """Refuses before a byte is written what cannot fit. Raises FinetuiError (no-space)."""
-        if not self._shapes and format != "adapter":
+        if not self._shapes and format not in export_step.ADAPTERS:
             self._shapes = base_weights.shapes(self.base)
         weights = sum(math.prod(shape) for shape in self._shapes.values())
 
         def size(format: ExportFormat) -> int:
-            if format == "adapter":
+            if format in export_step.ADAPTERS:
                 return _size(self.weights.folder)
             return round(weights * (export_step.FORMATS[format].bits_per_weight or 16.0) / 8 * 1.03)
 

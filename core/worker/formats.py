@@ -14,7 +14,7 @@ from ..errors import FinetuiError
 from ..recipe import ExportFormat, Recipe
 from ..runs.chosen import Chosen
 from ..runs.store import RunFolder
-from . import adapter, llama_cpp, loftq, merge, modelfile, verify
+from . import adapter, importance, llama_cpp, loftq, merge, modelfile, verify
 from .child import Check
 from .workbench import Workbench
 
@@ -42,18 +42,22 @@ class Making:
         if info.format == "adapter":
             self._adapter(self.bench.begin("adapter"))
             part = self._finish("adapter")
+        elif info.format == "adapter_gguf":
+            self._adapter_gguf(self.bench.begin("adapter_gguf"))
+            part = self._finish("adapter_gguf")
         elif info.format == "merged":
             part = self._merge()
         else:
             part = self._gguf(info)
-        export_record.write(part, dataclasses.replace(self.record, format=info.format))
+        record = dataclasses.replace(self.record, format=info.format, weighed=self._weighed(info.format))
+        export_record.write(part, record)
         return self.bench.place(part, info.format)
 
     def ready(self, format: ExportFormat) -> Path | None:
         """RUN/exports/<format>, where it is whole and made from the very same."""
         folder = self.run.exports / format
         record = export_record.read(folder)
-        if record is None or record.key != self.record.key:
+        if record is None or record.key != self.record.key or record.weighed != self._weighed(format):
             return None
         try:
             self._verify(format, folder)
@@ -65,6 +69,9 @@ class Making:
         """What a GGUF is called."""
         return f"{self.recipe.name}-{info.quantization}.gguf"
 
+    def _weighed(self, format: ExportFormat) -> bool:
+        return export_step.weighed(format, self.recipe.export.importance)
+
     def _finish(self, format: ExportFormat) -> Path:
         self._verify(format, self.bench.begin(format))
         return self.bench.finish(format)
@@ -72,6 +79,17 @@ class Making:
     def _adapter(self, made: Path) -> None:
         adapter.copy(self._learned(), made, self.recipe, _ADAPTER_FILES)
         self._write_ask_script(made)
+
+    def _adapter_gguf(self, made: Path) -> None:
+        tool = llama_cpp.adapter_converter(lambda said: self.tell(said, 0.0), self.check)
+        plain = self.bench.begin("plain")
+        adapter.copy(self._learned(), plain, self.recipe, (".safetensors", ".json"))
+        adapter.state_scale(plain)
+        self.tell("converting the adapter", 0.3)
+        llama_cpp.convert_adapter(
+            tool, plain, self.base, made / export_step.adapter_file(self.recipe.name), self.check
+        )
+        self.bench.drop("plain")
 
     def _learned(self) -> Path:
         """What was learned, as it goes over the base in 16 bit. A checkpoint holds the adapter as it is trained."""
@@ -147,7 +165,7 @@ class Making:
         made = self.bench.begin(info.format)
         file = made / self.file_name(info)
         if info.needs_llama_cpp:
-            self._quantize(file, info.quantization)
+            self._quantize(file, info)
         else:
             self._convert(file, info.quantization.lower())
         (made / "Modelfile").write_text(self._modelfile(file.name), encoding="utf-8")
@@ -158,20 +176,32 @@ class Making:
         tool = llama_cpp.converter(lambda said: self.tell(said, 0.0), self.check)
         label = f"converting to {outtype.upper()}"
         llama_cpp.convert(
-            tool, model, target, outtype, lambda share: self.tell(label, 0.3 + share * 0.4), self.check
+            tool, model, target, outtype, lambda share: self.tell(label, 0.3 + share * 0.2), self.check
         )
 
-    def _quantize(self, target: Path, quantization: str) -> None:
+    def _quantize(self, target: Path, info: export_step.FormatInfo) -> None:
         tool = llama_cpp.quantizer(lambda said: self.tell(said, 0.0), self.check)
         source = self._f16()
-        label = f"quantizing to {quantization}"
+        matrix = self._matrix(source) if self._weighed(info.format) else None
+        label = f"quantizing to {info.quantization}"
         llama_cpp.quantize(
             tool,
             source,
             target,
-            quantization,
-            lambda share: self.tell(label, 0.7 + share * 0.25),
+            info.quantization,
+            lambda share: self.tell(label, 0.8 + share * 0.15),
             self.check,
+            matrix,
+        )
+
+    def _matrix(self, f16: Path) -> Path:
+        """The importance matrix of these weights, the one beside the run or a new one."""
+
+        def tell(said: str, share: float) -> None:
+            self.tell(said, 0.5 + share * 0.3)
+
+        return importance.make(
+            self.recipe, self.run, self.record.key, self.weights.folder, f16, tell, self.check
         )
 
     def _modelfile(self, gguf_name: str) -> str:
@@ -182,6 +212,8 @@ class Making:
     def _verify(self, format: ExportFormat, folder: Path) -> None:
         if format == "adapter":
             verify.adapter(folder)
+        elif format == "adapter_gguf":
+            verify.adapter_gguf(folder / export_step.adapter_file(self.recipe.name))
         elif format == "merged":
             verify.merged(folder)
         else:

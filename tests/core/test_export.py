@@ -10,9 +10,10 @@ from typing import get_args
 import pytest
 
 from finetui.core import export, export_budget
+from finetui.core.gguf_size import Shape, gguf_bytes
 from finetui.core.model import DEMO_FACTS, ModelFacts
 from finetui.core.proof import LIMITS
-from finetui.core.quantizations import QUANTIZATIONS, Shape, gguf_bytes
+from finetui.core.quantizations import QUANTIZATIONS
 from finetui.core.recipe import TARGET_MODULES, ExportFormat, ExportSection, LoraSection, Recipe
 from finetui.core.system import Machine
 
@@ -115,6 +116,16 @@ def test_gguf_commands_name_the_file_and_the_modelfile() -> None:
     assert server.command == "llama-server -m /runs/r/exports/gguf_q8_0/Bot-Q8_0.gguf --alias Bot"
 
 
+def test_an_adapter_for_llama_cpp_is_used_over_a_gguf_of_the_base() -> None:
+    server, chat = export.next_commands(
+        "adapter_gguf", Path("/r/exports/adapter_gguf"), "Bot", "b", "Be brief."
+    )
+    assert (
+        server.command == "llama-server -m BASE.gguf --lora /r/exports/adapter_gguf/Bot-lora.gguf --alias Bot"
+    )
+    assert chat.command.endswith("Bot-lora.gguf -cnv -sys 'Be brief.'")
+
+
 def test_vllm_is_told_of_a_rank_that_it_would_refuse() -> None:
     def serving(rank: int) -> str:
         return export.next_commands("adapter", Path("/a"), "Bot", "owner/base", rank=rank)[1].command
@@ -147,6 +158,15 @@ GQA = Shape(1024, 2816, 9, 1024, 256, 264, False)
         ("IQ3_S", 44_332_960),
         ("Q3_K_S", 44_019_616),
         ("Q2_K", 37_835_872),
+        ("IQ3_XS", 42_157_984),
+        ("IQ3_XXS", 39_357_280),
+        ("Q2_K_S", 34_917_472),
+        ("IQ2_M", 34_806_624),
+        ("IQ2_S", 32_095_072),
+        ("IQ2_XS", 30_447_648),
+        ("IQ2_XXS", 27_441_184),
+        ("IQ1_M", 24_051_744),
+        ("IQ1_S", 22_018_080),
     ],
 )
 def test_sizes_are_those_that_the_quantizer_makes(name: str, size: int) -> None:
@@ -158,7 +178,8 @@ def test_every_quantization_says_what_it_costs_and_has_limits_to_prove_it_by() -
     assert set(LIMITS) == set(export.FORMATS)
     for quantization in QUANTIZATIONS.values():
         assert quantization.loss
-        assert (quantization.perplexity is None) == (quantization.name in ("F16", "F32", "BF16"))
+        unmeasured = ("F16", "F32", "BF16", "IQ1_M", "IQ1_S")
+        assert (quantization.perplexity is None) == (quantization.name in unmeasured)
 
 
 def test_a_budget_counts_what_is_made_on_the_way_once() -> None:
@@ -170,6 +191,26 @@ def test_a_budget_counts_what_is_made_on_the_way_once() -> None:
     assert there.shared == ("GGUF F16",) and there.needs[1].disk_bytes == 0
     assert export_budget.of_facts(recipe, DEMO_FACTS, ("adapter",)).shared_bytes == 0
     assert export_budget.of_facts(recipe, None, ("merged",)).disk_bytes is None
+
+
+def test_the_memory_for_a_matrix_and_for_an_adapters_base_is_counted() -> None:
+    def need(format: ExportFormat, importance: bool = False) -> export_budget.Need:
+        section = ExportSection(formats=(format,), importance=importance)
+        return export_budget.of_facts(Recipe(export=section), LLAMA_8B, (format,)).needs[0]
+
+    model = export.estimated_bytes("gguf_f16", LLAMA_8B, LoraSection())
+    assert model is not None
+    cases: tuple[tuple[ExportFormat, bool, bool], ...] = (
+        ("gguf_iq2_xs", False, True),
+        ("gguf_q4_k_m", False, False),
+        ("gguf_q4_k_m", True, True),
+        ("gguf_q8_0", True, False),
+    )
+    for format, importance, whole in cases:
+        ram = need(format, importance).ram_bytes
+        assert ram is not None and (ram > model) == whole, format
+    proof = need("adapter").proof_ram_bytes
+    assert proof is not None and proof > model, "PEFT loads the base too"
 
 
 def test_a_disk_that_cannot_hold_the_exports_is_said_before_training() -> None:

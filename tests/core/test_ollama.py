@@ -138,6 +138,10 @@ def test_old_odd_and_silent_programs(standin: Standin) -> None:
     assert "0.1.48" in refused(run, "ollama-old").what
     standin.tell("ollama version is 0.12.0\nWarning: client version is 0.2.1")
     refused(run, "ollama-old")
+    standin.tell("ollama version is 0.2.5")
+    refused(run, "ollama-old")
+    standin.tell("ollama version is 0.2.6")
+    assert ollama.plan(run).version == "0.2.6", "the first that speaks to it as in training"
     standin.tell("ollama version is 0.0.0")
     assert ollama.plan(run).version == "0.0.0", "somebody's own build"
     standin.tell("\x1b[31mSegmentation fault")

@@ -63,6 +63,9 @@ def test_a_cpu_is_no_gpu(changes: dict[str, Any], path: str, code: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "path", "code"),
     [
+        ({"formats": ("adapter_gguf",), "method": "full"}, "export.formats", "export-full"),
+        ({"formats": ("adapter_gguf",), "dora": True}, "export.formats", "adapter-gguf"),
+        ({"formats": ("adapter_gguf",), "modules_to_save": ("lm_head",)}, "export.formats", "adapter-gguf"),
         ({"precision": "32bit"}, "model.precision", "lora-32bit"),
         ({"method": "full", "formats": ("merged", "adapter")}, "export.formats", "export-full"),
         ({"method": "full", "formats": ("merged",), "adapter": "a"}, "lora.method", "full-adapter"),

@@ -82,6 +82,17 @@ def test_the_demos_notebook_holds_its_rows() -> None:
             compile(source, "cell", "exec")
 
 
+def test_an_importance_matrix_is_left_to_llama_cpp() -> None:
+    recipe = Recipe(export=ExportSection(formats=("gguf_iq2_xs", "gguf_q4_k_m")))
+    text = script.make(recipe, script_look.unseen(recipe.dataset)).text
+    assert "#   llama-quantize --imatrix imatrix.gguf F16.gguf IQ2_XS.gguf IQ2_XS" in text
+    assert "quantization_method=['q4_k_m', 'f16']" in text
+    recipe = Recipe(export=ExportSection(formats=("gguf_q4_k_m",), importance=True))
+    text = script.make(recipe, script_look.unseen(recipe.dataset)).text
+    assert text.index("#   llama-imatrix -m F16.gguf") < text.index("#   llama-quantize --imatrix")
+    assert "quantization_method=['f16']" in text
+
+
 def test_quantizations_that_unsloth_refuses_are_left_to_llama_cpp() -> None:
     recipe = Recipe(export=ExportSection(formats=("gguf_iq4_xs", "gguf_q4_k_m")))
     text = script.make(recipe, script_look.unseen(recipe.dataset)).text

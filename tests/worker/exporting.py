@@ -103,6 +103,8 @@ parameters.n_ctx = 256
 parameters.n_parallel = 1
 parameters.cpuparams.n_threads = 1
 parameters.warmup = False
+if sys.argv[3]:
+    parameters.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(sys.argv[3], 1.0)]
 server = xllamacpp.Server(parameters)
 answer = server.handle_completions({
     "prompt": json.loads(sys.argv[2]), "n_predict": 8, "max_tokens": 8, "temperature": 0, "logprobs": 5, "n_probs": 5,
@@ -113,8 +115,16 @@ print("ANSWER" + json.dumps(answer))
 
 def llama_cpp_probabilities(file: Path, ids: list[int]) -> dict[int, float]:
     """The five likeliest tokens after `ids` and their probabilities, by llama.cpp in a process of its own."""
+    return llama_cpp_answer(file, ids)[1]
+
+
+def llama_cpp_answer(
+    file: Path, ids: list[int], lora: Path | None = None
+) -> tuple[list[int], dict[int, float]]:
+    """The tokens that llama.cpp writes greedily after `ids`, with the adapter `lora` where there is one, and the likeliest first
+    tokens with their probabilities."""
     ran = subprocess.run(
-        [sys.executable, "-c", _ASK, str(file), json.dumps(ids)],
+        [sys.executable, "-c", _ASK, str(file), json.dumps(ids), str(lora or "")],
         capture_output=True,
         text=True,
         timeout=600,
@@ -123,5 +133,6 @@ def llama_cpp_probabilities(file: Path, ids: list[int]) -> dict[int, float]:
     lines = [line for line in ran.stdout.splitlines() if line.startswith("ANSWER")]
     assert lines, ran.stderr[-2000:]
     answer = json.loads(lines[0].removeprefix("ANSWER"))
-    first = answer["choices"][0]["logprobs"]["content"][0]
-    return {top["id"]: math.exp(top["logprob"]) for top in first["top_logprobs"]}
+    content = answer["choices"][0]["logprobs"]["content"]
+    first = {top["id"]: math.exp(top["logprob"]) for top in content[0]["top_logprobs"]}
+    return [token["id"] for token in content], first

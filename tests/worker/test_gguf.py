@@ -18,6 +18,7 @@ from finetui.core.worker import child, export, llama_cpp, verify
 from .exporting import (
     CANARIES,
     Tuned,
+    llama_cpp_answer,
     llama_cpp_probabilities,
     make_run,
     next_token_probabilities,
@@ -207,3 +208,26 @@ def test_a_stop_ends_the_child() -> None:
         child.run([sys.executable, "-c", program], on_line=seen.append, check=check)
     with pytest.raises(ProcessLookupError):
         os.kill(int(seen[0]), 0)
+
+
+@pytest.mark.parametrize("rslora", [False, True], ids=["lora", "rslora"])
+def test_base_and_adapter_in_llama_cpp_answer_as_the_merged_model(
+    tiny_model: Path, tmp_path: Path, rslora: bool
+) -> None:
+    tuned = make_run(tmp_path / "run", tiny_model, rslora=rslora)
+    events: list[Event] = []
+    export.export(None, None, tuned.recipe, tuned.run, ["adapter_gguf", "gguf_f16"], events.append)
+    assert [e for e in events if isinstance(e, Warned)] == []
+    done = exported(events)
+    [lora] = (tuned.run.path / done["adapter_gguf"].path).glob("*.gguf")
+    assert lora.name in done["adapter_gguf"].command
+    tool = llama_cpp.converter(lambda _said: None)
+    base = tmp_path / "base.gguf"
+    llama_cpp.convert(tool, tiny_model, base, "f16", lambda _share: None)
+    whole = tuned.run.path / done["gguf_f16"].path
+    for question in ("Which colour?", "Item 3", "Why"):
+        ids = prompt_ids(tuned, question)
+        merged, ours = llama_cpp_answer(whole, ids), llama_cpp_answer(base, ids, lora)
+        assert ours[0] == merged[0], "the same tokens, greedily"
+        assert ours[0] != llama_cpp_answer(base, ids)[0], "and not the base's"
+        assert ours[1] == pytest.approx({token: merged[1].get(token, 0) for token in ours[1]}, abs=0.01)

@@ -108,6 +108,30 @@ def test_the_command_proves_again_and_tells_by_its_exit_code(proven: Proven, tmp
     assert kept is not None and kept.verdict == "broken"
 
 
+def test_later_exports_of_the_command_are_proved_too(proven: Proven) -> None:
+    """An adapter in llama.cpp over its base, and a quantization with an importance matrix of the run's own rows."""
+    run = RunFolder(Path(shutil.copytree(proven.run.path, proven.run.path.with_name("later"))))
+    said = finetui("export", run.id, "--format", "adapter_gguf,iq2_xs,q4_k_m", "--importance", "--replace")
+    assert said.returncode == 0, said
+    proofs = {p.format: p for p in harness.events(run, Proved)}
+    assert proofs["adapter_gguf"].verdict == "same", proofs["adapter_gguf"]
+    assert proofs["adapter_gguf"].consumer == "llama.cpp"
+    for format in ("gguf_iq2_xs", "gguf_q4_k_m"):
+        record = export_record.read(run.exports / format)
+        assert record is not None and record.weighed
+        assert proofs[format].verdict == "same", proofs[format]
+    assert not list(run.exports.glob(".base-*"))
+    [lora] = (run.exports / "adapter_gguf").glob("*.gguf")
+    content = bytearray(lora.read_bytes())
+    at = content.index(b"adapter.lora.alpha") + len("adapter.lora.alpha") + 4
+    content[at : at + 4] = struct.pack("<f", 1e-9)
+    lora.write_bytes(content)
+    said = finetui("verify", run.id, "--format", "adapter_gguf")
+    assert said.returncode == 1 and "adapter_gguf" in said.stdout, said
+    kept = proof_file.load(run.exports / "adapter_gguf")
+    assert kept is not None and kept.verdict != "same"
+
+
 def test_a_run_that_asks_for_no_proof_gets_none(tiny_model: Path, tiny_rows: Path) -> None:
     recipe = harness.recipe(tiny_model, tiny_rows, max_steps=2)
     run = harness.make_run(

@@ -90,19 +90,28 @@ def _tokenizer(chat_template: str | None, folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
 
 
-def make(folder: Path, chat_template: str | None = CHAT_TEMPLATE, seed: int = 0) -> Path:
-    """A whole model folder at `folder` (made when missing). `chat_template=None` makes a base model that has none."""
+def make(
+    folder: Path,
+    chat_template: str | None = CHAT_TEMPLATE,
+    seed: int = 0,
+    hidden: int = HIDDEN,
+    intermediate: int = INTERMEDIATE,
+) -> Path:
+    """A whole model folder at `folder` (made when missing). `chat_template=None` makes a base model that has none.
+
+    The K- and I-quants of llama.cpp need `hidden` and `intermediate` to be multiples of 256.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     vocab = vocabulary()
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
-        "hidden_size": HIDDEN,
-        "intermediate_size": INTERMEDIATE,
+        "hidden_size": hidden,
+        "intermediate_size": intermediate,
         "num_hidden_layers": LAYERS,
         "num_attention_heads": HEADS,
         "num_key_value_heads": KV_HEADS,
-        "head_dim": HIDDEN // HEADS,
+        "head_dim": hidden // HEADS,
         "hidden_act": "silu",
         "max_position_embeddings": CONTEXT,
         "rms_norm_eps": 1e-5,
@@ -128,24 +137,24 @@ def make(folder: Path, chat_template: str | None = CHAT_TEMPLATE, seed: int = 0)
     def weights(*shape: int) -> np.ndarray:
         return random.normal(0.0, 0.05, shape).astype(np.float32)
 
-    kv = KV_HEADS * HIDDEN // HEADS
+    kv = KV_HEADS * hidden // HEADS
     tensors = {
-        "model.embed_tokens.weight": weights(len(vocab), HIDDEN),
-        "lm_head.weight": weights(len(vocab), HIDDEN),
+        "model.embed_tokens.weight": weights(len(vocab), hidden),
+        "lm_head.weight": weights(len(vocab), hidden),
     }
-    tensors["model.norm.weight"] = np.ones(HIDDEN, np.float32)
+    tensors["model.norm.weight"] = np.ones(hidden, np.float32)
     for layer in range(LAYERS):
         at = f"model.layers.{layer}"
         tensors |= {
-            f"{at}.self_attn.q_proj.weight": weights(HIDDEN, HIDDEN),
-            f"{at}.self_attn.k_proj.weight": weights(kv, HIDDEN),
-            f"{at}.self_attn.v_proj.weight": weights(kv, HIDDEN),
-            f"{at}.self_attn.o_proj.weight": weights(HIDDEN, HIDDEN),
-            f"{at}.mlp.gate_proj.weight": weights(INTERMEDIATE, HIDDEN),
-            f"{at}.mlp.up_proj.weight": weights(INTERMEDIATE, HIDDEN),
-            f"{at}.mlp.down_proj.weight": weights(HIDDEN, INTERMEDIATE),
-            f"{at}.input_layernorm.weight": np.ones(HIDDEN, np.float32),
-            f"{at}.post_attention_layernorm.weight": np.ones(HIDDEN, np.float32),
+            f"{at}.self_attn.q_proj.weight": weights(hidden, hidden),
+            f"{at}.self_attn.k_proj.weight": weights(kv, hidden),
+            f"{at}.self_attn.v_proj.weight": weights(kv, hidden),
+            f"{at}.self_attn.o_proj.weight": weights(hidden, hidden),
+            f"{at}.mlp.gate_proj.weight": weights(intermediate, hidden),
+            f"{at}.mlp.up_proj.weight": weights(intermediate, hidden),
+            f"{at}.mlp.down_proj.weight": weights(hidden, intermediate),
+            f"{at}.input_layernorm.weight": np.ones(hidden, np.float32),
+            f"{at}.post_attention_layernorm.weight": np.ones(hidden, np.float32),
         }
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return folder

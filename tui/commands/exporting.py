@@ -46,6 +46,15 @@ def export(
     replace: Annotated[
         bool, typer.Option("--replace", help="Make exports again that are there already, and overwrite them.")
     ] = False,
+    importance: Annotated[
+        bool | None,
+        typer.Option(
+            "--importance/--no-importance",
+            help="Quantize with an importance matrix from the training data. The recipe's otherwise; IQ3_XS and smaller "
+            "always get one.",
+            show_default=False,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what it would take: disk, memory, quality.")
     ] = False,
@@ -71,11 +80,13 @@ def export(
     code = exits.OK
     for folder in folders:
         try:
-            found = _planned(folder, wanted, checkpoint, replace)
+            found = _planned(folder, wanted, checkpoint, replace, importance)
             if dry_run:
                 _show(found, as_json)
                 continue
-            code = code or _export(found, checkpoint, replace, detach, as_json, several=len(folders) > 1)
+            code = code or _export(
+                found, checkpoint, replace, importance, detach, as_json, several=len(folders) > 1
+            )
         except FinetuiError as error:
             if len(folders) == 1:
                 raise
@@ -87,15 +98,29 @@ def export(
     raise typer.Exit(code)
 
 
-def _planned(run: RunFolder, wanted: tuple[ExportFormat, ...], checkpoint: str | None, replace: bool) -> Plan:
+def _planned(
+    run: RunFolder,
+    wanted: tuple[ExportFormat, ...],
+    checkpoint: str | None,
+    replace: bool,
+    importance: bool | None,
+) -> Plan:
     from ...core import export_plan, recipe_file
 
     recipe = recipe_file.load(run.recipe)
-    return export_plan.plan(run, recipe, wanted or recipe.export.formats, checkpoint, replace=replace)
+    formats = wanted or recipe.export.formats
+    return export_plan.plan(run, recipe, formats, checkpoint, replace=replace, importance=importance)
 
 
 def _export(
-    found: Plan, checkpoint: str | None, replace: bool, detach: bool, as_json: bool, *, several: bool
+    found: Plan,
+    checkpoint: str | None,
+    replace: bool,
+    importance: bool | None,
+    detach: bool,
+    as_json: bool,
+    *,
+    several: bool,
 ) -> int:
     from ...core.runs import launch, state
 
@@ -120,7 +145,7 @@ def _export(
     for words in (found.weights.note, found.warning):
         if words:
             output.line(words, stream)
-    options = launch.export_options(checkpoint, replace)
+    options = launch.export_options(checkpoint, replace, importance)
     return start(found.run, "export", detach, as_json, formats=found.formats, options=options)
 
 

@@ -217,7 +217,7 @@ class ChecklistControl(Widget, can_focus=True):
         rare: Collection[str] = (),
         id: str | None = None,
     ) -> None:
-        """`rare` choices are folded away behind a last entry, but for those that are ticked."""
+        """`rare` choices are folded away behind an entry of their own, but for those that are ticked."""
         super().__init__(id=id)
         self.choices = tuple(choices)
         self.labels = dict(labels or {})
@@ -227,11 +227,14 @@ class ChecklistControl(Widget, can_focus=True):
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """The choices in sight; the empty one folds the others in and out."""
+        """The choices in sight; the empty one folds those after it in and out, and stays in sight itself."""
         if not self.rare:
             return self.choices
-        common = (c for c in self.choices if self.unfolded or c not in self.rare or c in self.value)
-        return (*common, "")
+        common = [c for c in self.choices if c not in self.rare]
+        rare = [c for c in self.choices if c in self.rare]
+        if self.unfolded:
+            return (*common, "", *rare)
+        return (*common, *(c for c in rare if c in self.value), "")
 
     @property
     def at(self) -> str:

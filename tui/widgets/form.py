@@ -69,6 +69,7 @@ LABELS: dict[str, dict[str, str]] = {
     },
     "export.formats": {
         "adapter": "adapter",
+        "adapter_gguf": "adapter, GGUF",
         "merged": "merged 16-bit",
         **{f: info.title for f, info in FORMATS.items() if info.quantization},
     },

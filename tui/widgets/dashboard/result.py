@@ -9,7 +9,7 @@ from pathlib import Path
 from textual.content import Content
 
 from ....core.errors import FinetuiError
-from ....core.export import FORMATS, next_commands
+from ....core.export import ADAPTERS, FORMATS, next_commands
 from ....core.recipe import Recipe
 from ....core.runs.events import Exported, Proved, Scored
 from ....core.runs.state import Card, RunStatus
@@ -37,7 +37,7 @@ def uses(run: RunFolder, recipe: Recipe | None, exports: Sequence[Exported]) -> 
     none of ours, and has no command.
     """
     found: list[Use] = []
-    for export in sorted(exports, key=lambda e: e.format == "adapter"):  # a whole model is the easier to use
+    for export in sorted(exports, key=lambda e: e.format in ADAPTERS):  # a whole model is the easier to use
         info = FORMATS.get(export.format)  # type: ignore[call-overload]
         path = (run.path / export.path).resolve()
         title = "Use it"
