@@ -39,6 +39,8 @@ class Server(ThreadingHTTPServer):
     """Answers at 127.0.0.1:`port`; 0 takes a free one. `name` is the tuned model's, `name`:base the other's."""
 
     daemon_threads = True
+    request_queue_size = 4 * MOST_WAITING
+    """Connections that the system holds until they are taken up: it resets those beyond, and Python's five are soon full."""
 
     def __init__(self, talker: Talker, name: str, port: int = 0) -> None:
         """Raises OSError where the port is taken."""

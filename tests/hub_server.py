@@ -85,6 +85,10 @@ def reach(monkeypatch: pytest.MonkeyPatch, hub: Hub, home: Path, **more: str) ->
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 64  # a client that asks for many files at once is not turned away
+
+
 @contextmanager
 def running() -> Iterator[Hub]:
     """A hub on a free port of this machine, for the length of a `with`."""
@@ -94,7 +98,7 @@ def running() -> Iterator[Hub]:
         pass
 
     Handler.hub = hub
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = _Server(("127.0.0.1", 0), Handler)
     hub.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()

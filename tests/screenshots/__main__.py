@@ -1,6 +1,7 @@
 """Makes every picture in `screenshots/` from one real run of the demo: `make screenshots` (about six minutes on two cores).
 
-The wizard is driven by keys, as a person would; nothing on the pictures is invented.
+The wizard is driven by keys, as a person would; nothing on the pictures is invented. Where no browser is at hand, such as on a
+machine with a GPU, `python -m tests.screenshots FOLDER` leaves SVGs in FOLDER, for `render.py` to draw elsewhere.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ PATIENCE_SECONDS = 5400.0
 class Photographer:
     """The wizard, and the pictures taken of it."""
 
-    def __init__(self, app: FinetuiApp, pilot: Pilot[Any]) -> None:
-        self.app, self.pilot = app, pilot
+    def __init__(self, app: FinetuiApp, pilot: Pilot[Any], folder: Path | None) -> None:
+        self.app, self.pilot, self.folder = app, pilot, folder
 
     async def until(self, check: Callable[[], object]) -> None:
         end = time.monotonic() + PATIENCE_SECONDS
@@ -44,20 +45,24 @@ class Photographer:
         await self.until(lambda: getattr(self.app.screen, "step", "") == step)
 
     async def take(self, name: str, *sizes: tuple[int, int]) -> None:
-        """A PNG of what is shown at each of `sizes`; the terminal ends at the wide size."""
+        """A picture of what is shown at each of `sizes`; the terminal ends at the wide size."""
         for width, height in sizes:
             await self.pilot.resize_terminal(width, height)
             await self.pilot.pause(1.5)
-            svg_to_png(self.app.export_screenshot(), TARGET / f"{name}-{width}x{height}.png")
+            svg, title = self.app.export_screenshot(), f"{name}-{width}x{height}"
+            if self.folder:
+                (self.folder / f"{title}.svg").write_text(svg, encoding="utf-8")
+            else:
+                svg_to_png(svg, TARGET / f"{title}.png")
         await self.pilot.resize_terminal(*WIDE)
         print(f"took {name}", file=sys.stderr, flush=True)
 
 
-async def tour() -> None:
-    """Home, the five steps, the run, its end, and the pages beside them."""
+async def tour(folder: Path | None) -> None:
+    """Home, the five steps, the run, its end, and the pages beside them: PNGs in `screenshots/`, or SVGs in `folder`."""
     app = FinetuiApp(demo=True)
     async with app.run_test(size=WIDE) as pilot:
-        camera = Photographer(app, pilot)
+        camera = Photographer(app, pilot, folder)
         await camera.until(lambda: app.screen.query("#menu"))
         await pilot.pause(3.0)
         await camera.take("home", WIDE)
@@ -96,11 +101,12 @@ async def tour() -> None:
 
 
 def main() -> None:
-    TARGET.mkdir(exist_ok=True)
+    folder = Path(sys.argv[1]) if sys.argv[1:] else None
+    (folder or TARGET).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as home:
         os.environ.setdefault("FINETUI_HOME", home)
         os.environ["COLORTERM"] = "truecolor"
-        asyncio.run(tour())
+        asyncio.run(tour(folder))
 
 
 main()

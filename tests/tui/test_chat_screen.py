@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -308,6 +310,14 @@ def test_the_server_speaks_openai_and_refuses_strangers(server: Server) -> None:
     assert {status for status, _ in answers} == {500}
     assert all("Traceback" not in error["error"]["message"] for _, error in answers)
     assert request(server, "GET", "/v1/models")[0] == 200
+
+
+def test_connections_that_come_at_once_are_held_until_they_are_taken_up(server: Server) -> None:
+    busy = Server(server.talker, "tiny")  # it does not take up any yet
+    with contextlib.closing(busy.socket), contextlib.ExitStack() as clients:
+        for _ in range(2 * MOST_WAITING):
+            connection = socket.create_connection(("127.0.0.1", busy.server_port), timeout=10)
+            clients.enter_context(contextlib.closing(connection))
 
 
 # ── Without a model ──

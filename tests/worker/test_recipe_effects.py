@@ -61,6 +61,7 @@ SEEN_ELSEWHERE = {
     "test_remote_code.py": "model.remote_code",
     "test_train.py": "training.sample_count",
     "test_export.py": "export.formats",
+    "test_importance.py": "export.importance",
     "test_proof.py": "export.prove export.checkpoint",
     "test_loftq.py": "lora.initialization",
     "test_out_of_memory.py": "training.on_out_of_memory",
