@@ -2,7 +2,8 @@
 
 `python -m tests.bench.gpu.overhead_parts [--shape SmolLM2-135M] [--steps 40] [--rounds 2]`. All in one process, one after
 another and then the other way round; of each only the steps after the first `WARM_STEPS` count. A part's cost is the
-difference between its line and the one above it. Two times a step: of the clock, and of this thread's processor.
+difference between its line and the one above it. Two times a step: of the clock, and of this thread's processor. At the end,
+how long one reading of the machine takes: the monitor makes one a second, and the driver may make others wait meanwhile.
 """
 
 from __future__ import annotations
@@ -135,10 +136,27 @@ def main() -> None:
                     f"{part:<10}{found[part][-1][0]:8.1f} ms   thread {found[part][-1][1]:8.1f} ms",
                     flush=True,
                 )
+    print(f"a reading of the machine takes {reading_milliseconds(recipe):.1f} ms")
     base = min(wall for wall, _thread in found["bare"])
     for part, times in found.items():
         wall = min(wall for wall, _thread in times)
         print(f"{part:<10}{wall:8.1f} ms = {wall / base:.3f}×")
+
+
+def reading_milliseconds(recipe: Any) -> float:
+    """The median of ten readings."""
+    from finetui.core.worker import machine
+    from tests.worker.in_process import Trainer
+
+    built = Trainer(recipe)
+    monitor = machine.Monitor(built.writer, built.run.path).start()
+    times: list[float] = []
+    for _ in range(10):
+        began = time.perf_counter()
+        monitor.read()
+        times.append(1000 * (time.perf_counter() - began))
+    monitor.close()
+    return statistics.median(times)
 
 
 def milliseconds(moments: list[float]) -> float:
