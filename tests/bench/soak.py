@@ -37,7 +37,7 @@ from .paint import Terminal
 KILLS = int(os.environ.get("FINETUI_SOAK_KILLS", "200"))
 SEED = int(os.environ.get("FINETUI_SOAK_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
 MINUTES = float(os.environ.get("FINETUI_SOAK_MINUTES", "inf"))
-STEPS = int(os.environ.get("FINETUI_SOAK_STEPS", "0")) or max(60, 8 * KILLS)
+STEPS = int(os.environ.get("FINETUI_SOAK_STEPS", "0")) or max(60, 25 * KILLS)
 PATIENCE = 300.0
 """Seconds. A busy machine takes a minute for Unsloth's import alone."""
 
@@ -74,6 +74,11 @@ class Soak:
             dropout=0.1,
         )
         recipe_file.save(self.recipe, folder / "recipe.yaml")
+        self.untouched = harness.make_run(self.recipe)
+        if harness.start(
+            "train", self.untouched
+        ).wait():  # beside the soak, a wizard would ask whose turn it is
+            raise RuntimeError(harness.ended(self.untouched))
         self.run = self.begin(folder / "recipe.yaml")
         self.kept = 0
         """The step of the newest whole checkpoint that was seen."""
@@ -282,9 +287,9 @@ class Soak:
                 self.bring_back(last=True)
             harness.until(lambda: not self.live())
 
-    def compare(self, reference: RunFolder) -> float:
+    def compare(self) -> float:
         """The greatest difference of any step's loss."""
-        found, expected = harness.losses(self.run), harness.losses(reference)
+        found, expected = harness.losses(self.run), harness.losses(self.untouched)
         if sorted(found) != sorted(expected) or sorted(found) != list(range(1, STEPS + 1)):
             self.fault(f"{len(found)} steps against {len(expected)}")
         records = read_all(self.run.events)
@@ -327,13 +332,9 @@ def measure() -> list[Result]:
             OMP_NUM_THREADS="1",
         )
         soak = Soak(Path(home))
-        untouched = harness.make_run(soak.recipe)
-        alone = harness.start("train", untouched)
         began = time.monotonic()
         soak.soak()
-        if alone.wait():
-            raise RuntimeError(harness.ended(untouched))
-        worst = soak.compare(untouched)
+        worst = soak.compare()
         soak.left_behind(home)
         minutes = (time.monotonic() - began) / 60
         told = ", ".join(f"{count} {name}" for name, count in sorted(soak.died.items()))
