@@ -23,6 +23,9 @@ from finetui.tui.widgets.footer import MOST, Footer
 from . import recorded
 from .driving import SIZES, press, seen, type_over, until, wizard
 from .recorded import Recording
+from .run_screen import worker
+
+__all__ = ["worker"]
 
 
 @pytest.fixture(autouse=True)
@@ -34,16 +37,6 @@ def _own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]
     monkeypatch.setattr(launch, "WORKER_MODULE", "json.tool")
     monkeypatch.chdir(tmp_path)
     yield
-
-
-@pytest.fixture
-def worker() -> Iterator[subprocess.Popen[bytes]]:
-    """A live process to sign as the worker."""
-    process = recorded.sleeper()
-    yield process
-    if process.stdin is not None:
-        process.stdin.close()
-    process.wait(60)
 
 
 def of(**changes: object) -> Recipe:
