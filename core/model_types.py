@@ -97,7 +97,7 @@ KNOWN_TYPES = frozenset(
         "zamba2",
     ]
 )
-"""Model types whose code ships with Transformers, for where its own list cannot be read (`model_types`)."""
+"""Model types whose code ships with Transformers, for where its own list cannot be read."""
 
 _LISTS = ("models/auto/auto_mappings.py", "models/auto/configuration_auto.py")
 _NAME = "CONFIG_MAPPING_NAMES"
