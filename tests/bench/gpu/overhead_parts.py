@@ -50,6 +50,7 @@ def bare(built: Any, clock: Any) -> Any:
 
     kept = (
         "per_device_train_batch_size",
+        "gradient_accumulation_steps",
         "max_steps",
         "learning_rate",
         "lr_scheduler_type",
