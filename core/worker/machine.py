@@ -65,6 +65,12 @@ class Monitor:
         self._thread = threading.Thread(target=self._watch, name="machine", daemon=True)
 
     def start(self) -> Monitor:
+        self.open()
+        self._thread.start()
+        return self
+
+    def open(self) -> Monitor:
+        """Finds the GPU, so that `read` can be called."""
         import torch
 
         self._torch = torch
@@ -75,7 +81,6 @@ class Monitor:
                 print(f"finetui: no NVML here: {error}")
         psutil.cpu_percent()
         self._process.cpu_percent()
-        self._thread.start()
         return self
 
     def _watch(self) -> None:
