@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from finetui.core.demo.recipe import demo_recipe
 from finetui.core.export import FORMATS
 from finetui.core.proof import LIMITS
 from finetui.core.recipe import ExportFormat, Recipe
+from finetui.core.runs.event_log import read_all
 from finetui.core.runs.events import Exported, ModelReady, Proved
 from finetui.core.runs.store import RunFolder
 from finetui.core.worker.demo_model import prepare
@@ -19,6 +22,8 @@ from tests.worker import harness, stretched
 
 WIDER = 4
 STEPS = 30
+PATIENCE = 3600.0
+"""Seconds for all exports of one run: all quantizations of 1.8 billion weights take many minutes."""
 FIRST: tuple[ExportFormat, ...] = ("adapter", "merged", "gguf_q8_0", "gguf_q4_k_m")
 """These leave at the end of the training; the others from the finished run, as a person would ask for them later."""
 
@@ -49,31 +54,50 @@ def asked(model: Path, precision: str) -> Recipe:
     )
 
 
+def tell(run: RunFolder, worker: subprocess.Popen[bytes]) -> int:
+    """Prints each export and each proof as it is done, so that a run that is cut off has told what it did. Returns the worker's
+    exit code."""
+    told = len(finished(run))
+    end = time.monotonic() + PATIENCE
+    while True:
+        code = worker.poll()
+        for event in finished(run)[told:]:
+            told += 1
+            print(f"{run.path.name[-12:]} {event.format:<14} {words(event)}", flush=True)
+        if code is not None:
+            return code
+        assert time.monotonic() < end, run.log.read_text(errors="replace")[-3000:]
+        time.sleep(0.5)
+
+
+def finished(run: RunFolder) -> list[Exported | Proved]:
+    """The exports and proofs so far, in order."""
+    return [r.event for r in read_all(run.events) if isinstance(r.event, Exported | Proved)]
+
+
+def words(event: Exported | Proved) -> str:
+    if isinstance(event, Exported):
+        return f"{event.bytes / 2**20:8.0f} MiB {event.seconds:5.0f} s"
+    measured = (
+        f"agreement {event.agreement}, gap {event.gap}" if event.agreement is not None else event.sentence
+    )
+    return f"proof: {event.verdict}, {measured}, {event.seconds:.0f} s {'; '.join(event.failed)}"
+
+
 def leave(recipe: Recipe, others: tuple[ExportFormat, ...]) -> Left:
-    """Trains `recipe`, exports as it says, and then the `others`. Prints a line for each."""
+    """Trains `recipe`, exports as it says, and then the `others`."""
     run = harness.make_run(recipe)
-    assert harness.finish(harness.start("train", run), run) == 0, run.log.read_text(errors="replace")[-3000:]
-    if others:
-        code = harness.finish(harness.start("export", run, *others), run)
-        assert code == 0, run.log.read_text(errors="replace")[-3000:]
+    assert tell(run, harness.start("train", run)) == 0, run.log.read_text(errors="replace")[-3000:]
     (ready,) = harness.events(run, ModelReady)
-    print(f"{recipe.name}: {ready.parameters / 1e9:.2f} billion weights")
-    left = Left(
+    print(f"{recipe.name}: {ready.parameters / 1e9:.2f} billion weights", flush=True)
+    if others:
+        code = tell(run, harness.start("export", run, *others))
+        assert code == 0, run.log.read_text(errors="replace")[-3000:]
+    return Left(
         run,
         {event.format: event for event in harness.events(run, Exported)},
         {event.format: event for event in harness.events(run, Proved)},
     )
-    for format, event in left.exported.items():
-        proof = left.proved.get(format)
-        words = (
-            f"{proof.verdict}, agreement {proof.agreement:.3f}, gap {proof.gap:.3f}, {proof.seconds:.0f} s"
-            if proof is not None and proof.agreement is not None and proof.gap is not None
-            else str(proof)
-        )
-        print(
-            f"{format:<14}{event.bytes / 2**20:8.0f} MiB {event.seconds:5.0f} s   proof: {words}", flush=True
-        )
-    return left
 
 
 @pytest.mark.parametrize("precision", ["16bit", "4bit"])

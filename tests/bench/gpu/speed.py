@@ -1,8 +1,11 @@
 """Speed side by side on one GPU: copied notebook settings, what `fit` chooses without and with packing, and the best there is.
 
-`python -m tests.bench.gpu.speed [--shape Llama-3.1-8B] [--effective 32] [--rows 640] [--quick] [--json]`. Same rows (lognormal,
-about 170 tokens), same effective batch, same seed, one process for each, one after another. The first steps of each are
-left out, since kernels are compiled in them. What the probe cost is reported with each of our runs.
+`python -m tests.bench.gpu.speed [--shape Llama-3.1-8B] [--effective 32] [--rows 640] [--quick] [--json]`. Same rows, same
+effective batch, same seed, one process for each, one after another. A speed is that of the median step, since kernels are
+compiled in the first ones and whenever a batch has a new shape. What the probe cost is reported with each of our runs.
+
+Shapes have random weights and rows of about 170 tokens (lognormal); they show speed, and learn nothing. `--shape demo` takes
+the demo's model and rows, four times over: there the evaluation's loss says whether all settings, packing too, teach the same.
 """
 
 from __future__ import annotations
@@ -36,11 +39,16 @@ from . import shapes
 
 LENGTH, MEAN_TOKENS, SPREAD = 2048, 170, 0.6
 WARM_UP_STEPS = 2
+DEMO = "demo"
+DEMO_LENGTH, DEMO_TOKENS = 512, 91
+"""Of a row of the demo, on average."""
+DEMO_TRAINING = {"learning_rate": 1e-3, "epochs": 4.0}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One training. `tokens_per_second` counts tokens of rows, without padding, over the steps after the warm-up."""
+    """One training. `tokens_per_second` counts tokens of rows, without padding, in the median
+    step after the warm-up; `step_seconds` are all of them."""
 
     name: str
     batch: int
@@ -49,6 +57,7 @@ class Outcome:
     checkpointing: bool
     precision: str
     tokens_per_second: float
+    step_seconds: tuple[float, ...]
     evaluation_loss: float
     predicted_bytes: int
     measured_bytes: int
@@ -91,12 +100,12 @@ def recipe_of(model: Path, rows: Path, batch: int, accumulation: int) -> Recipe:
     )
 
 
-def candidates(recipe: Recipe, shape: Shape, lengths: Lengths, quick: bool) -> list[Recipe]:
+def candidates(recipe: Recipe, shape: Shape, lengths: Lengths, quick: bool, machine: Machine) -> list[Recipe]:
     """Every setting that learns the same: the exhaustive search. `quick` leaves out what cannot be near the best."""
     from finetui.core.fit_task import Task
     from finetui.core.fit_task import candidates as all_of
 
-    task = Task(recipe, shape, None, system.snapshot(), lengths, frozenset(), None)
+    task = Task(recipe, shape, None, machine, lengths, frozenset(), None)
     found = [
         one for precision in ("16bit", "4bit") for one in all_of(task, precision) if task.fits(one.memory)
     ]
@@ -112,7 +121,6 @@ def measure(name: str, recipe: Recipe) -> Outcome:
         capture_output=True,
         text=True,
         check=False,
-        env=dict(os.environ) | {"FINETUI_HOME": str(Path(recipe.dataset.source).parent / "home")},
     )
     training = recipe.training
     common: dict[str, Any] = {
@@ -134,7 +142,7 @@ def measure(name: str, recipe: Recipe) -> Outcome:
             "probe_seconds",
             "compile_seconds",
         )
-        found = {**dict.fromkeys(missing, 0), "error": done.stderr[-400:]}
+        found = {**dict.fromkeys(missing, 0), "step_seconds": (), "error": done.stderr[-400:]}
     return Outcome(**common, **found)
 
 
@@ -150,11 +158,15 @@ def one(name: str, recipe: Recipe) -> dict[str, Any]:
     bare = name == "notebook"
     built = trained(recipe, probed=not bare, ladder=not bare)
     steps = harness.events(built.run, Step)
-    late = steps[WARM_UP_STEPS:] or steps
-    before = steps[WARM_UP_STEPS - 1].tokens if len(steps) > WARM_UP_STEPS else 0
+    totals = [0, *(step.tokens for step in steps)]
+    speeds = [
+        (after - before) / step.seconds
+        for before, after, step in zip(totals, totals[1:], steps, strict=False)
+    ]
     probed = harness.events(built.run, Probed)
     return {
-        "tokens_per_second": (late[-1].tokens - before) / sum(step.seconds for step in late),
+        "tokens_per_second": statistics.median(speeds[WARM_UP_STEPS:] or speeds),
+        "step_seconds": [round(step.seconds, 3) for step in steps],
         "evaluation_loss": harness.events(built.run, Evaluation)[-1].loss,
         "predicted_bytes": probed[0].predicted_bytes if probed else 0,
         "measured_bytes": probed[0].measured_bytes if probed else 0,
@@ -163,19 +175,44 @@ def one(name: str, recipe: Recipe) -> dict[str, Any]:
     }
 
 
+def setting(shape_name: str, effective: int, count: int, folder: Path) -> tuple[Recipe, Shape, Lengths]:
+    """The notebook's recipe for a shape, or for the demo; the model's shape, and the lengths of the rows."""
+    if shape_name == DEMO:
+        from finetui.core.demo import train_path
+        from finetui.core.demo.recipe import demo_recipe
+        from finetui.core.worker.demo_model import prepare
+
+        model = prepare()
+        shape = from_config(json.loads((model / "config.json").read_bytes()))
+        recipe = recipe_of(model, train_path(), 2, effective // 2)
+        dataset = recipe.dataset.model_copy(update={"system_prompt": demo_recipe().dataset.system_prompt})
+        training = recipe.training.model_copy(update=DEMO_TRAINING)
+        known = recipe.model.model_copy(update={"max_length": DEMO_LENGTH})
+        recipe = recipe.model_copy(update={"model": known, "dataset": dataset, "training": training})
+        count, mean = len(train_path().read_bytes().splitlines()), DEMO_TOKENS
+    else:
+        model, shape = shapes.make(shape_name, folder / shape_name), from_config(shapes.SHAPES[shape_name])
+        recipe, mean = (
+            recipe_of(model, write_rows(folder / "rows.jsonl", count), 2, effective // 2),
+            MEAN_TOKENS,
+        )
+    assert shape is not None
+    return recipe, shape, Lengths.about(mean, recipe.model.max_length, count * 9 // 10, count // 10)
+
+
 def compare(shape_name: str, effective: int, count: int, quick: bool, machine: Machine) -> list[Outcome]:
     """Notebook, fit without packing, fit, and every other candidate; the last one is the best of them."""
-    shape = from_config(shapes.SHAPES[shape_name])
-    assert shape is not None
     with tempfile.TemporaryDirectory(prefix="finetui-speed-") as folder:
-        model = shapes.make(shape_name, Path(folder) / shape_name)
-        rows = write_rows(Path(folder) / "rows.jsonl", count)
-        notebook = recipe_of(model, rows, 2, effective // 2)
-        lengths = Lengths.about(MEAN_TOKENS, LENGTH, count * 9 // 10, count // 10)
+        os.environ["FINETUI_HOME"] = os.environ.get("FINETUI_BENCH_HOME", f"{folder}/home")
+        notebook, shape, lengths = setting(shape_name, effective, count, Path(folder))
         plain = fit.fit(notebook, shape, machine, lengths, {fit.PACKING}).recipe
         packed = fit.fit(notebook, shape, machine, lengths).recipe
+        if shape_name == DEMO and not packed.training.packing:  # its rows are about as long as one another
+            packed = next(
+                one for one in candidates(notebook, shape, lengths, False, machine) if one.training.packing
+            )
         known = {"notebook": notebook, "fit without packing": plain, "fit": packed}
-        others = candidates(notebook, shape, lengths, quick)
+        others = [] if shape_name == DEMO else candidates(notebook, shape, lengths, quick, machine)
         known |= {f"search {n}": other for n, other in enumerate(others) if other not in known.values()}
         found = []
         for name, recipe in known.items():
@@ -191,7 +228,8 @@ def line(found: Outcome) -> str:
         f"checkpointing {found.checkpointing}"
     )
     speed = f"{found.tokens_per_second:9,.0f} tok/s  loss {found.evaluation_loss:.3f}"
-    return f"{found.name:<22}{speed}  {form}  {found.error}"
+    steps = " ".join(f"{seconds:.2f}" for seconds in found.step_seconds)
+    return f"{found.name:<22}{speed}  {form}  {found.error}\n    steps of {steps} s"
 
 
 def goals(found: list[Outcome]) -> dict[str, float]:
@@ -214,7 +252,7 @@ def goals(found: list[Outcome]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--shape", default="Llama-3.1-8B", choices=sorted(shapes.SHAPES))
+    parser.add_argument("--shape", default="Llama-3.1-8B", choices=[DEMO, *sorted(shapes.SHAPES)])
     parser.add_argument("--effective", type=int, default=32, help="rows behind an update")
     parser.add_argument("--rows", type=int, default=640)
     parser.add_argument("--quick", action="store_true", help="search only near the predicted best")
