@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from ..core.runs.control import WORDS, Request
+from ..core.runs.control import Request
 from ..core.runs.store import RunFolder
 from .modals.confirm import ConfirmModal
 
@@ -73,7 +73,7 @@ class Ask:
         app.in_background(
             f"ask {run.id}",
             lambda: control.request(run, self._name),
-            lambda _: changed(WORDS[self._name]),
+            changed,
         )
 
 

@@ -18,6 +18,34 @@ def nearest(saved: Sequence[int], best: float) -> int | None:
     return max(usable, default=None)
 
 
+def step_of(run: RunFolder) -> int:
+    """The step to go back to: that of the lowest held-out loss, or the nearest before it whose checkpoint is whole.
+
+    Raises FinetuiError: best-unknown where no held-out loss was measured or nothing near its lowest was saved.
+    """
+    _, losses = chosen.told(run)
+    lowest = min(losses, key=lambda step: losses[step], default=None)
+    folders = (run.checkpoints, run.path / checkpoints.LEFT)
+    saved = [
+        checkpoints.step_of(p)
+        for f in folders
+        for p in checkpoints.newest_first(f)
+        if (p / checkpoints.SEAL).is_file()
+    ]
+    step = None if lowest is None else nearest(saved, lowest)
+    if step is not None:
+        return step
+    steps = ", ".join(f"{step:,}" for step in sorted(set(saved)))
+    raise FinetuiError(
+        f"{run.id} has no best checkpoint to go back to.",
+        "No held-out loss was measured."
+        if lowest is None
+        else f"It was best at step {lowest:,}, and nothing near it was saved.",
+        f"Name one with --step; saved are {steps}." if steps else "Train again with Keep best on.",
+        code="best-unknown",
+    )
+
+
 def go_back(run: RunFolder, step: int) -> str:
     """Puts the weights of the checkpoint of `step` in the place of what the run saved at its end, which is kept beside it
     under the name `adapter-last` (`model-last`). A training that goes on does so from there: later checkpoints are set aside,

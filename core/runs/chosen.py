@@ -107,7 +107,7 @@ def choose(run: RunFolder, recipe: Recipe, wanted: Wanted) -> Chosen:
     Reads the run's events, and the whole of the checkpoint that it chooses. Raises FinetuiError: export-nothing where
     the run has saved none, export-checkpoint where it has not those.
     """
-    saved_step, losses = _told(run)
+    saved_step, losses = told(run)
     with contextlib.suppress(OSError, ValueError):
         saved_step = int((result_folder(recipe, run) / STEP).read_text())
     found = [
@@ -139,7 +139,7 @@ def choose(run: RunFolder, recipe: Recipe, wanted: Wanted) -> Chosen:
     raise _refused("The run has no such checkpoint that is whole.", " ".join(passed), found)
 
 
-def _told(run: RunFolder) -> tuple[int | None, dict[int, float]]:
+def told(run: RunFolder) -> tuple[int | None, dict[int, float]]:
     """The step of the weights that the run ended with, and the held-out loss by step; the newest attempt counts."""
     last = saved = kept = None
     losses: dict[int, float] = {}

@@ -27,12 +27,21 @@ WORDS: dict[Request, str] = {
 }
 """What follows from each request, in words."""
 
+IN_EVALUATION: dict[Request, str] = {
+    "stop": "Stopping: the worker breaks the evaluation off, saves, then ends.",
+    "stop-now": "Stopping: the worker breaks the evaluation off, then ends without saving.",
+    "pause": "Pausing after the evaluation; everything stays in memory.",
+}
+"""The same where it is asked for while the held-out rows are evaluated."""
+
+PAUSING = (WORDS["pause"], IN_EVALUATION["pause"])
+
 _TAKEN_BACK: dict[Request, Request] = {"pause": "continue", "continue": "pause"}
 
 
-def request(run: RunFolder, name: Request) -> None:
+def request(run: RunFolder, name: Request) -> str:
     """Asks the run's worker for `name`. Asking twice is asking once; anybody may ask. `pause` and `continue` take each
-    other back.
+    other back. Returns what follows, in words.
 
     Raises FinetuiError: run-not-running where no worker lives (a reused pid is none), run-folder where the request
     cannot be written.
@@ -54,6 +63,8 @@ def request(run: RunFolder, name: Request) -> None:
             "Make room on the disk, or check who owns the folder.",
             code="run-folder",
         ) from error
+    words = WORDS[name]
+    return IN_EVALUATION.get(name, words) if now.stage == "evaluate" and not now.paused else words
 
 
 def pending(run: RunFolder) -> tuple[Request, ...]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from .. import paths
 from ..errors import FinetuiError
+from ..text import one_line
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,16 @@ class RunFolder:
         return self.path / "exports"
 
 
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "run"
+
+
 def create(name: str) -> RunFolder:
     """A new, empty run folder (0700) whose id starts with the time and ends with `name` made safe.
 
     Raises FinetuiError where the folder cannot be made (no space, no right).
     """
-    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "run"
+    slug = _slug(name)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     try:
         parent = paths.private_dir(paths.runs())
@@ -128,11 +133,13 @@ def all_runs() -> list[RunFolder]:
 
 
 def find(text: str) -> RunFolder:
-    """The run that `text` names: a path to a run folder, an id, the start or end of one, a name (its newest run),
-    or `last`.
+    """The run that `text` names: a path to a run folder, an id, the start or end of one, a name (that of its recipe: the
+    newest run with it), the name that a person gave it, or `last`.
 
     Raises FinetuiError with the nearest ids where there is none or more than one.
     """
+    from . import care
+
     with contextlib.suppress(OSError, RuntimeError, ValueError):  # too long, `~nobody`, NUL: no path, then
         path = Path(text).expanduser()
         if (path / "recipe.yaml").is_file():
@@ -141,18 +148,20 @@ def find(text: str) -> RunFolder:
     if text == "last" and runs:
         return runs[0]
     exact = [r for r in runs if r.id == text]
-    named = [r for r in runs if re.sub(r"-\d+$", "", r.id[16:]) == text or r.id[16:] == text]
-    if exact or named:
-        return (exact or named)[0]
-    partial = [r for r in runs if r.id.startswith(text) or r.id.endswith(text)] if text else []
+    if exact:
+        return exact[0]
+    slug = _slug(text)
+    named = [r for r in runs if text and slug in (r.id[16:], re.sub(r"-\d+$", "", r.id[16:]))][:1]
+    titled = [r for r in runs if text and care.labels(r).title == text]
+    given = list(dict.fromkeys([*titled, *named]))
+    partial = given or ([r for r in runs if r.id.startswith(text) or r.id.endswith(text)] if text else [])
     if len(partial) == 1:
         return partial[0]
-    some = ", ".join(r.id for r in (partial or runs)[:3])
+    some = ", ".join(r.id for r in (partial or runs)[: 10 if given else 3])
+    shown = repr(one_line(text, 100))
     raise FinetuiError(
-        f"There is no run called {text[:100]!r}."
-        if not partial
-        else f"{text[:100]!r} could be several runs.",
+        f"There is no run called {shown}." if not partial else f"{shown} could be several runs.",
         f"Runs here: {some}." if some else "No run has been started yet.",
-        "finetui runs lists them all.",
+        "Name one by its id." if given else "finetui runs lists them all.",
         code="run-not-found",
     )

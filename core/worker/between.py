@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..runs.events import Continued, Paused
 from . import randomness
-from .control import Control, Left
+from .control import Control, Left, Stopped
 from .events import EventWriter
 
 if TYPE_CHECKING:
@@ -17,13 +17,19 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.2
 
 
-def keep_randomness(trainer: Any) -> None:
-    """Lets evaluations of `trainer` leave the random numbers as they were."""
+def watch_evaluations(trainer: Any, reporter: Reporter) -> None:
+    """Lets evaluations of `trainer` leave the random numbers as they were, and end without figures where a stop is asked for."""
     evaluate = trainer.evaluate
 
     def evaluated(*args: Any, **kwargs: Any) -> Any:
         with randomness.untouched():
-            return evaluate(*args, **kwargs)
+            try:
+                return evaluate(*args, **kwargs)
+            except Stopped:
+                # Accelerate would go on taking its batches for those at work.
+                trainer.callback_handler.eval_dataloader.end()
+                reporter.on_cut_evaluation(trainer.state, trainer.control)
+                return {}
 
     trainer.evaluate = evaluated
 

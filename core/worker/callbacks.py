@@ -14,7 +14,7 @@ from ..recipe import Recipe
 from ..runs import checkpoints
 from ..runs.events import Evaluation, Step, Warned
 from . import adapter, randomness
-from .control import Control
+from .control import Control, Stopped
 from .events import EventWriter
 from .samples import Sampler
 from .saving import Saving
@@ -84,7 +84,8 @@ class Reporter(TrainerCallback):
         self._requests, self._sampler = control, sampler
         self._sample_due = False
         self._bad = self._zero = 0
-        self._predicted = 0
+        self._predicted = self._batches = 0
+        """Of the evaluation under way: batches done, and all of them."""
         self._best: tuple[float, int] | None = None
         """The lowest held-out loss and its step."""
         self._without_better = 0
@@ -95,7 +96,7 @@ class Reporter(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         step, training = state.global_step, self._recipe.training
         last = step >= state.max_steps
-        asked = self._requests.take()
+        asked = self._requests.take(ends=not last)  # the last one ends what follows it, step by step
         due = last or (training.evaluate_every_steps > 0 and step % training.evaluate_every_steps == 0)
         control.should_evaluate = self.has_evaluation and (due or "evaluate" in asked)
         self._sample_due = "sample" in asked or ((due or "evaluate" in asked) and not self.has_evaluation)
@@ -107,7 +108,7 @@ class Reporter(TrainerCallback):
             or (training.save_every_steps > 0 and step % training.save_every_steps == 0)
         )
         control.should_log = True
-        if asked & {"stop", "stop-now"} and not last:
+        if asked & {"stop", "stop-now"}:
             self.outcome = "stop-now" if "stop-now" in asked else "stop"
             control.should_training_stop = True
             control.should_save = self.outcome == "stop"
@@ -159,8 +160,10 @@ class Reporter(TrainerCallback):
     def on_prediction_step(
         self, args: Any, state: Any, control: Any, eval_dataloader: Any = None, **kwargs: Any
     ) -> None:
-        self._predicted += 1
-        self._writer.progress("evaluate", self._predicted, len(eval_dataloader or ()), "batches")
+        self._predicted, self._batches = self._predicted + 1, len(eval_dataloader or ())
+        self._writer.progress("evaluate", self._predicted, self._batches, "batches")
+        if self._predicted < self._batches and self._requests.ending():
+            raise Stopped
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
         self._predicted = 0
@@ -174,10 +177,26 @@ class Reporter(TrainerCallback):
             )
         self.sample(state.global_step)
 
+    def on_cut_evaluation(self, state: Any, control: Any) -> None:
+        """Says that the evaluation under way ended with a stop. It has no loss, and the stop is acted on before the next step."""
+        last = state.global_step >= state.max_steps
+        self._writer.emit(
+            Warned(
+                "evaluation-cut",
+                f"The evaluation after step {state.global_step} was broken off: the run is to stop.",
+                f"{self._predicted} of its {self._batches} batches were done; no held-out loss is kept of them.",
+                "It is made when the run is resumed." if last else "The next one comes when it is due.",
+            )
+        )
+        self._predicted = 0
+        control.should_evaluate = False
+        self.pause_due = True
+
     def sample(self, step: int) -> None:
-        """Answers the run's prompts now. A stop that is asked for meanwhile is acted on before the next step."""
+        """Answers the run's prompts now. A stop or a pause that is asked for meanwhile, or in the evaluation before, is
+        acted on before the next step."""
         with randomness.untouched():
-            if not self._sampler.write(step):
+            if not self._sampler.write(step) or self._requests.pausing():
                 self.pause_due = True
 
     def _judge(self, loss: float, state: Any, control: Any) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 from ..runs.control import REQUESTS as NAMES
 from ..runs.control import Request as Name
 
+ENDS: tuple[Name, ...] = ("stop", "stop-now")
+
 
 class Left(Exception):
     """The loop is left between two steps; the reporter's outcome tells why."""
@@ -42,15 +44,15 @@ class Control:
         signal.signal(signal.SIGTERM, terminate)
         signal.signal(signal.SIGINT, terminate)
 
-    def take(self) -> set[Name]:
-        """The requests made since the last call; their files are deleted."""
-        taken: set[Name] = {"stop"} if self._terminated else set()
+    def take(self, *, ends: bool = True) -> set[Name]:
+        """The requests made since the last call; their files are deleted. `ends=False` leaves those to end where they are."""
+        taken: set[Name] = {"stop"} if self._terminated and ends else set()
         try:
             names = os.listdir(self._folder)
         except OSError:
             return taken
         for name in NAMES:
-            if name in names:
+            if name in names and (ends or name not in ENDS):
                 with contextlib.suppress(OSError):
                     (self._folder / name).unlink()
                 taken.add(name)
@@ -63,7 +65,11 @@ class Control:
 
     def ending(self) -> bool:
         """Whether an end is asked for. Takes nothing: who can act on it still finds the request."""
-        return self._terminated or any((self._folder / name).exists() for name in ("stop", "stop-now"))
+        return self._terminated or any((self._folder / name).exists() for name in ENDS)
+
+    def pausing(self) -> bool:
+        """Whether a pause is asked for. Takes nothing either."""
+        return (self._folder / "pause").exists()
 
     def check(self) -> None:
         """Raises Stopped when an end was asked for. For the stages around training, where nothing is there to save."""

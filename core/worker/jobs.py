@@ -91,6 +91,7 @@ class Job:
     def _export_result(self, recipe: Recipe, loaded: Any) -> None:
         """The exports that the recipe asks for at the end of a training. Those of an earlier end are replaced, and that is
         said."""
+        self.control.check()
         weights = chosen.choose(self.run, recipe, chosen.parse(recipe.export.checkpoint))
         learned = export_record.learned_print(weights.folder)
         old = [

@@ -131,18 +131,24 @@ def build(
         trainer.args.max_steps = training_step.plan(recipe, len(trainer.train_dataset)).steps
     reporter.counter.watch(trainer)
     reporter.saving.guard(trainer)
-    between.keep_randomness(trainer)
+    between.watch_evaluations(trainer, reporter)
     between.before_batches(trainer, between.Pause(trainer, reporter, writer, control).hold)
     return trainer, reporter
 
 
 def train(trainer: Any, reporter: Reporter, recipe: Recipe, resume_from: Path | None) -> Result:
     """Runs the loop to its end. Raises FinetuiError (loss-nan, loss-zero) and what the libraries raise."""
+    from transformers import TrainerState
+
     if resume_from is not None:
         planned = training_step.plan(recipe, len(trainer.train_dataset)).steps
         if checkpoints.step_of(resume_from) >= planned:  # the trainer would take a step too many
             adapter.load(trainer.model, resume_from)
             reporter.go_on_from(resume_from)
+            state = trainer.state = TrainerState.load_from_json(str(resume_from / "trainer_state.json"))
+            known = [told["step"] for told in state.log_history if "eval_loss" in told]
+            if reporter.has_evaluation and state.global_step not in known:  # a stop broke its last one off
+                trainer.evaluate()
             reporter.take_best(trainer)
             return Result("completed", checkpoints.step_of(resume_from))
         reporter.go_on_from(resume_from)

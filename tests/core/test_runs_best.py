@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import shutil
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from finetui.core.demo.recipe import demo_recipe
 from finetui.core.errors import FinetuiError
 from finetui.core.runs import best, care, checkpoints, chosen, event_log, store
 from finetui.core.runs.curves import Curves
-from finetui.core.runs.events import Ended, Step
+from finetui.core.runs.events import Ended, Evaluation, Step
 from finetui.core.runs.store import RunFolder
 from tests import killing
+from tests.tui.command_line import finetui
 
 
 @pytest.fixture
@@ -52,6 +54,23 @@ def test_the_weights_are_those_of_the_checkpoint(run: RunFolder) -> None:
     best.go_back(run, 40)  # the end's weights stay those of the end
     assert last.read_bytes() == b"weights last"
     assert (run.adapter / "adapter_model.safetensors").read_bytes() == b"weights 40"
+
+
+def test_the_command_goes_back_to_the_lowest_held_out_loss_or_to_a_step(run: RunFolder) -> None:
+    def weights() -> bytes:
+        return (run.adapter / "adapter_model.safetensors").read_bytes()
+
+    said = finetui("back", run.id)
+    assert said.returncode == 6 and "20, 40" in said.stderr and weights() == b"weights last"
+    losses = [Evaluation(20, 0.4), Evaluation(25, 0.3), Evaluation(40, 0.6)]
+    run.events.write_bytes(
+        b"".join(event_log.encode(event_log.Record(i, 1.0, e)) for i, e in enumerate(losses, 1))
+    )
+    said = finetui("back", "last")
+    assert said.returncode == 0 and "step 20" in said.stdout and weights() == b"weights 20"
+    said = finetui("back", run.id, "--step", "40", "--json")  # which was set aside
+    assert json.loads(said.stdout)["step"] == 40 and weights() == b"weights 40"
+    assert finetui("back", run.id, "--step", "7").returncode == 6 and weights() == b"weights 40"
 
 
 def newest(run: RunFolder) -> int:

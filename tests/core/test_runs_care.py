@@ -201,6 +201,27 @@ def test_labels_show_in_the_list_and_archived_runs_do_not(home: Path) -> None:
     assert other.id in finetui("runs").stdout
 
 
+def test_a_run_is_found_by_the_name_that_a_person_gave_it(home: Path) -> None:
+    one, other, third = make("one"), make("other"), make("my run")
+    assert finetui("rename", one.id, "Kiosk, 2nd try").returncode == 0
+    assert finetui("tag", "Kiosk, 2nd try", "gpu").returncode == 0 and care.labels(one).tags == ("gpu",)
+    assert store.find("one") == one and store.find("my run") == store.find("my-run") == third
+
+    for same, named in (
+        ("Kiosk, 2nd try", other),
+        ("other", one),
+    ):  # as another's title; as another's own name
+        care.label(named, title=same)
+        said = finetui("note", same, "which one?")
+        assert said.returncode == 4 and one.id in said.stderr and other.id in said.stderr
+        assert third.id not in said.stderr and "could be several runs" in said.stderr
+        assert store.find(named.id) == named
+    with pytest.raises(FinetuiError, match="no run called"):
+        store.find("kiosk\x1b[31m\n")
+    with pytest.raises(FinetuiError):
+        store.find("")  # though runs without a title have an empty one
+
+
 def test_clean_and_delete_say_what_they_freed(home: Path) -> None:
     run = make("a")
     said = json.loads(finetui("clean", run.id, "--yes", "--json").stdout)

@@ -43,7 +43,8 @@ def seen(app: FinetuiApp) -> str:
 
 
 async def until(pilot: Pilot[Any], check: Callable[[], object], what: str = "") -> None:
-    """Waits until `check()` is true, however long a busy machine takes. Fails with what the screen shows."""
+    """Waits until `check()` is true, however long a busy machine takes, and until what follows from it is painted. Fails
+    with what the screen shows."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not check():
         if time.monotonic() > deadline:
@@ -52,6 +53,7 @@ async def until(pilot: Pilot[Any], check: Callable[[], object], what: str = "") 
             raise AssertionError(f"waited in vain {what}\n{seen(app)}")
         await pilot.pause()
         await asyncio.sleep(0.01)
+    await pilot.pause()
 
 
 @asynccontextmanager

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from finetui.core.dataset_ledger import Action, Finding
 from finetui.tui.modals.card import ErrorCard
 from finetui.tui.screens.ledger import LedgerScreen
 from finetui.tui.widgets.dataset.findings import FindingList
@@ -47,6 +49,7 @@ async def test_the_ledger_accounts_for_every_row_and_its_actions_change_the_reci
         wanted = dict(chosen[1].change)["model.max_length"]
         await press(pilot, "enter")
         assert app.wizard.draft["model.max_length"] == wanted
+        await until(pilot, lambda: f"Changed. Sequence length: 64 → {wanted}" in seen(app), "for the word")
         await until(
             pilot,
             lambda: (now := app.wizard.inspection.complete) is not None and now.max_length == wanted,
@@ -56,6 +59,23 @@ async def test_the_ledger_accounts_for_every_row_and_its_actions_change_the_reci
         assert again is not None and again.cut_rows == 0
         await press(pilot, "pagedown")
         await until(pilot, lambda: "empty answer (row 12)" in " ".join(seen(app).split()))
+
+
+async def test_where_nothing_is_to_be_mended_nothing_is_offered(home: Path, tiny_model: Path) -> None:
+    lines = [talk(f"question {n}", f"answer {n}") for n in range(30)]
+    async with dataset_step((120, 36), tiny_model, write(home, lines)) as (app, pilot):
+        await counted(app, pilot)
+        await press(pilot, "f4")
+        await until(pilot, lambda: isinstance(app.screen, LedgerScreen))
+        found = app.screen.query_one(FindingList)
+        assert app.focused is found
+        ledger = app.wizard.inspection.complete
+        assert ledger is not None
+        finding = Finding("made", "warning", 1, "One.", "So.", actions=(Action("look", "Look at them"),))
+        for shown, offered in (((), False), ((finding,), True), ((replace(finding, actions=()),), False)):
+            found.show(shown)
+            await pilot.pause()
+            assert ("Do it" in seen(app)) == offered, shown
 
 
 async def test_a_cleaned_copy_is_written_without_the_rows_and_can_be_trained_on(

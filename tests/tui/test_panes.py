@@ -26,6 +26,17 @@ from .run_screen import caught_up, flat, shown, worker
 __all__ = ["home", "worker"]
 
 
+async def test_prompts_that_follow_fill_the_room_under_the_first(worker: subprocess.Popen[bytes]) -> None:
+    recording = recorded.new().started(worker.pid).ready().train(1, 45)
+    prompts = [" ".join(prompt.split())[:40] for prompt in recorded.PROMPTS]
+    for size, there in (((80, 24), [0]), ((200, 60), [0, 1]), ((200, 90), [0, 1, 2])):
+        async with shown(recording, size) as (app, pilot, _):
+            text = flat(app)
+            assert [n for n, prompt in enumerate(prompts) if prompt in text] == there, size
+            await press(pilot, "down")
+            assert "Prompt 2 of 3" in flat(app) and prompts[1] in flat(app)
+
+
 async def test_the_log_is_sifted_by_level_and_words(worker: subprocess.Popen[bytes]) -> None:
     recording = recorded.new().started(worker.pid).ready().train(1, 45)
     recording.add(events.Warned("x", "[bold]Rows were cut[/]"))

@@ -1,4 +1,4 @@
-"""`finetui longer`, `duplicate` and `retry`: runs made from runs."""
+"""`finetui longer`, `duplicate` and `retry`: runs made from runs. `finetui back`: a run at an earlier step."""
 
 from __future__ import annotations
 
@@ -56,6 +56,29 @@ def duplicate(
     made = launch.new(preflight.ready(recipe), queued=queued)
     lineage.sign(made, lineage.Origin(old.id, "adapter" if from_adapter else "copy"))
     began(made, detach or queued, as_json)
+
+
+def back(
+    run: RunArgument,
+    step: Annotated[
+        int | None,
+        typer.Option("--step", min=1, help="Of a checkpoint; that of the best held-out loss otherwise."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Go back to the best checkpoint of a run: it exports, talks with and goes on from that one.
+
+    The last weights are kept beside it, later checkpoints are set aside, and exports stay as they are.
+    """
+    from ...core.runs import best, store
+
+    folder = store.find(run)
+    chosen = best.step_of(folder) if step is None else step
+    words = best.go_back(folder, chosen)
+    if as_json:
+        output.data({"run": folder.id, "path": str(folder.path), "step": chosen})
+    else:
+        output.line(f"{folder.id}: {words}")
 
 
 def retry(

@@ -16,11 +16,11 @@ def _ask(run: str, name: Request, as_json: bool) -> None:
     from ...core.runs import control, store
 
     folder = store.find(run)
-    control.request(folder, name)
+    words = control.request(folder, name)
     if as_json:
         output.data({"run": folder.id, "path": str(folder.path), "request": name})
     else:
-        output.line(f"{folder.id}: {control.WORDS[name]}")
+        output.line(f"{folder.id}: {words}")
 
 
 def pause(run: RunArgument, as_json: JsonOption = False) -> None:

@@ -64,6 +64,7 @@ class LedgerScreen(Screen[None]):
     def compose(self) -> ComposeResult:
         yield Header()
         yield Static(id="ledger-state", markup=False)
+        yield Static(id="ledger-said", markup=False)
         with Page(id="ledger-page", can_focus=False):
             with Vertical(id="ledger-findings"):
                 yield Static(id="ledger-none", markup=False)
@@ -73,6 +74,7 @@ class LedgerScreen(Screen[None]):
 
     def on_mount(self) -> None:
         self.query_one(Header).show_machine(self.finetui.looking.machine_line())
+        self.query_one("#ledger-said").display = False
         self._shown: object = None
         self.finetui.changed.subscribe(self, self._changed)
         self._changed(None)
@@ -179,7 +181,10 @@ class LedgerScreen(Screen[None]):
                 else f"{title}: {before} {glyphs().right} {value_words(path, value)}"
             )
             self.finetui.draft_changed(path)
-        self.finetui.notify(literal(". ".join(said)), title="Changed", markup=False)
+        # Not a toast: one would lie over the figures, here and on the step.
+        line = self.query_one("#ledger-said", Static)
+        line.update(literal(f"Changed. {'. '.join(said)}", 400))
+        line.display = True
 
     def _look(self, finding: Finding) -> None:
         from .rows import RowsScreen

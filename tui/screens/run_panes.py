@@ -173,7 +173,8 @@ class PanedScreen(FollowingScreen):
         story, status = self.story, self.status
         if self.tab == "Samples":
             compact = self.size.height < 30
-            return panes.samples(story, self.prompt_at, self.answers_back, width, compact=compact)
+            rows = self.query_one(Pane).rows
+            return panes.samples(story, self.prompt_at, self.answers_back, width, rows=rows, compact=compact)
         if self.tab in LOGS:
             return list(self._sift(width).lines)
         if self.tab == "Machine":

@@ -6,7 +6,7 @@ import time
 
 from textual.content import Content
 
-from ....core.runs.control import WORDS
+from ....core.runs.control import PAUSING
 from ....core.runs.events import Warned
 from ....core.runs.state import RunStatus
 from ....core.text import duration_words
@@ -30,7 +30,7 @@ def alert(
     if trouble:
         words = f"The run's files cannot be read: {literal(trouble, 200)}"
         runs = [(f"{marks.warn} {words}", "$text-warning")]
-    elif status is not None and status.paused and said in ("", WORDS["pause"]):
+    elif status is not None and status.paused and said in ("", *PAUSING):
         runs = [(f"{marks.pause} Paused. p goes on; everything is kept in memory.", "$accent")]
     elif said:
         runs = [(literal(said, 400), "$accent")]

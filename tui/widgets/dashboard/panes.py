@@ -17,7 +17,7 @@ from ..bars import Load, bar, sparkline
 from ..form import value_words
 from ..text import clip, clip_middle, literal, spread
 from .lines import Run, flowing, hanging, wrapped
-from .story import MEANINGS, STAGES, Story, number, progress_words, rate
+from .story import MEANINGS, STAGES, Asked, Story, number, progress_words, rate
 
 GIB = 1024**3
 
@@ -230,9 +230,11 @@ def _card(card: Card, busy: Sequence[float | None], width: int) -> list[Content]
     ]
 
 
-def samples(story: Story, prompt_at: int, back: int, width: int, *, compact: bool = False) -> list[Content]:
-    """One prompt with its answer before training and now. `back` counts answers back from the newest. `compact` leaves the
-    room to what the model says now."""
+def samples(
+    story: Story, prompt_at: int, back: int, width: int, *, rows: int = 0, compact: bool = False
+) -> list[Content]:
+    """One prompt with its answer before training and now, and those that follow it as far as `rows` lines take them whole.
+    `back` counts answers back from the newest. `compact` leaves the room to what the model says now."""
     prompts, marks = story.prompts(), glyphs()
     if not prompts:
         words = "The model answers a few held-out prompts before training and at each evaluation. Nothing is written yet."
@@ -252,13 +254,27 @@ def samples(story: Story, prompt_at: int, back: int, width: int, *, compact: boo
         second.append((f"answer of step {shown:,}{newest}", "$text-muted"))
         if len(later) > 1:
             second.append((f" {marks.previous} {marks.next}", "$accent"))
-    lines = flowing([first, second], width, 2)
+    lines = flowing([first, second], width, 2) + _answered(asked, shown, width, compact)
+    for on in range(1, len(prompts)):
+        at = (place + on) % len(prompts)
+        head = Content.assemble((f"Prompt {at + 1}", "bold $foreground"))
+        more = [Content(""), head, *_answered(story.asked[prompts[at]], shown, width, compact)]
+        if len(lines) + len(more) > rows:
+            break
+        lines += more
+    return lines
+
+
+def _answered(asked: Asked, shown: int | None, width: int, compact: bool) -> list[Content]:
+    """A prompt, the answer before training and that of the step `shown`, and the dataset's."""
     most = 1 if compact and shown is not None else 4
+    lines: list[Content] = []
     lines += hanging("prompt", asked.prompt, width, most=most)
     before, unasked = asked.answers.get(0, ""), "(not asked before training)"
     lines += hanging("before", before, width, "$text-muted", most=most, empty=unasked)
     if shown is not None:
-        lines += hanging("now", asked.answers[shown], width, "$success", most=6, empty="(an empty answer)")
+        empty = "(an empty answer)" if shown in asked.answers else "(not asked at this step)"
+        lines += hanging("now", asked.answers.get(shown, ""), width, "$success", most=6, empty=empty)
     else:
         lines += hanging("now", "", width, empty="comes with the first evaluation")
     if asked.reference:

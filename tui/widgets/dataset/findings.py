@@ -86,6 +86,7 @@ class FindingList(Widget, can_focus=True):
         names = [self._named(at) for at in range(len(self._stops))]
         self.at = names.index(before) if before in names else 0
         self._lay_out()
+        self.refresh_bindings()
         self.refresh(layout=True)
 
     def _named(self, at: int) -> tuple[str, int] | None:
@@ -109,6 +110,12 @@ class FindingList(Widget, can_focus=True):
             return
         self.at += by
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Nothing is offered where the marked line, or an empty list, has nothing to do."""
+        if action == "act":
+            return self.chosen is not None and self.chosen[1] is not None
+        return super().check_action(action, parameters)
+
     def action_act(self) -> None:
         chosen = self.chosen
         if chosen is None or chosen[1] is None:
@@ -118,6 +125,7 @@ class FindingList(Widget, can_focus=True):
 
     def watch_at(self) -> None:
         self._lay_out()
+        self.refresh_bindings()
         self.call_after_refresh(self._keep_in_sight)
 
     def _keep_in_sight(self) -> None:
