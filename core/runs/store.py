@@ -73,6 +73,11 @@ class RunFolder:
     def exports(self) -> Path:
         return self.path / "exports"
 
+    @property
+    def importance(self) -> Path:
+        """Where the importance matrix stands, and is made in a folder `.making-…` that holds rows of the training data."""
+        return self.path / "importance"
+
 
 def create(name: str) -> RunFolder:
     """A new, empty run folder (0700) whose id starts with the time and ends with `name` made safe.
