@@ -190,6 +190,11 @@ def next_commands(
                 "Serve it with llama.cpp over a GGUF of the base model (BASE.gguf)", shlex.join(serve)
             ),
             NextCommand("Chat in llama.cpp", shlex.join(chat)),
+            NextCommand(
+                "Chat in Ollama, over a GGUF of the base model or what Ollama calls it",
+                f"{shlex.join(['finetui', 'ollama', str(path.parent.parent), '--base', 'BASE.gguf'])} && "
+                f"ollama run {shlex.quote(name.lower())}",
+            ),
         )
     if format == "merged":
         vllm = ["vllm", "serve", str(path), "--served-model-name", name]

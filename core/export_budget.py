@@ -56,11 +56,18 @@ class Budget:
     """Made on the way and removed at the end: the merged model, and the F16 file that others are quantized from."""
     shared: tuple[str, ...]
     """What that is, in words."""
+    base_bytes: int | None = 0
+    """A GGUF of the base, over which an adapter for llama.cpp is proved: made after the exports, and removed."""
 
     @property
     def disk_bytes(self) -> int | None:
         """The most that is on the disk at once; None where a part is not known."""
         return _sum([need.disk_bytes for need in self.needs] + [self.shared_bytes])
+
+    @property
+    def proof_disk_bytes(self) -> int | None:
+        """The most that is on the disk at once while they are proved; None where a part is not known."""
+        return _sum([need.disk_bytes for need in self.needs] + [self.base_bytes])
 
     @property
     def ram_bytes(self) -> int | None:
@@ -120,7 +127,9 @@ def budget(
         if needs_merge and "merged" not in ready:
             on_the_way.insert(0, "merged")
     shared = _sum([size(format) for format in on_the_way])
-    return Budget(needs, shared, tuple(export.FORMATS[format].title for format in on_the_way))
+    titles = tuple(export.FORMATS[format].title for format in on_the_way)
+    base = size("gguf_f16") if prove and "adapter_gguf" in making else 0
+    return Budget(needs, shared, titles, base)
 
 
 def _need(
@@ -193,6 +202,17 @@ def too_little_space(
         f"{bytes_words(free_bytes)} free.",
         fix,
         code="no-space",
+    )
+
+
+def too_little_to_prove(found: Budget, free_bytes: int | None) -> str:
+    """A sentence where the disk will hold the exports but not what one of them is proved over; nothing where it will."""
+    need = found.proof_disk_bytes
+    if free_bytes is None or need is None or not found.base_bytes or free_bytes >= need + SPARE_BYTES:
+        return ""
+    return (
+        f"Proving {export.FORMATS['adapter_gguf'].title} takes a GGUF of the base model, {bytes_words(found.base_bytes)} on the "
+        f"disk for a while, and {bytes_words(free_bytes)} is free: it may stay unproved. finetui verify RUN proves it later."
     )
 
 

@@ -49,8 +49,10 @@ class Plan:
 
     @property
     def warning(self) -> str:
-        """A sentence where memory is short; nothing where it is not."""
-        return export_budget.too_little_memory(self.budget, self.free_ram_bytes)
+        """Sentences where memory, or disk for the proof, is short; nothing where they are not."""
+        memory = export_budget.too_little_memory(self.budget, self.free_ram_bytes)
+        disk = export_budget.too_little_to_prove(self.budget, self.free_disk_bytes)
+        return f"{memory} {disk}".strip()
 
     def needs_replace(self) -> FinetuiError:
         """The card for exports that would be overwritten."""
@@ -89,6 +91,7 @@ class Plan:
             "on_the_way": list(self.budget.shared),
             "on_the_way_bytes": self.budget.shared_bytes,
             "disk_bytes": self.budget.disk_bytes,
+            "proof_disk_bytes": self.budget.proof_disk_bytes,
             "free_disk_bytes": self.free_disk_bytes,
             "ram_bytes": self.budget.ram_bytes,
             "proof_ram_bytes": self.budget.proof_ram_bytes,

@@ -143,14 +143,14 @@ def base_name(recipe: Recipe, *, here: bool = False) -> str:
 def items(recipe: Recipe, exports: Sequence[Finished], card: str, *, here: bool = False) -> tuple[Item, ...]:
     """The files of `exports` under the names that they leave with, the card among them. `here` as for `base_name`."""
     formats = {done.format for done in exports}
-    ggufs = [done for done in exports if done.gguf is not None]
+    several = several_modelfiles(exports)
     found = [Item(CARD, Path(CARD), card.encode("utf-8", "replace"))]
     for done in exports:
         apart = done.format == "adapter" and "merged" in formats
         for file in done.files:
             name = file.relative_to(done.folder).as_posix()
-            if file.name == "Modelfile" and len(ggufs) > 1:
-                name = modelfile_name(done, several=True)
+            if file.name == "Modelfile":
+                name = modelfile_name(done, several=several)
             if apart:
                 name = str(PurePosixPath("adapter") / name)
             found.append(Item(name, file, _without_paths(file, base_name(recipe, here=here))))
@@ -159,7 +159,12 @@ def items(recipe: Recipe, exports: Sequence[Finished], card: str, *, here: bool 
 
 def modelfile_name(done: Finished, *, several: bool) -> str:
     """What the Modelfile of a GGUF is called beside others."""
-    return f"Modelfile-{done.info.quantization}" if several else "Modelfile"
+    return f"Modelfile-{done.info.quantization or 'adapter'}" if several else "Modelfile"
+
+
+def several_modelfiles(exports: Sequence[Finished]) -> bool:
+    """Whether more than one of `exports` has a Modelfile, which cannot all be called that."""
+    return sum(file.name == "Modelfile" for done in exports for file in done.files) > 1
 
 
 def digest(file: Path) -> str:

@@ -16,7 +16,7 @@ import yaml
 
 from . import hub, recipe_file
 from .export import ADAPTERS, ASK_SCRIPT, adapter_file
-from .leaving import Finished, base_name, modelfile_name
+from .leaving import Finished, base_name, modelfile_name, several_modelfiles
 from .model import DEMO_FACTS
 from .recipe import DEMO, Recipe
 from .runs import event_log, state
@@ -116,7 +116,7 @@ def usage(recipe: Recipe, exports: Sequence[Finished], place: str = "") -> tuple
     """How each export is used from where it went: titles, and shell commands that stand in its folder or name `place`."""
     found: list[tuple[str, str]] = []
     formats = {done.format for done in exports}
-    several = sum(done.gguf is not None for done in exports) > 1
+    several = several_modelfiles(exports)
     name, base = recipe.name.lower(), base_name(recipe, here=not place)
     system = f" -sys {shlex.quote(recipe.dataset.system_prompt)}" if recipe.dataset.system_prompt else ""
     for done in exports:
@@ -144,9 +144,15 @@ def usage(recipe: Recipe, exports: Sequence[Finished], place: str = "") -> tuple
                     )
                 )
         elif done.format == "adapter_gguf":
-            lora = shlex.quote("./" + adapter_file(name))
+            lora = shlex.quote("./" + adapter_file(recipe.name))
             serve = f"llama-server -m BASE.gguf --lora {lora} --alias {shlex.quote(name)}"
             found.append((f"{done.info.title} in llama.cpp, over a GGUF of {base}", serve))
+            modelfile = modelfile_name(done, several=several)
+            if not place and any(file.name == "Modelfile" for file in done.files):
+                create = f"ollama create {shlex.quote(name)} -f {modelfile} && ollama run {shlex.quote(name)}"
+                found.append(
+                    (f"{done.info.title} in Ollama, with a GGUF of {base} here as BASE.gguf", create)
+                )
         elif done.format == "adapter":
             folder = "adapter" if "merged" in formats else ""
             at = place or "./" + folder

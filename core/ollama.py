@@ -40,6 +40,8 @@ _SECONDS: Final = 10.0
 _VERSION = re.compile(r"\bversion is v?(\d+)\.(\d+)\.(\d+)")
 _PART = r"[a-z0-9][a-z0-9._-]{0,79}"
 _NAME = re.compile(rf"{_PART}(/{_PART})?(:[A-Za-z0-9][A-Za-z0-9._-]{{0,79}})?")
+_BASE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,200}")
+_WITH_BASE: Final = "Modelfile-with-base"
 
 Tell = Callable[[str], None]
 """Called with each line that Ollama prints; may raise to stop."""
@@ -60,12 +62,19 @@ class Plan:
     """Ollama has a model of this name, which becomes this one."""
     verdict: str = ""
     """The proof's; empty where none was made."""
+    base: str = ""
+    """What an adapter goes over: the absolute path of a GGUF, or a name in Ollama. Empty for a whole model."""
 
     @property
     def commands(self) -> tuple[str, str]:
         """To make the model, and to talk to it."""
-        modelfile = shlex.quote(str(self.folder / "Modelfile"))
-        return f"ollama create {self.name} -f {modelfile}", f"ollama run {self.name}"
+        modelfile, before = shlex.quote(str(self.folder / "Modelfile")), ""
+        if self.base:
+            named = re.sub(r"([\\&|])", r"\\\1", self.base)
+            own = shlex.quote(str(self.folder / _WITH_BASE))
+            before = f"sed {shlex.quote(f's|^FROM .*|FROM {named}|')} {modelfile} > {own} && "
+            modelfile = own
+        return f"{before}ollama create {self.name} -f {modelfile}", f"ollama run {self.name}"
 
     def lines(self) -> list[str]:
         """The plan for a person, a line each."""
@@ -73,6 +82,7 @@ class Plan:
             f"Model     {self.name}"
             + (" (Ollama has one of this name, which becomes this one)" if self.replaces else ""),
             f"From      {self.folder}",
+            *([f"Over      {self.base}"] if self.base else []),
             f"Ollama    {self.program} {self.version}"
             if self.program
             else "Ollama    not on this machine's PATH",
@@ -90,19 +100,24 @@ class Plan:
             "ollama": str(self.program) if self.program else None,
             "version": self.version or None,
             "replaces": self.replaces,
+            "base": self.base or None,
             "commands": list(self.commands),
         }
 
 
-def plan(run: RunFolder, format: str = "", name: str = "") -> Plan:
+def plan(run: RunFolder, format: str = "", name: str = "", base: str = "") -> Plan:
     """What `ollama create` of the run's GGUF would do: of `format`, else of the one that most people want. Blocking.
 
-    Raises FinetuiError: export-missing, ollama-format (it is no GGUF), ollama-name, and where Ollama is here ollama-old,
-    ollama-down, ollama-elsewhere, ollama-failed.
+    `base` is the GGUF of the base model, or its name in Ollama, that the adapter (`adapter_gguf`) goes over. Raises
+    FinetuiError: export-missing, ollama-format (it is no GGUF), ollama-base, ollama-name, and where Ollama is here
+    ollama-old, ollama-down, ollama-elsewhere, ollama-failed.
     """
     recipe = recipe_file.load(run.recipe)
     there = {done.format: done for done in leaving.finished(run) if done.gguf is not None}
-    if format and not format.startswith("gguf_"):
+    format = format or ("adapter_gguf" if base else "")
+    if base or format == "adapter_gguf":
+        base = _base(base, format, run, leaving.base_name(recipe))
+    elif format and not format.startswith("gguf_"):
         raise FinetuiError(
             f"Ollama takes a GGUF, not {format}.",
             "The other formats are for Transformers, PEFT and vLLM.",
@@ -111,6 +126,14 @@ def plan(run: RunFolder, format: str = "", name: str = "") -> Plan:
         )
     wanted = format or next((f for f in (*PREFERRED, *there) if f in there), "gguf_q8_0")
     (done,) = leaving.chosen(run, [wanted])
+    if base and not (done.folder / "Modelfile").is_file():
+        raise FinetuiError(
+            f"{done.info.title} of {run.id} has no Modelfile.",
+            "Its chat template is not the base model's, and none that finetui can write for Ollama; or an older finetui "
+            "exported it.",
+            f"Take a whole model: finetui export {run.id} --format gguf_q8_0. An older export is made again with --replace.",
+            code="export-missing",
+        )
     if not (done.folder / "Modelfile").is_file():
         raise FinetuiError(
             f"{done.info.title} of {run.id} has no Modelfile.",
@@ -122,11 +145,53 @@ def plan(run: RunFolder, format: str = "", name: str = "") -> Plan:
     verdict = done.proof.verdict if done.proof is not None else ""
     program = shutil.which("ollama")
     if program is None:
-        return Plan(run, wanted, done.folder, called, None, verdict=verdict)
+        return Plan(run, wanted, done.folder, called, None, verdict=verdict, base=base)
     version = _version(Path(program))
     names = _models()
     full = called if ":" in called else f"{called}:latest"
-    return Plan(run, wanted, done.folder, called, Path(program), version, full in names, verdict)
+    return Plan(run, wanted, done.folder, called, Path(program), version, full in names, verdict, base)
+
+
+def _base(base: str, format: str, run: RunFolder, called: str) -> str:
+    """`base` as a Modelfile takes it: the absolute path of a GGUF, or a name in Ollama. Raises FinetuiError (ollama-base)."""
+    fix = (
+        f"Name a GGUF of {called} with --base, such as --base ~/models/base.gguf, or what Ollama calls that model. One can be "
+        "made with llama.cpp's convert_hf_to_gguf.py."
+    )
+    if format != "adapter_gguf":
+        what, why = (
+            "--base goes with the format adapter_gguf.",
+            f"{format} holds a whole model, or is no GGUF.",
+        )
+        raise FinetuiError(what, why, "Leave --base away.", code="ollama-base")
+    if not base:
+        what, why = (
+            "An adapter goes over its base model, and none was named.",
+            "It holds only what was learned.",
+        )
+        raise FinetuiError(what, why, fix, code="ollama-base")
+    path = Path(base).expanduser()
+    if path.is_file():
+        path = path.absolute()
+        with path.open("rb") as file:
+            gguf = file.read(4) == b"GGUF"
+        if path.resolve().is_relative_to(run.exports.resolve()):
+            what, why = (
+                "This is no base model.",
+                "It is an export of the run, and holds what was learned already.",
+            )
+        elif not gguf or "\n" in str(path):
+            what, why = "This is no base model.", f"{one_line(str(path), 300)} is no GGUF."
+        else:
+            return str(path)
+        raise FinetuiError(what, why, fix, code="ollama-base")
+    if base.endswith(".gguf") or base[:1] in "./~" or not _BASE_NAME.fullmatch(base):
+        what, why = (
+            "The base model is not there.",
+            f"{one_line(base, 300)} is no file, and no model's name in Ollama.",
+        )
+        raise FinetuiError(what, why, fix, code="ollama-base")
+    return base
 
 
 def check_name(name: str) -> str:
@@ -148,8 +213,13 @@ def create(made: Plan, tell: Tell = lambda _line: None, check: Callable[[], None
     no-space, ollama-down, ollama-failed.
     """
     assert made.program is not None
-    argv = [str(made.program), "create", made.name, "-f", "Modelfile"]
+    own = made.folder / _WITH_BASE
+    argv = [str(made.program), "create", made.name, "-f", own.name if made.base else "Modelfile"]
     try:
+        if made.base:
+            text = (made.folder / "Modelfile").read_text(encoding="utf-8")
+            text = re.sub(r"^FROM .*$", lambda _found: f"FROM {made.base}", text, count=1, flags=re.M)
+            own.write_text(text, encoding="utf-8")
         process = subprocess.Popen(
             tied(argv),
             stdin=subprocess.DEVNULL,
@@ -168,6 +238,8 @@ def create(made: Plan, tell: Tell = lambda _line: None, check: Callable[[], None
             tell(line)
     finally:
         _end(process)
+        if made.base:
+            own.unlink(missing_ok=True)
     if process.returncode != 0:
         raise _failed(last or f"it ended with {process.returncode}")
 

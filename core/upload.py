@@ -116,7 +116,7 @@ def plan(
     check_name(repo)
     licence = model_card.base_license(recipe)
     items = list(leaving.items(recipe, exports, model_card.write(run, exports, licence, repo)))
-    modelfile = next((file for done in exports for file in done.files if file.name == "Modelfile"), None)
+    modelfile = next((f for done in exports if done.gguf for f in done.files if f.name == "Modelfile"), None)
     if modelfile is not None:
         parts = ollama_files.of_modelfile(modelfile.read_text(encoding="utf-8"))
         items += [leaving.Item(name, modelfile, content) for name, content in parts.items()]

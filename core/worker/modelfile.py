@@ -61,6 +61,7 @@ _KNOWN: Final = (
     _Known("phi-3", "<|", "|>\n", "<|end|>\n", ("<|end|>",)),
 )
 
+_QUESTION: Final[Messages] = [{"role": "user", "content": "U1"}]
 _PROBES: Final[tuple[Messages, ...]] = (
     [{"role": "system", "content": "S1"}, {"role": "user", "content": "U1"}],
     [
@@ -78,7 +79,39 @@ def write(gguf_name: str, render: Render | None, bos: str, eos: str, system_prom
     The system prompt is the recipe's; without one, it is what the template itself puts in when there is none, so
     that Ollama shows the model what training showed it.
     """
-    lines = [f"FROM ./{gguf_name}"]
+    return _written([f"FROM ./{gguf_name}"], render, bos, eos, system_prompt)
+
+
+def write_over(
+    adapter_name: str,
+    base: str,
+    base_render: Render | None,
+    render: Render | None,
+    bos: str,
+    eos: str,
+    system_prompt: str | None,
+) -> str | None:
+    """The Modelfile's text for the adapter beside it, over a GGUF of `base`, which is for the person to name.
+
+    None where it could not be truthful: the template is none that is known here, and that in a GGUF of the base, whose
+    template is `base_render`, is another one.
+    """
+    if render and _recognise(render, bos) is None or not render and base_render:
+        asked = (*_PROBES, _QUESTION)
+        ours = [_rendered(render, probe, bos) if render else None for probe in asked]
+        theirs = [_rendered(base_render, probe, bos) if base_render else None for probe in asked]
+        if ours != theirs:
+            return None
+    first = [
+        f"# The adapter goes over its base model, {base}. Put a GGUF of it here as BASE.gguf, or write its path, or what",
+        "# Ollama calls it, after FROM. Over another model it talks gibberish.",
+        "FROM ./BASE.gguf",
+        f"ADAPTER ./{adapter_name}",
+    ]
+    return _written(first, render, bos, eos, system_prompt)
+
+
+def _written(lines: list[str], render: Render | None, bos: str, eos: str, system_prompt: str | None) -> str:
     known = _recognise(render, bos) if render else None
     system = system_prompt
     if known and render:
@@ -117,7 +150,7 @@ def _recognise(render: Render, bos: str) -> _Known | None:
 
 def _built_in_system(render: Render, known: _Known, bos: str) -> str | None:
     """What the template says as the system when nobody does."""
-    text = _rendered(render, [{"role": "user", "content": "U1"}], bos) or ""
+    text = _rendered(render, _QUESTION, bos) or ""
     opening = known.before + "system" + known.between
     if text.startswith(opening) and known.after in text:
         return text[len(opening) :].split(known.after, 1)[0] or None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import signal
 import sys
 import tempfile
@@ -12,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from .. import asking, export_record, proof_file
+from .. import asking, export_budget, export_record, proof_file
 from .. import proof as proof_step
 from ..asking import Answer
 from ..conversation import Turn
@@ -22,7 +23,8 @@ from ..recipe import Recipe
 from ..runs import chosen
 from ..runs.chosen import Chosen
 from ..runs.store import RunFolder
-from . import llama_cpp, llama_runtime, samples, tensors
+from ..text import bytes_words
+from . import base_weights, llama_cpp, llama_runtime, samples, tensors
 from .chat import Chat, Unrenderable
 from .child import Check, environment, go_on
 from .control import Stopped
@@ -195,6 +197,7 @@ def _heard(
     format: str, path: Path, base: Path, reference: Reference, check: Check, tell: Callable[[str], None]
 ) -> Heard:
     if format == "adapter_gguf":
+        _need_space(format, path.parent, base)
         with tempfile.TemporaryDirectory(prefix=".base-", dir=path.parent) as work:
             whole = Path(work) / "base.gguf"
             tool = llama_cpp.converter(tell, check)
@@ -204,6 +207,19 @@ def _heard(
     kind = format if format in ("merged", "adapter") else "gguf"
     other = str(base.absolute()) if kind == "adapter" else ""
     return _opened(format, kind, path, other, reference, check, tell)
+
+
+def _need_space(format: str, place: Path, base: Path) -> None:
+    """Refuses what cannot fit beside `place`: an F16 GGUF of `base`. Raises FinetuiError (proof-untried)."""
+    need = 2 * base_weights.count(base)
+    free = shutil.disk_usage(place).free
+    if free < need + export_budget.SPARE_BYTES:
+        raise _untried(
+            format,
+            f"It is proved over a GGUF of the base model, which takes {bytes_words(need)} for a while, and {place} has "
+            f"{bytes_words(free)} free.",
+            "Free some space, then: finetui verify RUN",
+        )
 
 
 def _opened(
@@ -242,12 +258,14 @@ def heard_or_untried(format: str, answer: Answer) -> Heard:
     return heard
 
 
-def _untried(format: str, why: str) -> FinetuiError:
+def _untried(
+    format: str, why: str, fix: str = "When the machine is free: finetui verify RUN"
+) -> FinetuiError:
     """The card for an export that could not be tried, of which nothing is known (proof-untried)."""
     return FinetuiError(
         f"The export {format} could not be tried.",
         why,
-        "The export itself is whole. When the machine is free: finetui verify RUN",
+        f"The export itself is whole. {fix}",
         code="proof-untried",
     )
 

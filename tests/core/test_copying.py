@@ -201,3 +201,19 @@ def test_links_in_an_export_do_not_leave(run: RunFolder, tmp_path: Path) -> None
     (run.exports / "merged/generation_config.json").symlink_to(secret)
     copying.copy(copying.plan(run, tmp_path / "out"))
     assert "generation_config.json" not in contents(tmp_path / "out")
+
+
+def test_each_modelfile_leaves_under_a_name_of_its_own(tmp_path: Path) -> None:
+    run = finished_run(("gguf_q8_0",))
+    folder = run.exports / "adapter_gguf"
+    folder.mkdir()
+    (folder / "demo-lora.gguf").write_bytes(b"GGUF")
+    (folder / "Modelfile").write_text("FROM ./BASE.gguf\nADAPTER ./demo-lora.gguf\n")
+    copying.copy(copying.plan(run, tmp_path / "out"))
+    found = contents(tmp_path / "out")
+    assert b"ADAPTER ./demo-lora.gguf" in found["Modelfile-adapter"]
+    assert b"FROM ./demo-Q8_0.gguf" in found["Modelfile-Q8_0"] and "Modelfile" not in found
+    assert b"ollama create demo -f Modelfile-adapter && ollama run demo" in found["commands.txt"]
+    assert b"ollama create demo:q8_0 -f Modelfile-Q8_0" in found["commands.txt"]
+    copying.copy(copying.plan(run, tmp_path / "alone", ["adapter_gguf"]))
+    assert b"-f Modelfile &&" in contents(tmp_path / "alone")["commands.txt"]

@@ -99,7 +99,7 @@ def test_commands_survive_hostile_paths_and_prompts(format: ExportFormat) -> Non
     prompt = 'it\'s "quoted" $HOME\nsecond line'
     for command in export.next_commands(format, path, "kiosk-Helper", "owner/base; ls", prompt):
         words = shlex.split(command.command)
-        assert any(str(path) in word or str(path.parent) in word for word in words)
+        assert any(str(place) in word for place in (path, path.parent, path.parent.parent) for word in words)
         if "-sys" in words:
             assert prompt in words
         assert "touch" not in words
@@ -117,13 +117,14 @@ def test_gguf_commands_name_the_file_and_the_modelfile() -> None:
 
 
 def test_an_adapter_for_llama_cpp_is_used_over_a_gguf_of_the_base() -> None:
-    server, chat = export.next_commands(
+    server, chat, ollama = export.next_commands(
         "adapter_gguf", Path("/r/exports/adapter_gguf"), "Bot", "b", "Be brief."
     )
     assert (
         server.command == "llama-server -m BASE.gguf --lora /r/exports/adapter_gguf/Bot-lora.gguf --alias Bot"
     )
     assert chat.command.endswith("Bot-lora.gguf -cnv -sys 'Be brief.'")
+    assert ollama.command == "finetui ollama /r --base BASE.gguf && ollama run bot"
 
 
 def test_vllm_is_told_of_a_rank_that_it_would_refuse() -> None:
@@ -211,6 +212,24 @@ def test_the_memory_for_a_matrix_and_for_an_adapters_base_is_counted() -> None:
         assert ram is not None and (ram > model) == whole, format
     proof = need("adapter").proof_ram_bytes
     assert proof is not None and proof > model, "PEFT loads the base too"
+
+
+def test_the_disk_for_an_adapters_proof_is_counted_and_said() -> None:
+    """Its GGUF of the base is made when the exports stand: too little for it hinders no export."""
+    recipe = Recipe(export=ExportSection(formats=("adapter_gguf",)))
+    base = export.estimated_bytes("gguf_f16", LLAMA_8B, LoraSection())
+    found = export_budget.of_facts(recipe, LLAMA_8B, ("adapter_gguf",))
+    assert base is not None and found.disk_bytes is not None and found.disk_bytes < base / 10
+    assert found.proof_disk_bytes == found.disk_bytes + base
+    said = export_budget.too_little_to_prove(found, base)
+    assert "15.0 GiB" in said and "finetui verify" in said
+    assert export_budget.too_little_to_prove(found, 2 * base) == ""
+    both = export_budget.of_facts(recipe, LLAMA_8B, ("adapter_gguf",), there=("adapter_gguf",))
+    unproved = Recipe(export=ExportSection(formats=("adapter_gguf",), prove=False))
+    without = export_budget.of_facts(unproved, LLAMA_8B, ("adapter_gguf",))
+    other = export_budget.of_facts(recipe, LLAMA_8B, ("merged",))
+    assert both.base_bytes == without.base_bytes == other.base_bytes == 0
+    assert export_budget.of_facts(recipe, None, ("adapter_gguf",)).proof_disk_bytes is None
 
 
 def test_a_disk_that_cannot_hold_the_exports_is_said_before_training() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import stat
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -197,6 +198,67 @@ def test_formats_that_are_not_there_or_no_gguf(standin: Standin) -> None:
     refused(run, "ollama-format", "adapter")
     (run.exports / "gguf_q8_0/Modelfile").unlink()
     refused(run, "export-missing")
+
+
+OVER = "# over\nFROM ./BASE.gguf\nADAPTER ./demo-lora.gguf\n" + MODELFILE.split("\n", 1)[1]
+
+
+def with_adapter() -> RunFolder:
+    run = finished_run(("gguf_q8_0",))
+    folder = run.exports / "adapter_gguf"
+    folder.mkdir()
+    (folder / "demo-lora.gguf").write_bytes(b"GGUF")
+    (folder / "Modelfile").write_text(OVER)
+    return run
+
+
+def test_an_adapter_goes_over_the_base_that_the_person_names(standin: Standin, tmp_path: Path) -> None:
+    run, base = with_adapter(), tmp_path / "my & base|1.gguf"
+    base.write_bytes(b"GGUF")
+    plan = ollama.plan(run, base=str(base))
+    assert (plan.format, plan.name, plan.base) == ("adapter_gguf", "demo", str(base))
+    ollama.create(plan)
+    seen = standin.seen()
+    assert Path(seen["cwd"]) == run.exports / "adapter_gguf", "so that ADAPTER ./… is found"
+    assert seen["modelfile"] == OVER.replace("./BASE.gguf", str(base))
+    assert sorted(path.name for path in plan.folder.iterdir()) == ["Modelfile", "demo-lora.gguf"]
+    assert (plan.folder / "Modelfile").read_text() == OVER
+    ollama.create(ollama.plan(run, "adapter_gguf", "mine", "qwen2.5:0.5b"))
+    assert standin.seen()["modelfile"] == OVER.replace("./BASE.gguf", "qwen2.5:0.5b")
+
+
+def test_the_commands_for_elsewhere_make_the_same_modelfile(
+    standin: Standin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, base = with_adapter(), tmp_path / "my & base|1.gguf"
+    base.write_bytes(b"GGUF")
+    program = standin.folder / "ollama"
+    program.rename(standin.folder / "aside")
+    create, _run = ollama.plan(run, base=str(base)).commands
+    (standin.folder / "aside").rename(program)
+    monkeypatch.setenv("PATH", f"{standin.folder}:/usr/bin:/bin")
+    subprocess.run(create, shell=True, check=True)
+    assert standin.seen()["modelfile"] == OVER.replace("./BASE.gguf", str(base))
+    assert Path(standin.seen()["argv"][3]).parent == run.exports / "adapter_gguf"
+
+
+def test_bases_that_are_none(standin: Standin, tmp_path: Path) -> None:
+    run = with_adapter()
+    (tmp_path / "x.gguf").write_bytes(b"none")
+    own = str(run.exports / "gguf_q8_0" / "demo-Q8_0.gguf")
+    assert "--base" in refused(run, "ollama-base", "adapter_gguf").fix
+    for base, why in (
+        (str(tmp_path / "x.gguf"), "is no GGUF"),
+        (str(tmp_path / "gone.gguf"), "is no file"),
+        ("-x", "is no file"),
+        ("qwen\nFROM evil", "is no file"),
+        (own, "holds what was learned already"),
+    ):
+        assert why in refused(run, "ollama-base", "adapter_gguf", "", base).why, base
+    refused(run, "ollama-base", "gguf_q8_0", "", "qwen2.5:0.5b")
+    (run.exports / "adapter_gguf" / "Modelfile").unlink()
+    refused(run, "export-missing", "", "", "qwen2.5:0.5b")
+    assert ollama.plan(run).format == "gguf_q8_0", "an adapter is never taken unasked"
 
 
 def test_the_modelfile_as_files_for_the_hub() -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from textual.pilot import Pilot
 
+from finetui.core import export_record, recipe_file
 from finetui.core.export import COMMON, FORMATS
+from finetui.core.recipe import DatasetSection
 from finetui.core.runs import checkpoints, events, manifest, state
 from finetui.tui.app import FinetuiApp
 from finetui.tui.modals.confirm import ConfirmModal
@@ -18,6 +21,8 @@ from finetui.tui.screens.run import RunScreen
 from finetui.tui.screens.run_export import RunExportScreen
 from finetui.tui.widgets.menu import Menu
 
+from ..worker import tiny
+from ..worker.exporting import make_run
 from . import recorded
 from .driving import SIZES, home, press, seen, until
 from .recorded import Recording
@@ -164,6 +169,53 @@ async def test_the_weights_can_be_chosen_and_are_named() -> None:
         await until(pilot, lambda: "what the run ended with" in flat(app), "for the last")
         await press(pilot, "w")
         await until(pilot, lambda: "Of step 40, a checkpoint" in flat(app), "for the best")
+
+
+async def test_the_importance_matrix_is_turned_on_and_made(tmp_path: Path) -> None:
+    """To its effect: a real worker quantizes with a matrix of the run's own rows."""
+    base = tiny.make(tmp_path / "base", hidden=256, intermediate=512)
+    recording = recorded.new().started().ready().train(1, 3, every=0)
+    recording.add(events.Checkpoint(3, "checkpoints/checkpoint-3"), events.Ended("train", "completed", 9.0))
+    run = recording.run
+    data = DatasetSection(source=str(tiny.write_rows(tmp_path / "rows.jsonl", 10)))
+    recipe = make_run(run.path, base).recipe.model_copy(update={"dataset": data})
+    recipe_file.save(recipe, run.recipe)
+    async with exporting(recording) as (app, pilot, screen):
+        menu = screen.query_one("#formats", Menu)
+        menu.highlight("adapter")
+        await press(pilot, "space")
+        menu.highlight("gguf_q3_k_m")
+        await press(pilot, "space")
+        assert screen.ticked == {"gguf_q3_k_m"}
+        assert "importance matrix" not in flat(app).replace("with an importance matrix.", "")
+        assert "i makes it with an importance matrix" in flat(app)
+        memory = screen._budget()
+        await press(pilot, "i")
+        await until(pilot, lambda: "With an importance matrix" in flat(app), "for its words")
+        assert "memory · importance matrix" in flat(app) and "is made with an importance matrix" in flat(app)
+        now = screen._budget()
+        assert memory and now and memory.ram_bytes and now.ram_bytes and now.ram_bytes > memory.ram_bytes
+        await press(pilot, "i")
+        await until(pilot, lambda: "cannot be made without: IQ3_XS" in flat(app), "for what needs one")
+        await press(pilot, "i", "enter")
+        await until_long(
+            pilot, lambda: screen.status is not None and screen.status.job == "export" and not screen.live
+        )
+        record = export_record.read(run.exports / "gguf_q3_k_m")
+        assert record is not None and record.weighed, run.log.read_text()[-3000:]
+        assert [file.suffix for file in run.importance.iterdir()] == [".gguf"]
+
+
+async def test_without_being_asked_only_what_needs_a_matrix_gets_one() -> None:
+    recording = recorded.new().started().ready().train(1, 74).finished()
+    async with exporting(recording, (120, 36)) as (app, pilot, screen):
+        menu = screen.query_one("#formats", Menu)
+        menu.highlight("more")
+        await press(pilot, "space")
+        menu.highlight("gguf_iq2_xs")
+        await until(pilot, lambda: "always gets one" in flat(app), "for what it needs")
+        await press(pilot, "space")
+        assert screen.importance is None and "memory · importance matrix" in flat(app)
 
 
 async def test_an_export_that_is_there_is_replaced_only_when_the_person_says_so() -> None:

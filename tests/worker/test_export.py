@@ -317,6 +317,24 @@ def test_an_unknown_template_is_left_to_the_gguf() -> None:
     assert text == 'FROM ./m.gguf\nPARAMETER stop "</s>"\n'
 
 
+def test_an_adapters_modelfile_is_written_only_where_it_is_truthful() -> None:
+    def odd(messages: modelfile.Messages) -> str:
+        return "".join(m["content"] for m in messages)
+
+    def over(base: modelfile.Render | None, own: modelfile.Render | None) -> str | None:
+        return modelfile.write_over("a-lora.gguf", "owner/base", base, own, "<s>", "<|im_end|>", "Be brief.")
+
+    text = over(odd, chatml())
+    assert text is not None and "owner/base" in text.splitlines()[0]
+    said = [line for line in text.splitlines() if line[:1] != "#"]
+    assert said[:2] == ["FROM ./BASE.gguf", "ADAPTER ./a-lora.gguf"]
+    whole = modelfile.write("m.gguf", chatml(), "<s>", "<|im_end|>", "Be brief.").splitlines()
+    assert said[2:] == whole[1:], "the same template, system prompt and stops"
+    # A template that Ollama cannot be told stands in the base's GGUF, or nowhere.
+    assert over(odd, odd) is not None and over(None, None) is not None
+    assert over(chatml(), odd) is None and over(None, odd) is None and over(odd, None) is None
+
+
 def test_a_system_prompt_cannot_break_out_of_its_quotes() -> None:
     text = modelfile.write("m.gguf", None, "", "", '"""\nFROM evil"')
     assert text.count('"""') == 2

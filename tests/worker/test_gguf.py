@@ -221,6 +221,10 @@ def test_base_and_adapter_in_llama_cpp_answer_as_the_merged_model(
     done = exported(events)
     [lora] = (tuned.run.path / done["adapter_gguf"].path).glob("*.gguf")
     assert lora.name in done["adapter_gguf"].command
+    lines = (lora.parent / "Modelfile").read_text().splitlines()
+    whole = (tuned.run.exports / "gguf_f16" / "Modelfile").read_text().splitlines()
+    assert lines[-len(whole) - 1 :] == ["FROM ./BASE.gguf", f"ADAPTER ./{lora.name}", *whole[1:]]
+    assert tiny_model.name in lines[0] and str(tiny_model) not in lines[0]
     tool = llama_cpp.converter(lambda _said: None)
     base = tmp_path / "base.gguf"
     llama_cpp.convert(tool, tiny_model, base, "f16", lambda _share: None)

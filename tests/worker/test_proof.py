@@ -19,7 +19,7 @@ import torch
 from gguf import GGUFReader
 from safetensors.torch import load_file, save_file
 
-from finetui.core import asking, export_record, proof_file, recipe_file
+from finetui.core import asking, export_budget, export_record, proof_file, recipe_file
 from finetui.core import proof as proof_step
 from finetui.core.asking import Answer
 from finetui.core.errors import FinetuiError
@@ -130,6 +130,26 @@ def test_later_exports_of_the_command_are_proved_too(proven: Proven) -> None:
     assert said.returncode == 1 and "adapter_gguf" in said.stdout, said
     kept = proof_file.load(run.exports / "adapter_gguf")
     assert kept is not None and kept.verdict != "same"
+
+
+def test_a_proof_that_would_fill_the_disk_is_not_begun(
+    proven: Proven, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An adapter for llama.cpp is proved over a GGUF of the base, 16 bits for each weight, made for the purpose."""
+    folder = tmp_path / "adapter_gguf"
+    folder.mkdir()
+    count = sum(weight.numel() for weight in load_file(proven.base / "model.safetensors").values())
+    total, used, free = shutil.disk_usage(tmp_path)
+    usage = type(shutil.disk_usage(tmp_path))
+    room = 2 * count + export_budget.SPARE_BYTES
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage(total, used, room - 1))
+    with pytest.raises(FinetuiError) as caught:
+        again(proven, "adapter_gguf", folder)
+    assert caught.value.code == "proof-untried" and "GGUF of the base model" in caught.value.why
+    assert "Free some space" in caught.value.fix and not list(tmp_path.glob(".base-*"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage(total, used, room))
+    with pytest.raises(ValueError):  # there is room; and no adapter
+        again(proven, "adapter_gguf", folder)
 
 
 def test_a_run_that_asks_for_no_proof_gets_none(tiny_model: Path, tiny_rows: Path) -> None:

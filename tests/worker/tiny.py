@@ -96,10 +96,12 @@ def make(
     seed: int = 0,
     hidden: int = HIDDEN,
     intermediate: int = INTERMEDIATE,
+    experts: int = 0,
 ) -> Path:
     """A whole model folder at `folder` (made when missing). `chat_template=None` makes a base model that has none.
 
-    The K- and I-quants of llama.cpp need `hidden` and `intermediate` to be multiples of 256.
+    The K- and I-quants of llama.cpp need `hidden` and `intermediate` to be multiples of 256. With `experts` it is a Mixtral,
+    a mixture of so many experts, two of which are asked for each token.
     """
     folder.mkdir(parents=True, exist_ok=True)
     vocab = vocabulary()
@@ -126,6 +128,13 @@ def make(
         "torch_dtype": "float32",
         "initializer_range": 0.02,
     }
+    if experts:
+        config |= {
+            "architectures": ["MixtralForCausalLM"],
+            "model_type": "mixtral",
+            "num_local_experts": experts,
+            "num_experts_per_tok": 2,
+        }
     (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
     (folder / "generation_config.json").write_text(
         json.dumps({"eos_token_id": vocab[EOS], "pad_token_id": vocab["<pad>"]}), encoding="utf-8"
@@ -150,12 +159,19 @@ def make(
             f"{at}.self_attn.k_proj.weight": weights(kv, hidden),
             f"{at}.self_attn.v_proj.weight": weights(kv, hidden),
             f"{at}.self_attn.o_proj.weight": weights(hidden, hidden),
-            f"{at}.mlp.gate_proj.weight": weights(intermediate, hidden),
-            f"{at}.mlp.up_proj.weight": weights(intermediate, hidden),
-            f"{at}.mlp.down_proj.weight": weights(hidden, intermediate),
             f"{at}.input_layernorm.weight": np.ones(hidden, np.float32),
             f"{at}.post_attention_layernorm.weight": np.ones(hidden, np.float32),
         }
+        for expert in range(max(1, experts)):
+            ours = f"{at}.block_sparse_moe.experts.{expert}" if experts else f"{at}.mlp"
+            gate, up, down = ("w1", "w3", "w2") if experts else ("gate_proj", "up_proj", "down_proj")
+            tensors |= {
+                f"{ours}.{gate}.weight": weights(intermediate, hidden),
+                f"{ours}.{up}.weight": weights(intermediate, hidden),
+                f"{ours}.{down}.weight": weights(hidden, intermediate),
+            }
+        if experts:
+            tensors[f"{at}.block_sparse_moe.gate.weight"] = 10 * weights(experts, hidden)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 

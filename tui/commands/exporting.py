@@ -183,6 +183,10 @@ def _show(found: Plan, as_json: bool) -> None:
         output.line(
             f"  on the way   {size(budget.shared_bytes):>10}   {', '.join(budget.shared)}; removed at the end"
         )
+    if budget.base_bytes != 0:
+        output.line(
+            f"  to prove     {size(budget.base_bytes):>10}   a GGUF of the base model; removed at the end"
+        )
     output.line(f"  disk         {size(budget.disk_bytes):>10}   {size(found.free_disk_bytes)} free")
     output.line(
         f"  memory       {size(budget.ram_bytes):>10}   {size(found.free_ram_bytes)} free; no GPU is needed"

@@ -80,6 +80,14 @@ def ollama(
     name: Annotated[
         str, typer.Option("--name", help="The model's name in Ollama; the run's otherwise.")
     ] = "",
+    base: Annotated[
+        str,
+        typer.Option(
+            "--base",
+            metavar="GGUF",
+            help="Hand over the adapter (adapter_gguf) instead, over this GGUF of the base model or over what Ollama calls it.",
+        ),
+    ] = "",
     replace: ReplaceOption = False,
     dry_run: DryOption = False,
     as_json: JsonOption = False,
@@ -91,7 +99,7 @@ def ollama(
     from ...core import ollama as handing
     from ...core.runs import store
 
-    plan = handing.plan(store.find(run), formats_of([format])[0] if format else "", name)
+    plan = handing.plan(store.find(run), formats_of([format])[0] if format else "", name, base)
     _say(plan, as_json, dry_run)
     if plan.program is None or dry_run:
         if not as_json:

@@ -30,7 +30,8 @@ class ExportScreen(StepScreen):
         format = cast(ExportFormat, at) if at else None
         facts, recipe = self.wizard.model_facts, self.wizard.recipe()
         size = estimated_bytes(format, facts, recipe.lora) if format and facts and recipe else None
-        return about(format) + (f" About {bytes_words(size)} here." if size else "")
+        words = about(format, bool(recipe and recipe.export.importance))
+        return words + (f" About {bytes_words(size)} here." if size else "")
 
     @on(ChecklistControl.Pointed)
     def _pointed(self, event: ChecklistControl.Pointed) -> None:

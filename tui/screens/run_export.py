@@ -57,6 +57,13 @@ class RunExportScreen(FormatsScreen):
             id="export.weights",
             tooltip="Whose weights: what the run ended with, the best, or the last",
         ),
+        Binding(
+            "i",
+            "importance",
+            "Importance",
+            id="export.importance",
+            tooltip="Quantize with an importance matrix from the training data, or without",
+        ),
         Binding("t", "talk", "Try it", id="export.talk", tooltip="Talk to base and tuned side by side"),
         Binding(
             "o",
@@ -168,7 +175,7 @@ class RunExportScreen(FormatsScreen):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Nothing new can be started while a worker is at work."""
-        if action in ("start", "tick"):
+        if action in ("start", "tick", "importance"):
             return not self.live
         if action in ("copy", "where"):
             return bool(self.story.exports)
@@ -183,6 +190,7 @@ class RunExportScreen(FormatsScreen):
             self.paint()
             return
         recipe, formats, checkpoint = self.known.recipe, self.formats(), self.checkpoint
+        importance = self.importance
         if recipe is None:
             return
         self._asked, self.refused, self.said = True, None, ""
@@ -202,7 +210,7 @@ class RunExportScreen(FormatsScreen):
 
         self.finetui.in_background(
             f"start {self.run.id}",
-            lambda: plan_export(self.run, recipe, formats, checkpoint),
+            lambda: plan_export(self.run, recipe, formats, checkpoint, importance),
             planned,
             failed,
         )
@@ -226,6 +234,8 @@ class RunExportScreen(FormatsScreen):
         self.app.push_screen(ConfirmModal("Replace exports?", question, answers), answered)
 
     def _start(self, formats: list[ExportFormat], checkpoint: str | None, *, replace: bool) -> None:
+        importance = self.importance
+
         def done(_: object) -> None:
             self.feed.look()
 
@@ -236,7 +246,7 @@ class RunExportScreen(FormatsScreen):
         self.finetui.shown_run = self.run
         self.finetui.in_background(
             f"export {self.run.id}",
-            lambda: export(self.run, formats, checkpoint, replace=replace),
+            lambda: export(self.run, formats, checkpoint, importance, replace=replace),
             done,
             failed,
         )

@@ -8,7 +8,7 @@ from textual.widgets import OptionList
 
 from ...core import export_budget
 from ...core.errors import FinetuiError
-from ...core.export import FORMATS, estimated_bytes
+from ...core.export import FORMATS, estimated_bytes, weighed, with_importance
 from ...core.export_budget import Budget
 from ...core.export_plan import Plan
 from ...core.recipe import ExportFormat
@@ -36,6 +36,8 @@ class FormatsScreen(FollowingScreen):
         self.unfolded = False
         self.checkpoint: str | None = None
         """Whose weights, as the person chose; None is what the recipe says."""
+        self.importance: bool | None = None
+        """Whether quantizations get an importance matrix, as the person chose; None is what the recipe says."""
         self.plan: Plan | None = None
         """Of what is ticked, as it was last looked at."""
         self.free_bytes: int | None = None
@@ -62,6 +64,7 @@ class FormatsScreen(FollowingScreen):
     def look_at_plan(self) -> None:
         """Looks, off the event loop, whose weights would be exported and what that takes."""
         recipe, formats, checkpoint = self.known.recipe, self.formats(), self.checkpoint
+        importance = self.importance
         if recipe is None or self.live:
             return
 
@@ -76,7 +79,10 @@ class FormatsScreen(FollowingScreen):
             self.paint()
 
         self.finetui.in_background(
-            f"plan {self.run.id}", lambda: plan_export(self.run, recipe, formats, checkpoint), seen, failed
+            f"plan {self.run.id}",
+            lambda: plan_export(self.run, recipe, formats, checkpoint, importance),
+            seen,
+            failed,
         )
 
     def formats(self) -> list[ExportFormat]:
@@ -132,7 +138,12 @@ class FormatsScreen(FollowingScreen):
 
     def _total(self) -> Content:
         return lines.total(
-            len(self.formats()), self._need_bytes(), self._budget(), self.free_bytes, self.too_large()
+            len(self.formats()),
+            self._need_bytes(),
+            self._budget(),
+            self.free_bytes,
+            self.too_large(),
+            any(weighed(format, self.wants_importance) for format in self.formats()),
         )
 
     def _budget(self) -> Budget | None:
@@ -140,6 +151,7 @@ class FormatsScreen(FollowingScreen):
         recipe = self.known.recipe
         if recipe is None:
             return None
+        recipe = with_importance(recipe, self.importance)
         return export_budget.of_facts(recipe, self.known.facts, self.formats())
 
     def _need_bytes(self) -> int:
@@ -168,8 +180,11 @@ class FormatsScreen(FollowingScreen):
 
     def _paint_about(self) -> None:
         """What the format under the cursor is, and what it costs."""
-        words = literal(lines.about(self.at()))
-        self.query_one("#export-about", Block).show([Content.assemble((words, "$text-muted"))])
+        at, on = self.at(), self.wants_importance
+        words = lines.about(at, on)
+        if at is not None and weighed(at, True) and not FORMATS[at].needs_matrix:
+            words += " i makes it without." if on else " i makes it with an importance matrix."
+        self.query_one("#export-about", Block).show([Content.assemble((literal(words), "$text-muted"))])
 
     @on(OptionList.OptionHighlighted, "#formats")
     def _moved(self, event: OptionList.OptionHighlighted) -> None:
@@ -196,6 +211,21 @@ class FormatsScreen(FollowingScreen):
         now = self.checkpoint or recipe.export.checkpoint
         at = WORDS.index(now) if now in WORDS else -1
         self.checkpoint, self.said = WORDS[(at + 1) % len(WORDS)], ""
+        self.look_at_plan()
+
+    @property
+    def wants_importance(self) -> bool:
+        """Whether quantizations that can do without an importance matrix get one."""
+        recipe = self.known.recipe
+        return self.importance if self.importance is not None else bool(recipe and recipe.export.importance)
+
+    def action_importance(self) -> None:
+        """Turns the importance matrix on or off."""
+        if self.live or self.known.recipe is None:
+            return
+        self.importance = not self.wants_importance
+        self.said = lines.importance_words(self.wants_importance)
+        self.paint()
         self.look_at_plan()
 
     @on(OptionList.OptionSelected, "#formats")

@@ -48,19 +48,30 @@ def look_up(run: RunFolder) -> Known:
 
 
 def plan_export(
-    run: RunFolder, recipe: Recipe, formats: Sequence[ExportFormat], checkpoint: str | None
+    run: RunFolder,
+    recipe: Recipe,
+    formats: Sequence[ExportFormat],
+    checkpoint: str | None,
+    importance: bool | None = None,
 ) -> Plan:
     """What an export would do. Raises FinetuiError. Blocking."""
     from ....core import export_plan
 
-    return export_plan.plan(run, recipe, formats, checkpoint)
+    return export_plan.plan(run, recipe, formats, checkpoint, importance=importance)
 
 
-def export(run: RunFolder, formats: Sequence[str], checkpoint: str | None, *, replace: bool) -> None:
+def export(
+    run: RunFolder,
+    formats: Sequence[str],
+    checkpoint: str | None,
+    importance: bool | None = None,
+    *,
+    replace: bool,
+) -> None:
     """Starts the export of `formats`. Raises FinetuiError. Blocking."""
     from ....core.runs import launch
 
-    launch.start(run, "export", formats, options=launch.export_options(checkpoint, replace))
+    launch.start(run, "export", formats, options=launch.export_options(checkpoint, replace, importance))
 
 
 def copy_commands(run: RunFolder, ways: Sequence[Use]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from textual.content import Content
 
-from ....core.export import FORMATS
+from ....core.export import FORMATS, weighed
 from ....core.export_budget import Budget
 from ....core.quantizations import LOSS_SOURCE
 from ....core.recipe import ExportFormat
@@ -50,21 +50,42 @@ def items(
     return tuple(found)
 
 
-def about(format: ExportFormat | None) -> str:
-    """What a format is for and what quality it costs; None is the line that unfolds."""
+def about(format: ExportFormat | None, importance: bool) -> str:
+    """What a format is for, what quality it costs, and whether an importance matrix is made for it where `importance` says
+    whether one is asked for; None is the line that unfolds."""
     if format is None:
         return "For those who look for one of them: a little smaller, larger, or of an older form."
     info = FORMATS[format]
     words = f"{info.title}: {info.summary}."
     if info.quantization:
         words += f" Loss of quality: {info.loss}."
+    if info.needs_matrix:
+        words += " It cannot be made without an importance matrix, and always gets one."
+    elif weighed(format, importance):
+        words += " It is made with an importance matrix."
     return words
 
 
+def importance_words(on: bool) -> str:
+    """What turning the importance matrix on or off does, and to which formats."""
+    always = ", ".join(info.quantization for info in FORMATS.values() if info.needs_matrix)
+    if on:
+        return (
+            "With an importance matrix: llama.cpp reads training data with the tuned model, and quantizations spare what it "
+            "needs most. Takes minutes, hours for a large model. F16, F32, BF16 and Q8_0 stay as they are."
+        )
+    return f"Without an importance matrix, but for those that cannot be made without: {always}."
+
+
 def total(
-    count: int, need_bytes: int, budget: Budget | None, free_bytes: int | None, too_large: bool
+    count: int,
+    need_bytes: int,
+    budget: Budget | None,
+    free_bytes: int | None,
+    too_large: bool,
+    weighed: bool,
 ) -> Content:
-    """What `count` ticked formats take together, against what is free."""
+    """What `count` ticked formats take together, against what is free. `weighed`: an importance matrix is made for them."""
     marks = glyphs()
     if not count:
         return Content.assemble(("Space ticks a format, Enter exports.", "$text-muted"))
@@ -74,6 +95,8 @@ def total(
         free += f" ({bytes_words(budget.shared_bytes)} meanwhile)"
     if budget is not None and budget.ram_bytes:
         free += f" {marks.middot} {bytes_words(budget.ram_bytes)} memory"
+    if weighed:
+        free += f" {marks.middot} importance matrix"
     if too_large:
         return Content.assemble((f"{marks.warn} {words}{free}: too little space", "bold $text-warning"))
     return Content.assemble((words + free, "$foreground"))
@@ -85,6 +108,7 @@ def explanation() -> Content:
     for info in FORMATS.values():
         loss = f" ({info.loss})" if info.quantization else ""
         lines.append(Content.assemble((f"{info.title}: ", "bold"), (info.summary + loss, "$text-muted")))
+    lines.append(Content.assemble(("Importance: ", "bold"), (importance_words(True), "$text-muted")))
     lines.append(
         Content.assemble((f"Loss of quality: {LOSS_SOURCE}; a small model loses more.", "$text-muted"))
     )
