@@ -28,6 +28,8 @@ _WORKER_BYTES: Final = int(0.6 * _GIB)
 """Resident memory of the worker with torch and Transformers, and of the converter likewise."""
 _MERGE_BYTES: Final = 192 * 1024**2
 """Rows of a weight in 32 bit, a few times over (`merge.PART_ELEMENTS`)."""
+_PACK_BYTES: Final = 512 * 1024**2
+"""bitsandbytes, and what it holds while it packs those rows (`four_bit.pack`)."""
 _CONSUMER_BYTES: Final = int(0.8 * _GIB)
 """Whoever proves an export, without the model: torch and Transformers, or llama.cpp with its cache."""
 
@@ -118,6 +120,9 @@ def budget(
     making: list[ExportFormat] = [format for format in formats if format not in there]
     ready: set[ExportFormat] = {*formats, *there}
     on_the_way: list[ExportFormat] = []
+    if "merged_4bit" in making and "merged" not in ready:
+        on_the_way.append("merged")
+        ready.add("merged")
     if any(format.startswith("gguf") for format in making):
         if any(export.FORMATS[format].needs_llama_cpp for format in making) and "gguf_f16" not in ready:
             on_the_way.append("gguf_f16")
@@ -151,7 +156,9 @@ def _need(
     elif largest is not None and read is not None:
         # The worker beside the converter or the quantizer, which hold one tensor in 16 and in 32 bit, and as it leaves.
         ram = _WORKER_BYTES + _MERGE_BYTES + 2 * largest
-        if format != "merged":
+        if format == "merged_4bit":
+            ram += _PACK_BYTES
+        elif format != "merged":
             ram = max(ram, 2 * _WORKER_BYTES + 8 * largest)
         if read:
             ram = max(ram, _WORKER_BYTES + _CONSUMER_BYTES + read)

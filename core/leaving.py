@@ -1,7 +1,7 @@
 """What leaves a run with its exports: which files, under which names, and none that hold rows or paths of this machine.
 
 A hub repository and a copied folder are laid out alike: merged model and GGUFs at the root, the adapter too where no
-merged model is beside it (their file names are the same), else under `adapter/`. The proof stays here: its table quotes
+merged model is beside it (their file names are the same), else under `adapter/`. So is one in 4 bit beside one in 16. The proof stays here: its table quotes
 held-out rows. Its verdict goes along in the card.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -146,15 +146,22 @@ def items(recipe: Recipe, exports: Sequence[Finished], card: str, *, here: bool 
     several = several_modelfiles(exports)
     found = [Item(CARD, Path(CARD), card.encode("utf-8", "replace"))]
     for done in exports:
-        apart = done.format == "adapter" and "merged" in formats
+        apart = subfolder(done.format, formats)
         for file in done.files:
             name = file.relative_to(done.folder).as_posix()
             if file.name == "Modelfile":
                 name = modelfile_name(done, several=several)
             if apart:
-                name = str(PurePosixPath("adapter") / name)
+                name = str(PurePosixPath(apart) / name)
             found.append(Item(name, file, _without_paths(file, base_name(recipe, here=here))))
     return tuple(found)
+
+
+def subfolder(format: str, formats: Collection[str]) -> str:
+    """Where the export `format` stands beside others of `formats`; empty for the root."""
+    apart = format == "merged_4bit" and "merged" in formats
+    apart = apart or (format == "adapter" and not {"merged", "merged_4bit"}.isdisjoint(formats))
+    return format if apart else ""
 
 
 def modelfile_name(done: Finished, *, several: bool) -> str:

@@ -16,7 +16,7 @@ import yaml
 
 from . import hub, recipe_file
 from .export import ADAPTERS, ASK_SCRIPT, adapter_file
-from .leaving import Finished, base_name, modelfile_name, several_modelfiles
+from .leaving import Finished, base_name, modelfile_name, several_modelfiles, subfolder
 from .model import DEMO_FACTS
 from .recipe import DEMO, Recipe
 from .runs import event_log, state
@@ -154,7 +154,7 @@ def usage(recipe: Recipe, exports: Sequence[Finished], place: str = "") -> tuple
                     (f"{done.info.title} in Ollama, with a GGUF of {base} here as BASE.gguf", create)
                 )
         elif done.format == "adapter":
-            folder = "adapter" if "merged" in formats else ""
+            folder = subfolder(done.format, formats)
             at = place or "./" + folder
             if not place and any(file.name == ASK_SCRIPT for file in done.files):
                 script = f"{folder}/{ASK_SCRIPT}" if folder else ASK_SCRIPT
@@ -164,11 +164,16 @@ def usage(recipe: Recipe, exports: Sequence[Finished], place: str = "") -> tuple
                 serve = f"vllm serve {shlex.quote(base)} --enable-lora --lora-modules {lora}"
                 found.append(("Serve the adapter with vLLM", serve))
         else:
+            folder = subfolder(done.format, formats)
+            four_bit = done.format == "merged_4bit"
+            what = "the 4-bit model" if four_bit else "the merged model"
             if not place:
-                found.append(("Ask the merged model", f'python {ASK_SCRIPT} "Hello!"'))
-            found.append(
-                ("Serve the merged model with vLLM", f"vllm serve {place or '.'} --served-model-name {name}")
-            )
+                script = f"{folder}/{ASK_SCRIPT}" if folder else ASK_SCRIPT
+                found.append((f"Ask {what}", f'python {script} "Hello!"'))
+            if not (place and folder):  # vLLM takes a repository's root only
+                at = place or (f"./{folder}" if folder else ".")
+                serve = f"vllm serve {at} --served-model-name {name}"
+                found.append((f"Serve {what} with vLLM", serve + " --quantization bitsandbytes" * four_bit))
     return tuple(found)
 
 
@@ -186,7 +191,8 @@ def _front_matter(recipe: Recipe, exports: Sequence[Finished], licence: License)
         )
     if _is_hub_dataset(recipe):
         data["datasets"] = [recipe.dataset.source]
-    data["library_name"] = "peft" if "adapter" in formats and "merged" not in formats else "transformers"
+    whole = formats & {"merged", "merged_4bit"}
+    data["library_name"] = "peft" if "adapter" in formats and not whole else "transformers"
     if formats and all(done.gguf is not None for done in exports):
         data["library_name"] = "gguf"
     data["pipeline_tag"] = "text-generation"
@@ -218,13 +224,21 @@ def _python(recipe: Recipe, exports: Sequence[Finished], place: str) -> list[str
     formats = {done.format for done in exports}
     head = "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
     found: list[str] = []
-    if "merged" in formats:
-        found.append(
-            f"{head}\ntokenizer = AutoTokenizer.from_pretrained({place!r})\n"
-            f"model = AutoModelForCausalLM.from_pretrained({place!r})"
-        )
+
+    def within(format: str) -> str:
+        apart = subfolder(format, formats)
+        return f", subfolder={apart!r}" if apart else ""
+
+    for format in ("merged", "merged_4bit"):
+        if format in formats:
+            folder = within(format)
+            needs = "# pip install transformers accelerate bitsandbytes\n" if format == "merged_4bit" else ""
+            found.append(
+                f"{needs}{head}\ntokenizer = AutoTokenizer.from_pretrained({place!r}{folder})\n"
+                f"model = AutoModelForCausalLM.from_pretrained({place!r}{folder})"
+            )
     if "adapter" in formats:
-        folder = ", subfolder='adapter'" if "merged" in formats else ""
+        folder = within("adapter")
         found.append(
             f"{head}from peft import PeftModel\n\nbase = AutoModelForCausalLM.from_pretrained({base_name(recipe)!r})\n"
             f"model = PeftModel.from_pretrained(base, {place!r}{folder})\n"

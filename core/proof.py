@@ -37,6 +37,7 @@ LIMITS: dict[str, Limit] = {
     "adapter": Limit(0.05, 0.97, 0.0),
     "adapter_gguf": Limit(0.08, 0.95, 0.0),
     "merged": Limit(0.08, 0.95, 0.006),
+    "merged_4bit": Limit(0.60, 0.75, 0.25),
     "gguf_f16": Limit(0.08, 0.95, 0.006),
     "gguf_f32": Limit(0.08, 0.95, 0.006),
     "gguf_bf16": Limit(0.08, 0.95, 0.006),

@@ -51,6 +51,7 @@ ExportFormat = Literal[
     "gguf_q3_k_m",
     # the less common ones
     "adapter_gguf",
+    "merged_4bit",
     "gguf_f32",
     "gguf_bf16",
     "gguf_q5_1",
@@ -87,7 +88,7 @@ class ExportSection(Section):
         "what is written when training ends; more can be exported later",
         "adapter: only what was learned, small, used together with the base model. adapter_gguf: the same for llama-server, over "
         "a GGUF of the base. merged: a whole model in 16 bit, for "
-        "Transformers and vLLM. GGUF: one file for llama.cpp, Ollama and LM Studio.\n"
+        "Transformers and vLLM; merged_4bit: the same in bitsandbytes' NF4, a third of it. GGUF: one file for llama.cpp, Ollama and LM Studio.\n"
         "F16 is exact, Q8_0 half of it and as good as exact. The K-quants are smaller still and need llama.cpp's tool, "
         "which finetui fetches once (21 MB).",
         min_length=1,

@@ -81,7 +81,21 @@ def of_machine(recipe: Recipe, machine: Machine) -> Found:
                     code="bitsandbytes-missing",
                 )
                 found.append((path, error))
+    if "merged_4bit" in recipe.export.formats and (error := no_bitsandbytes()) is not None:
+        found.append(("export.formats", error))
     return found
+
+
+def no_bitsandbytes() -> FinetuiError | None:
+    """Why no model can be packed into 4 bit here; None where it can."""
+    if importlib.util.find_spec("bitsandbytes") is not None:
+        return None
+    return FinetuiError(
+        "The format merged_4bit needs bitsandbytes, which is not installed.",
+        "It packs the weights, and unpacks them wherever the model is used. A GPU is not needed for that.",
+        "Install it (pip install bitsandbytes, 43 MB), or take merged or gguf_q4_k_m.",
+        code="export-4bit",
+    )
 
 
 def of_settings(recipe: Recipe) -> Found:
@@ -280,6 +294,14 @@ def of_model(recipe: Recipe, facts: ModelFacts) -> Found:
                 ),
             )
         )
+    if "merged_4bit" in recipe.export.formats and "moe" in facts.model_type:
+        error = FinetuiError(
+            f"{facts.title} cannot leave as merged_4bit.",
+            "It is a mixture of experts, kept in one block each, which bitsandbytes does not pack: most of it would stay in 16 bit.",
+            "Take merged, or a GGUF such as gguf_q4_k_m.",
+            code="export-4bit-model",
+        )
+        found.append(("export.formats", error))
     if recipe.training.packing and facts.model_type in UNPACKED:
         found.append(("training.packing", not_packed(facts.title)))
     if recipe.lora.method == "full":

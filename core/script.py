@@ -286,6 +286,8 @@ class _Writer:
             code.append(
                 f'model.save_pretrained_merged("{self.recipe.name}-merged", tokenizer, save_method="merged_16bit", safe_serialization=None)'
             )
+        if "merged_4bit" in formats:
+            code += self._packing("merged" in formats)
         quants = [format.removeprefix("gguf_") for format in formats if format.startswith("gguf_")]
         importance = self.recipe.export.importance
         matrix = [f.removeprefix("gguf_") for f in formats if weighed(f, importance)]
@@ -309,15 +311,32 @@ class _Writer:
             code.append(
                 f'model.save_pretrained_gguf("{self.recipe.name}-gguf", tokenizer, quantization_method={quants!r})'
             )
-        words = {
-            (True, False): "A whole model in 16 bits, for Transformers and vLLM.",
-            (False, True): "One file each, for llama.cpp, Ollama and LM Studio.",
-            (
-                True,
-                True,
-            ): "A whole model in 16 bits for Transformers and vLLM, and files for llama.cpp, Ollama and LM Studio.",
-        }["merged" in formats, bool(quants)]
+        bits = " and ".join(
+            bits for format, bits in (("merged", "16"), ("merged_4bit", "4")) if format in formats
+        )
+        if not bits:
+            words = "One file each, for llama.cpp, Ollama and LM Studio."
+        elif quants:
+            words = f"A whole model in {bits} bits for Transformers and vLLM, and files for llama.cpp, Ollama and LM Studio."
+        else:
+            words = f"A whole model in {bits} bits, for Transformers and vLLM."
         return Cell("Exports", words, "\n".join(code))
+
+    def _packing(self, merged: bool) -> list[str]:
+        """The merged model in 4 bit. From the 16-bit one: Unsloth's own way takes only what was loaded in 4 bit, and so packs twice."""
+        name = self.recipe.name
+        merge = f'model.save_pretrained_merged("{name}-merged", tokenizer, save_method="merged_16bit", safe_serialization=None)'
+        return [
+            *([] if merged else [merge]),
+            "# In 4 bit, from the merged model (needs bitsandbytes).",
+            "from transformers import AutoModelForCausalLM, BitsAndBytesConfig",
+            "packing = BitsAndBytesConfig(",
+            '    load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16',
+            ")",
+            f'packed = AutoModelForCausalLM.from_pretrained("{name}-merged", quantization_config=packing, dtype=torch.bfloat16)',
+            f'packed.save_pretrained("{name}-merged-4bit")',
+            f'tokenizer.save_pretrained("{name}-merged-4bit")',
+        ]
 
 
 def _call(function: str, arguments: Sequence[str]) -> str:

@@ -250,7 +250,7 @@ def needed_bytes(target: Target) -> int | None:
         return None
     if not weights:
         return None
-    return int(weights * (0.35 if target.precision == "4bit" else 1.05)) + 1024**3
+    return int(weights * (0.35 if target.precision == "4bit" and target.kind != "merged" else 1.05)) + 1024**3
 
 
 # ---- The talk ----

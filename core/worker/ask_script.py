@@ -1,4 +1,4 @@
-"""Asks the model in this folder: python ask.py "your question". Needs transformers, and peft for an adapter."""
+"""Asks the model in this folder: python ask.py "your question". Needs transformers, peft for an adapter, bitsandbytes for 4 bit."""
 
 import sys
 from pathlib import Path

@@ -79,14 +79,14 @@ def _names(opened: Any) -> _Names:
     return _Names(tuple(name for name in every if name not in hidden), companions)
 
 
-def _bitsandbytes() -> Any:
-    """Imported where it is needed: an installation for the CPU alone does not have it."""
+def bitsandbytes() -> Any:
+    """Its functions. Imported where it is needed: an installation for the CPU alone does not have it."""
     return importlib.import_module("bitsandbytes.functional")
 
 
 def _state(opened: Any, companions: tuple[str, ...]) -> Any:
     parts = {name: opened.get_tensor(name) for name in companions}
-    return _bitsandbytes().QuantState.from_dict(parts, torch.device("cpu"))
+    return bitsandbytes().QuantState.from_dict(parts, torch.device("cpu"))
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def parts(weight: Stored, elements: int) -> Iterator[tuple[slice, torch.Tensor]]
     with safe_open(str(weight.file), "pt") as opened:
         if weight.companions:
             packed: torch.Tensor = opened.get_tensor(weight.name)
-            whole = _bitsandbytes().dequantize_4bit(packed, _state(opened, weight.companions))
+            whole = bitsandbytes().dequantize_4bit(packed, _state(opened, weight.companions))
         elif len(weight.shape) < 2:
             yield slice(None), opened.get_tensor(weight.name)
             return

@@ -1,7 +1,7 @@
 """Whoever will use an export, in a process of its own: `python -m finetui.core.worker.consumer KIND PATH [OTHER]`.
 
-Reads a `Reference` as JSON on standard input and writes a `Heard` on standard output. KIND is `merged` (Transformers),
-`adapter` (PEFT over the base in OTHER) or `gguf` (llama.cpp, with the adapter OTHER where there is one). Nothing of the worker's own code renders, tokenizes or answers here: the
+Reads a `Reference` as JSON on standard input and writes a `Heard` on standard output. KIND is `merged` or
+`merged_4bit` (Transformers), `adapter` (PEFT over the base in OTHER) or `gguf` (llama.cpp, with the adapter OTHER where there is one). Nothing of the worker's own code renders, tokenizes or answers here: the
 export brings its own template and tokenizer, and is used as a stranger would use it.
 """
 
@@ -32,6 +32,10 @@ def _messages(asked: ReferencePrompt) -> list[dict[str, str]]:
     return [{"role": role, "content": content} for role, content in asked.messages]
 
 
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
 class _Transformers:
     """A merged folder, or an adapter over its base, as Transformers and PEFT load them."""
 
@@ -42,21 +46,27 @@ class _Transformers:
         self.torch = torch
         torch.manual_seed(0)
         self.tokenizer: Any = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
-        source = str(path) if kind == "merged" else base
-        model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16, local_files_only=True)
+        source = base if kind == "adapter" else str(path)
+        # bitsandbytes unpacks only on the device that it was loaded to.
+        place = {"": self._device(_size(path))} if kind == "merged_4bit" else None
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            source, dtype=torch.bfloat16, local_files_only=True, device_map=place
+        )
         if kind == "adapter":
             from peft import PeftModel
 
             model = PeftModel.from_pretrained(model, str(path))
-        self.model = model.to(self._device(model)).eval()
-        self.name = "Transformers" if kind == "merged" else "PEFT"
+        if place is None:
+            model = model.to(self._device(sum(p.numel() * p.element_size() for p in model.parameters())))
+        self.model = model.eval()
+        self.name = "PEFT" if kind == "adapter" else "Transformers"
 
-    def _device(self, model: Any) -> str:
-        """The GPU where it has room beside the model that was just trained, which may still be on it; else the CPU."""
+    def _device(self, size: int) -> str:
+        """The GPU where it has room for `size` bytes beside the model that was just trained, which may still be on it; else
+        the CPU."""
         cuda = self.torch.cuda
         if not cuda.is_available():
             return "cpu"
-        size = sum(p.numel() * p.element_size() for p in model.parameters())
         return "cuda" if cuda.mem_get_info()[0] > 1.2 * size + 2 * 1024**3 else "cpu"
 
     def heard(self, reference: Reference) -> Heard:

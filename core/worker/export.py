@@ -23,7 +23,7 @@ from ..runs import chosen
 from ..runs.chosen import Chosen
 from ..runs.events import Event, Exported, Progress, Warned
 from ..runs.store import RunFolder
-from . import base_weights, llama_cpp
+from . import base_weights, four_bit, llama_cpp
 from .child import Check, go_on
 from .formats import Making
 from .workbench import Workbench
@@ -103,11 +103,15 @@ def _record(recipe: Recipe, run: RunFolder, weights: Chosen, base: Path) -> expo
     )
 
 
-def prepare_tools(formats: Sequence[str], emit: Emit, *, check: Check = go_on) -> None:
+def prepare_tools(recipe: Recipe, emit: Emit, *, check: Check = go_on) -> None:
     """Fetches what the GGUF formats need, so that it is here when training ends. Warns where it cannot be had.
 
-    Worth calling before training: without the network it costs nothing, and says so hours earlier.
+    Worth calling before training: without the network it costs nothing, and says so hours earlier. Raises FinetuiError
+    (export-4bit, export-4bit-model) where the recipe asks for merged_4bit, and this machine or model cannot.
     """
+    formats = recipe.export.formats
+    if "merged_4bit" in formats:
+        four_bit.can_pack(base_weights.folder(recipe))
     infos = [info for info in export_step.FORMATS.values() if info.format in formats and info.quantization]
     try:
         if infos:
@@ -181,6 +185,8 @@ class _Work:
                 raise refusals.no_adapter()
             if format == "adapter_gguf" and (error := refusals.no_adapter_gguf(self.recipe)) is not None:
                 raise error
+            if format == "merged_4bit" and (error := refusals.no_bitsandbytes()) is not None:
+                raise error
             self._need_space(format)
             target = self.making.make(info)
         file = target / self.making.file_name(info) if info.quantization else target
@@ -247,6 +253,8 @@ class _Work:
         def size(format: ExportFormat) -> int:
             if format in export_step.ADAPTERS:
                 return _size(self.weights.folder)
+            if format == "merged_4bit":
+                return four_bit.about_bytes(self._shapes)
             return round(weights * (export_step.FORMATS[format].bits_per_weight or 16.0) / 8 * 1.03)
 
         ready: list[ExportFormat] = [

@@ -14,7 +14,7 @@ from ..errors import FinetuiError
 from ..recipe import ExportFormat, Recipe
 from ..runs.chosen import Chosen
 from ..runs.store import RunFolder
-from . import adapter, importance, llama_cpp, loftq, merge, modelfile, verify
+from . import adapter, four_bit, importance, llama_cpp, loftq, merge, modelfile, verify
 from .child import Check
 from .workbench import Workbench
 
@@ -47,6 +47,8 @@ class Making:
             part = self._finish("adapter_gguf")
         elif info.format == "merged":
             part = self._merge()
+        elif info.format == "merged_4bit":
+            part = self._pack()
         else:
             part = self._gguf(info)
         record = dataclasses.replace(self.record, format=info.format, weighed=self._weighed(info.format))
@@ -164,6 +166,14 @@ class Making:
         """A merged model to convert: the one that is exported, or one made for the purpose."""
         return self.ready("merged") or self._merge()
 
+    def _pack(self) -> Path:
+        """The merged model in 4 bit. Like a merge, one that a killed worker began is gone on with."""
+        if part := self.bench.part("merged_4bit"):
+            return part
+        source, made = self._merged(), self.bench.begin("merged_4bit")
+        four_bit.pack(source, made, lambda share: self.tell("packing", 0.3 + share * 0.65), self.check)
+        return self._finish("merged_4bit")
+
     def _f16(self) -> Path:
         """The F16 GGUF that others are quantized from: the one that is exported, or one made for the purpose."""
         info = export_step.FORMATS["gguf_f16"]
@@ -225,7 +235,7 @@ class Making:
             verify.adapter(folder)
         elif format == "adapter_gguf":
             verify.adapter_gguf(folder / export_step.adapter_file(self.recipe.name))
-        elif format == "merged":
+        elif format in ("merged", "merged_4bit"):
             verify.merged(folder)
         else:
             verify.gguf(folder / self.file_name(export_step.FORMATS[format]))

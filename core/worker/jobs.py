@@ -69,7 +69,7 @@ class Job:
             if start_from is None:
                 model.refuse_impossible(recipe, None, prepared.ready.rows, prepared.ready.evaluation_rows)
             self.control.check()
-            export.prepare_tools(recipe.export.formats, self._tell, check=self.control.check)
+            export.prepare_tools(recipe, self._tell, check=self.control.check)
             stopped = self._loop(recipe, loaded, prepared, start_from)
             if not stopped and score.wanted(recipe, prepared.evaluation_conversations):
                 self.writer.emit(

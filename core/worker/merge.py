@@ -141,7 +141,13 @@ def merge(
             raise CannotMerge(f"the base model has no {name} of that shape")
     planned = [Planned(name, _kept(weight), weight.shape) for name, weight in sources.items()]
     target.mkdir(parents=True, exist_ok=True)
-    _write_weights(sources, learned, planned, target, on_share)
+    shards.write_all(
+        target,
+        [[tensor] for tensor in planned],
+        SHARD_BYTES,
+        lambda group: _rows(group[0].name, group[0].dtype, sources[group[0].name], learned),
+        on_share,
+    )
     _write_rest(config, planned, base, adapter, target)
 
 
@@ -231,36 +237,6 @@ def _rows(name: str, kept: torch.dtype, weight: Stored, learned: Learned) -> Ite
                     code="merge-not-finite",
                 )
         yield merged.to(kept)
-
-
-def _write_weights(
-    sources: dict[str, Stored],
-    learned: Learned,
-    planned: Sequence[Planned],
-    target: Path,
-    on_share: Callable[[float], None],
-) -> None:
-    """Writes shards of at most SHARD_BYTES and their index, but for those that are there."""
-    parted = shards.divided(planned, SHARD_BYTES)
-    total, done = sum(tensor.bytes for tensor in planned) or 1, 0
-    for name, shard in zip(shards.names(len(parted)), parted, strict=True):
-        if shards.is_whole(target / name, shard):
-            done += sum(tensor.bytes for tensor in shard)
-            on_share(done / total)
-            continue
-
-        def pieces(shard: Sequence[Planned] = shard, before: int = done) -> Iterator[torch.Tensor]:
-            written = before
-            for tensor in shard:
-                for rows in _rows(tensor.name, tensor.dtype, sources[tensor.name], learned):
-                    yield rows
-                    written += rows.numel() * rows.element_size()
-                    on_share(written / total)
-
-        shards.write(target / name, shard, pieces())
-        done += sum(tensor.bytes for tensor in shard)
-    if len(parted) > 1:
-        shards.write_index(target, parted)
 
 
 def _write_config(config: dict[str, Any], planned: Sequence[Planned], target: Path) -> None:

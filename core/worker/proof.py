@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from .. import asking, export_budget, export_record, proof_file
+from .. import asking, export_budget, export_record, proof_file, refusals
 from .. import proof as proof_step
 from ..asking import Answer
 from ..conversation import Turn
@@ -166,6 +166,8 @@ def prove(
     Whatever is wrong with the export is in the proof. Raises FinetuiError (package-fetch) where llama.cpp cannot be
     had, and what `check` raises.
     """
+    if format == "merged_4bit" and (error := refusals.no_bitsandbytes()) is not None:
+        raise _untried(format, error.what)
     began = time.monotonic()
     weights = _weights(format, path, base, adapter, check)
     if weights is not None and weights.error:
@@ -182,7 +184,7 @@ def _weights(format: str, path: Path, base: Path, adapter: Path, check: Check) -
             return None  # llama.cpp's own forms of both sides; that they are the right ones is heard
         if format == "adapter":
             return tensors.copied(path, adapter)
-        if format == "merged":
+        if format in ("merged", "merged_4bit"):
             return tensors.merged(path, base, adapter, check)
         return tensors.gguf(path, base, adapter, check)
     except tensors.Unreadable as error:
@@ -190,7 +192,8 @@ def _weights(format: str, path: Path, base: Path, adapter: Path, check: Check) -
 
 
 def _consumer_name(format: str) -> str:
-    return {"merged": "Transformers", "adapter": "PEFT"}.get(format, "llama.cpp")
+    known = {"merged": "Transformers", "merged_4bit": "Transformers", "adapter": "PEFT"}
+    return known.get(format, "llama.cpp")
 
 
 def _heard(
@@ -204,7 +207,7 @@ def _heard(
             llama_cpp.convert(tool, base, whole, "f16", lambda _share: None, check)
             [lora] = path.glob("*.gguf")
             return _opened(format, "gguf", whole, str(lora.absolute()), reference, check, tell)
-    kind = format if format in ("merged", "adapter") else "gguf"
+    kind = format if format in ("merged", "merged_4bit", "adapter") else "gguf"
     other = str(base.absolute()) if kind == "adapter" else ""
     return _opened(format, kind, path, other, reference, check, tell)
 

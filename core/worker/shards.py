@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -46,18 +46,55 @@ class Planned:
         return count
 
 
-def divided(planned: Sequence[Planned], most_bytes: int) -> list[list[Planned]]:
-    """`planned` in shards of at most `most_bytes`, or of one tensor that is larger. In each, wide types come first, so
-    that every tensor begins where its type may."""
-    shards: list[list[Planned]] = []
+Group = Sequence[Planned]
+"""Tensors that are made together, and stand one after the other in this order."""
+
+
+def divided(groups: Sequence[Group], most_bytes: int) -> list[list[Group]]:
+    """`groups` in shards of at most `most_bytes`, or of one group that is larger. In each, those that begin with a wide type
+    come first, so that every tensor begins where its type may."""
+    shards: list[list[Group]] = []
     size = 0
-    for tensor in planned:
-        if not shards or (size and size + tensor.bytes > most_bytes):
+    for group in groups:
+        more = sum(tensor.bytes for tensor in group)
+        if not shards or (size and size + more > most_bytes):
             shards.append([])
             size = 0
-        shards[-1].append(tensor)
-        size += tensor.bytes
-    return [sorted(shard, key=lambda tensor: -tensor.dtype.itemsize) for shard in shards]
+        shards[-1].append(group)
+        size += more
+    return [sorted(shard, key=lambda group: -group[0].dtype.itemsize) for shard in shards]
+
+
+def write_all(
+    folder: Path,
+    groups: Sequence[Group],
+    most_bytes: int,
+    values: Callable[[Group], Iterator[torch.Tensor]],
+    on_share: Callable[[float], None],
+) -> None:
+    """Writes a model's files, of at most `most_bytes` each, and their index, but for those that stand whole.
+
+    `values` gives a group's tensors in pieces of any shape. `on_share` gets 0.0–1.0 and may raise to stop. Raises OSError.
+    """
+    parted = divided(groups, most_bytes)
+    flat = [[tensor for group in shard for tensor in group] for shard in parted]
+    total, done = sum(tensor.bytes for shard in flat for tensor in shard) or 1, 0
+    for name, shard, planned in zip(names(len(parted)), parted, flat, strict=True):
+        if not is_whole(folder / name, planned):
+
+            def pieces(shard: Sequence[Group] = shard, before: int = done) -> Iterator[torch.Tensor]:
+                written = before
+                for group in shard:
+                    for piece in values(group):
+                        yield piece
+                        written += piece.numel() * piece.element_size()
+                        on_share(written / total)
+
+            write(folder / name, planned, pieces())
+        done += sum(tensor.bytes for tensor in planned)
+        on_share(done / total)
+    if len(parted) > 1:
+        write_index(folder, flat)
 
 
 def names(count: int) -> list[str]:

@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..proof import Weights
 from . import base_weights, merge
+from .base_weights import Stored
 from .child import Check, go_on
 
 _ADAPTER: Final = "adapter_model.safetensors"
@@ -126,8 +127,16 @@ def _take(opened: Any, name: str, rows: torch.Tensor) -> torch.Tensor:
     return torch.cat([part[int(row) : int(row) + 1] for row in rows]).float()
 
 
+def _some(weight: Stored, rows: torch.Tensor) -> torch.Tensor:
+    """Rows of a weight, in 32 bit; one that is packed is unpacked whole."""
+    if weight.companions:
+        return base_weights.read(weight)[rows].float()
+    with safe_open(str(weight.file), "pt") as opened:
+        return _take(opened, weight.name, rows)
+
+
 def merged(folder: Path, base: Path, adapter: Path, check: Check = go_on) -> Weights:
-    """The merged model in `folder` against `base` and `adapter`. Shapes are rows × columns as safetensors has them.
+    """The merged model in `folder`, in 16 or in 4 bit, against `base` and `adapter`. Shapes are rows × columns as safetensors has them.
 
     Raises Unreadable, and what `check` raises.
     """
@@ -139,20 +148,18 @@ def _merged(folder: Path, base: Path, adapter: Path, check: Check) -> Weights:
     expected = _Expected(base, adapter)
     tally = _Tally()
     seen: dict[str, tuple[int, ...]] = {}
-    for file in base_weights.files(folder):
-        with safe_open(str(file), "pt") as opened:
-            for name in opened.keys():
-                check()
-                shape = tuple(opened.get_slice(name).get_shape())
-                seen[name] = shape
-                if not shape:
-                    continue
-                rows = _rows(shape[0])
-                found = _take(opened, name, rows)
-                if _is_dead(found) and _is_dead(_whole(opened, name)):
-                    tally.dead.append(name)
-                if expected.shapes.get(name) == shape and not expected.quantized:
-                    tally.compare(name, found, *expected.rows(name, rows))
+    for weight in base_weights.stored(folder):
+        check()
+        name, shape = weight.name, weight.shape
+        seen[name] = shape
+        if not shape:
+            continue
+        rows = _rows(shape[0])
+        found = _some(weight, rows)
+        if _is_dead(found) and _is_dead(base_weights.read(weight).float()):
+            tally.dead.append(name)
+        if expected.shapes.get(name) == shape and not expected.quantized:
+            tally.compare(name, found, *expected.rows(name, rows))
     tally.tensors = len(seen)
     for name in expected.names():
         if name not in seen:
@@ -181,10 +188,6 @@ def copied(folder: Path, adapter: Path) -> Weights:
                 else:
                     tally.compare(name, values, wanted, None)
     return tally.result()
-
-
-def _whole(opened: Any, name: str) -> torch.Tensor:
-    return opened.get_tensor(name).float()
 
 
 def _is_dead(values: torch.Tensor) -> bool:

@@ -15,8 +15,8 @@ from typing import Final
 PREFIX: Final = ".work-"
 _MAKING: Final = ".making"
 _OLD: Final = "old-"
-_SHARDED: Final = "merged"
-"""The part that is taken up in the middle: its shards are whole, one by one."""
+_SHARDED: Final = (f"merged{_MAKING}", f"merged_4bit{_MAKING}")
+"""The parts that are taken up in the middle: their shards are whole, one by one."""
 
 
 class Workbench:
@@ -49,7 +49,7 @@ class Workbench:
 
     def _tidy(self) -> None:
         for left in self.folder.iterdir():
-            if left.name == _SHARDED + _MAKING and any(left.glob("model*.safetensors")):
+            if left.name in _SHARDED and any(left.glob("model*.safetensors")):
                 for half in left.glob("*.part"):
                     half.unlink()
             elif left.name.endswith(_MAKING) or left.name.startswith(_OLD):

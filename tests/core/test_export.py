@@ -74,6 +74,12 @@ def test_sizes_of_the_demo(format: ExportFormat, size: int) -> None:
     assert export.estimated_bytes(format, DEMO_FACTS, LoraSection()) == pytest.approx(size, rel=0.03)
 
 
+def test_the_size_in_four_bit() -> None:
+    """Llama-3.1-8B as bitsandbytes stores it takes 5.7 GB: tables and output layer stay in 16 bit."""
+    guess = export.estimated_bytes("merged_4bit", LLAMA_8B, LoraSection())
+    assert guess == pytest.approx(5.7e9, rel=0.02)
+
+
 def test_the_adapters_size_follows_rank_and_layers() -> None:
     whole = export.estimated_bytes("adapter", DEMO_FACTS, LoraSection(rank=16, target_modules=TARGET_MODULES))
     assert whole == pytest.approx(305_280 * 16 * 4, rel=0.25)
@@ -114,6 +120,15 @@ def test_gguf_commands_name_the_file_and_the_modelfile() -> None:
     assert ollama.command == "ollama create bot -f /runs/r/exports/gguf_q8_0/Modelfile && ollama run bot"
     assert llama_cpp.command == "llama-cli -m /runs/r/exports/gguf_q8_0/Bot-Q8_0.gguf -cnv"
     assert server.command == "llama-server -m /runs/r/exports/gguf_q8_0/Bot-Q8_0.gguf --alias Bot"
+
+
+def test_vllm_is_told_that_the_weights_are_packed() -> None:
+    ask, vllm = export.next_commands("merged_4bit", Path("/r/exports/merged_4bit"), "Bot", "b")
+    assert ask.command.endswith("/r/exports/merged_4bit/ask.py 'Hello!'")
+    assert (
+        vllm.command
+        == "vllm serve /r/exports/merged_4bit --served-model-name Bot --quantization bitsandbytes"
+    )
 
 
 def test_an_adapter_for_llama_cpp_is_used_over_a_gguf_of_the_base() -> None:
@@ -190,6 +205,11 @@ def test_a_budget_counts_what_is_made_on_the_way_once() -> None:
     assert (two.shared, one.shared) == (("Merged, 16-bit", "GGUF F16"), ("Merged, 16-bit",))
     there = export_budget.of_facts(recipe, DEMO_FACTS, ("gguf_q4_k_m", "merged"), there=("merged",))
     assert there.shared == ("GGUF F16",) and there.needs[1].disk_bytes == 0
+    packed = export_budget.of_facts(recipe, DEMO_FACTS, ("merged_4bit",))
+    both = export_budget.of_facts(recipe, DEMO_FACTS, ("merged_4bit", "gguf_q8_0"))
+    assert packed.shared == both.shared == ("Merged, 16-bit",)
+    assert export_budget.of_facts(recipe, DEMO_FACTS, ("merged_4bit", "merged")).shared_bytes == 0
+    assert packed.proof_ram_bytes and one.proof_ram_bytes and packed.proof_ram_bytes > one.proof_ram_bytes / 2
     assert export_budget.of_facts(recipe, DEMO_FACTS, ("adapter",)).shared_bytes == 0
     assert export_budget.of_facts(recipe, None, ("merged",)).disk_bytes is None
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -126,6 +128,9 @@ def test_layers_that_the_model_does_not_have() -> None:
         ("lora.target_modules", "target-missing")
     ]
     assert training.problems(Recipe(), CPU, MOE) == []
+    assert ("export.formats", "export-4bit-model") in codes(
+        training.problems(recipe(formats=("merged_4bit",)), CPU, MOE)
+    )
     other = replace(LLAMA, modules=("c_attn", "c_proj"), model_type="gpt2")
     assert codes(training.problems(Recipe(), CPU, other)) == [("lora.target_modules", "target-missing")]
 
@@ -193,3 +198,20 @@ def test_the_plan_counts_the_warm_up_as_the_trainer_does() -> None:
     assert training.plan(recipe(warmup_steps=3), 240).warmup_steps == 3
     assert training.plan(recipe(warmup_share=0.1), 240).warmup_steps == 3
     assert training.plan(recipe(warmup_share=0.1, schedule="constant"), 240).warmup_steps == 0
+
+
+@pytest.mark.parametrize("machine", [CPU, GPU])
+def test_packing_needs_bitsandbytes_and_no_gpu(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Looked for as Python looks for a package: first there is none, then there is one on the path."""
+    wanted = recipe(formats=("merged_4bit",))
+    elsewhere = [place for place in sys.path if not (Path(place) / "bitsandbytes").exists()]
+    monkeypatch.setattr(sys, "path", elsewhere)
+    monkeypatch.delitem(sys.modules, "bitsandbytes", raising=False)
+    [(path, error)] = training.problems(wanted, machine)
+    assert (path, error.code) == ("export.formats", "export-4bit") and "pip install bitsandbytes" in error.fix
+    (tmp_path / "bitsandbytes").mkdir()
+    (tmp_path / "bitsandbytes" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert training.problems(wanted, machine) == []

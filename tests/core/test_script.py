@@ -61,7 +61,9 @@ def test_every_choice_compiles(
         section = DatasetSection.model_validate(
             {"source": str(rows), "train_on": train_on, "system_mode": mode, "system_prompt": "p", **more}
         )
-        recipe = Recipe(dataset=section, export=ExportSection(formats=("merged", "gguf_q4_k_m")))
+        recipe = Recipe(
+            dataset=section, export=ExportSection(formats=("merged", "merged_4bit", "gguf_q4_k_m"))
+        )
         made = script.make(recipe, script_look.look(section))
         compile(made.text, "script", "exec")
         assert "finetui" not in made.text and "hf_verysecret" not in made.text

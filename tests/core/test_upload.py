@@ -142,6 +142,29 @@ def test_the_card_tells_base_data_recipe_losses_and_proof(hub: Hub) -> None:
     assert "ollama run hf.co/me/demo:Q8_0" in text and "subfolder='adapter'" in text
 
 
+@pytest.mark.parametrize("formats", [("merged_4bit",), ("merged", "merged_4bit")])
+def test_a_four_bit_model_leaves_beside_the_others(hub: Hub, formats: tuple[str, ...]) -> None:
+    run = finished_run()
+    for format in formats:
+        folder = run.exports / format
+        folder.mkdir()
+        for name in ("model.safetensors", "config.json", "ask.py"):
+            (folder / name).write_text("{}")
+    exports = tuple(done for done in leaving.finished(run) if done.format in (*formats, "adapter"))
+    text = model_card.write(run, exports, License("apache-2.0"), "me/demo")
+    names = {item.name for item in leaving.items(recipe_file.load(run.recipe), exports, text)}
+    apart = "merged_4bit/" if "merged" in formats else ""
+    assert {f"{apart}model.safetensors", "model.safetensors", "adapter/adapter_model.safetensors"} <= names
+    serve = "vllm serve me/demo --served-model-name demo --quantization bitsandbytes"
+    assert (serve in text) == (not apart), "vLLM takes a repository's root only"
+    where = ", subfolder='merged_4bit'" if apart else ""
+    assert f"AutoModelForCausalLM.from_pretrained('me/demo'{where})" in text and "bitsandbytes" in text
+    assert yaml.safe_load(text.split("---")[1])["library_name"] == "transformers"
+    here = dict(model_card.usage(recipe_file.load(run.recipe), exports))
+    assert here["Ask the 4-bit model"] == f'python {apart}ask.py "Hello!"'
+    assert f"vllm serve {'./merged_4bit' if apart else '.'} " in here["Serve the 4-bit model with vLLM"]
+
+
 def hostile(tmp_path: Path) -> RunFolder:
     """A run from a folder and a file of this machine, whose names try to be Markdown and YAML."""
     base = tmp_path / "models" / "base](javascript:x) | `y`\nlicense: mit"

@@ -194,10 +194,16 @@ def test_the_workbench_keeps_its_own_and_puts_back_what_was_moved_aside(tmp_path
     mine.open()
     (mine.begin("merged") / "model-00001-of-00002.safetensors").write_text("whole")
     (mine.begin("merged") / "model-00002-of-00002.safetensors.part").write_text("half")
+    (mine.begin("merged_4bit") / "model-00001-of-00002.safetensors").write_text("whole")
     (mine.begin("gguf_f16") / "half.gguf").write_text("half")
     (mine.folder / "old-adapter").mkdir()
     mine.open()
-    assert [p.name for p in mine.folder.rglob("*")] == ["merged.making", "model-00001-of-00002.safetensors"]
+    assert {str(p.relative_to(mine.folder)) for p in mine.folder.rglob("*.*")} == {
+        "merged.making",
+        "merged.making/model-00001-of-00002.safetensors",
+        "merged_4bit.making",
+        "merged_4bit.making/model-00001-of-00002.safetensors",
+    }
     assert (tmp_path / "adapter").is_dir()
     mine.close(done=False)
     assert mine.folder.is_dir()

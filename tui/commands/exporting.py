@@ -31,7 +31,7 @@ def export(
             "--format",
             "-f",
             metavar="FORMAT",
-            help="adapter, merged, gguf_f16, gguf_q8_0, gguf_q6_k, gguf_q5_k_m, gguf_q4_k_m, gguf_q3_k_m or another "
+            help="adapter, merged, merged_4bit, gguf_f16, gguf_q8_0, gguf_q6_k, gguf_q5_k_m, gguf_q4_k_m, gguf_q3_k_m or another "
             "of llama.cpp's; may be given again, or several with commas. The recipe's otherwise.",
         ),
     ] = None,

@@ -71,6 +71,7 @@ LABELS: dict[str, dict[str, str]] = {
         "adapter": "adapter",
         "adapter_gguf": "adapter, GGUF",
         "merged": "merged 16-bit",
+        "merged_4bit": "merged 4-bit",
         **{f: info.title for f, info in FORMATS.items() if info.quantization},
     },
 }

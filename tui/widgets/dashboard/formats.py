@@ -45,7 +45,7 @@ def items(
     if unfolded:
         found.append(Item("more", "[-] Fewer", "only the common ones", "", "", "$accent"))
     elif more:
-        words = "more of llama.cpp's quantizations"
+        words = "merged in 4 bit, and more of llama.cpp's quantizations"
         found.append(Item("more", f"[+] {more} more", words, "", "", "$accent"))
     return tuple(found)
 
@@ -57,7 +57,7 @@ def about(format: ExportFormat | None, importance: bool) -> str:
         return "For those who look for one of them: a little smaller, larger, or of an older form."
     info = FORMATS[format]
     words = f"{info.title}: {info.summary}."
-    if info.quantization:
+    if info.quantization or format == "merged_4bit":
         words += f" Loss of quality: {info.loss}."
     if info.needs_matrix:
         words += " It cannot be made without an importance matrix, and always gets one."
@@ -106,7 +106,7 @@ def explanation() -> Content:
     """All formats, for the help."""
     lines = [Content.assemble(("Formats\n", "bold $accent"), FORMS)]
     for info in FORMATS.values():
-        loss = f" ({info.loss})" if info.quantization else ""
+        loss = f" ({info.loss})" if info.quantization or info.format == "merged_4bit" else ""
         lines.append(Content.assemble((f"{info.title}: ", "bold"), (info.summary + loss, "$text-muted")))
     lines.append(Content.assemble(("Importance: ", "bold"), (importance_words(True), "$text-muted")))
     lines.append(
