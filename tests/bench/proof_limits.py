@@ -39,13 +39,11 @@ def _twice(base: Path, merged: Path, target: Path) -> Path:
     return target
 
 
-def _zeroed(file: Path, target: Path) -> Path:
-    shutil.copyfile(file, target)
-    reader = GGUFReader(str(target), "r+")
+def _zero(file: Path) -> None:
+    reader = GGUFReader(str(file), "r+")
     tensor = next(t for t in reader.tensors if t.name == "blk.12.ffn_down.weight")
     tensor.data[:] = 0
     reader.data.flush()
-    return target
 
 
 def _found(folder: Path, run: store.RunFolder, names: tuple[str, ...]) -> Iterator[tuple[str, str, Proof]]:
@@ -67,21 +65,14 @@ def _found(folder: Path, run: store.RunFolder, names: tuple[str, ...]) -> Iterat
     matrix = importance.make(
         recipe, trained, key, trained.adapter, folder / "sound.gguf", lambda _said, _share: None, go_on
     )
-    for name in names:
-        files: dict[str, Path] = {}
-        for kind in models:
-            files[kind] = folder / f"{kind}-{name}.gguf"
-            llama_cpp.quantize(
-                quantizer, folder / f"{kind}.gguf", files[kind], name, lambda _share: None, matrix=matrix
-            )
-        files["zeroed"] = _zeroed(files["sound"], folder / f"zeroed-{name}.gguf")
-        for kind, file in files.items():
-            yield (
-                name,
-                kind,
-                proof.prove(f"gguf_{name.lower()}", file, base, trained.adapter, reference),
-            )
-            file.unlink()
+    for kind in (*models, "zeroed"):
+        model = folder / f"{'sound' if kind == 'zeroed' else kind}.gguf"
+        for name in names:
+            file = folder / f"{name}.gguf"
+            llama_cpp.quantize(quantizer, model, file, name, lambda _share: None, matrix=matrix)
+            if kind == "zeroed":
+                _zero(file)
+            yield name, kind, proof.prove(f"gguf_{name.lower()}", file, base, trained.adapter, reference)
 
 
 def main(arguments: list[str]) -> None:

@@ -46,15 +46,17 @@ class Held:
 
 @dataclass
 class Watched:
-    """What was seen: by role, and at once in all of them (a page that several share counts once)."""
+    """What was seen: by role, and at once in all of them (a page that several share counts once). Of `together`, `own` is what
+    was no page of a file."""
 
     roles: dict[str, Held] = field(default_factory=dict)
     together: int = 0
+    own: int = 0
 
     @property
-    def most(self) -> int:
-        """The most that was held at once, with what fell between two samples."""
-        return self.together + max((held.missed for held in self.roles.values()), default=0)
+    def missed(self) -> int:
+        """What may have been held between two samples."""
+        return max((held.missed for held in self.roles.values()), default=0)
 
 
 def _role(process: psutil.Process) -> str:
@@ -79,14 +81,16 @@ def _numbers(process: psutil.Process, file: str) -> dict[str, int]:
 
 
 def _sample(root: psutil.Process, watched: Watched) -> None:
-    together = 0
+    together = own = 0
     with contextlib.suppress(psutil.Error):
         for process in (root, *root.children(recursive=True)):
             with contextlib.suppress(psutil.Error):
                 held = watched.roles.setdefault(_role(process), Held())
                 held.take(_numbers(process, "status"))
-                together += _numbers(process, "smaps_rollup").get("Pss", 0)
-    watched.together = max(watched.together, together)
+                shares = _numbers(process, "smaps_rollup")
+                together += shares.get("Pss", 0)
+                own += shares.get("Pss", 0) - shares.get("Pss_File", 0)
+    watched.together, watched.own = max(watched.together, together), max(watched.own, own)
 
 
 @contextlib.contextmanager
