@@ -8,11 +8,13 @@ for, and quantized with its importance matrix: as trained; not merged; with the 
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 from gguf import GGUFReader
 from safetensors.torch import load_file, save_file
@@ -26,6 +28,8 @@ from finetui.core.worker.child import go_on
 from finetui.core.worker.demo_model import prepare
 from tests.worker import padded
 
+TOKENS = int(os.environ.get("FINETUI_BENCH_TOKENS", "4096"))
+"""Of the importance matrix."""
 NAMES = ("Q3_K_M", "Q2_K", *(q.name for q in QUANTIZATIONS.values() if q.needs_matrix))
 
 
@@ -62,9 +66,10 @@ def _found(folder: Path, run: store.RunFolder, names: tuple[str, ...]) -> Iterat
     for name, model in models.items():
         llama_cpp.convert(tool, model, folder / f"{name}.gguf", "f16", lambda _share: None)
     key = export_record.learned_print(trained.adapter)
-    matrix = importance.make(
-        recipe, trained, key, trained.adapter, folder / "sound.gguf", lambda _said, _share: None, go_on
-    )
+    with patch.object(importance, "TOKENS", TOKENS):
+        matrix = importance.make(
+            recipe, trained, key, trained.adapter, folder / "sound.gguf", lambda _said, _share: None, go_on
+        )
     for kind in (*models, "zeroed"):
         model = folder / f"{'sound' if kind == 'zeroed' else kind}.gguf"
         for name in names:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-_SECONDS = 0.05
+_SECONDS = 0.1
 _ROLES = {
     "convert_hf_to_gguf.py": "converter",
     "convert_lora_to_gguf.py": "adapter converter",
