@@ -1,8 +1,8 @@
 """What exports take before a byte of them is written: disk and host memory. No torch.
 
-Disk is counted from the model's shape, within 1 % of the files for dense models of Llama's kind. Memory is counted too, from what
-the merge, the converter and the quantizer hold at once; it has not been measured. Exports are made without the GPU: only a proof
-uses one, and only where it has room.
+Disk is counted from the model's shape, within 1 % of the files for dense models of Llama's kind. Memory is counted from what each
+process holds; its constants are what `python -m tests.bench export_memory` measured, rounded up.
+Exports are made without the GPU: only a proof uses one, and only where it has room.
 """
 
 from __future__ import annotations
@@ -23,15 +23,21 @@ from .text import bytes_words
 SPARE_BYTES: Final = 64 * 1024**2
 """Left free on the disk: logs, events, what others write meanwhile."""
 
-_GIB: Final = 1024**3
-_WORKER_BYTES: Final = int(0.6 * _GIB)
-"""Resident memory of the worker with torch and Transformers, and of the converter likewise."""
-_MERGE_BYTES: Final = 192 * 1024**2
+_MIB: Final = 1024**2
+_WORKER_BYTES: Final = 280 * _MIB
+"""The worker with torch."""
+_MERGE_BYTES: Final = 160 * _MIB
 """Rows of a weight in 32 bit, a few times over (`merge.PART_ELEMENTS`)."""
-_PACK_BYTES: Final = 512 * 1024**2
+_PACK_BYTES: Final = 512 * _MIB
 """bitsandbytes, and what it holds while it packs those rows (`four_bit.pack`)."""
-_CONSUMER_BYTES: Final = int(0.8 * _GIB)
-"""Whoever proves an export, without the model: torch and Transformers, or llama.cpp with its cache."""
+_MODELFILE_BYTES: Final = 150 * _MIB
+"""What the worker holds more as it makes a GGUF: Transformers and a tokenizer, to write the Modelfile."""
+_CONVERTER_BYTES: Final = 300 * _MIB
+"""llama.cpp's converter, which imports torch and Transformers, without the tensor under way."""
+_LLAMA_BYTES: Final = 160 * _MIB
+"""llama.cpp with its cache and what it computes, without the model."""
+_TRANSFORMERS_BYTES: Final = 400 * _MIB
+"""Transformers or PEFT and what they compute, without the model."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +108,19 @@ def budget(
     def read(format: ExportFormat) -> int | None:
         return size("gguf_f16") if export.weighed(format, importance) else 0
 
-    def opened(format: ExportFormat) -> int | None:
-        """What its consumer loads: an adapter comes with its base."""
-        return _sum([size(format), size("merged") if format in export.ADAPTERS else 0])
+    def proof(format: ExportFormat) -> int | None:
+        """The worker, and whoever opens the export with the model in it: an adapter comes with its base."""
+        if not prove:
+            return 0
+        if format == "adapter_gguf":
+            opened = _sum([_WORKER_BYTES, _LLAMA_BYTES, size(format), size("gguf_f16")])
+            if opened is None or largest is None:
+                return None
+            return max(opened, _WORKER_BYTES + _converting(largest))  # the base is made a GGUF first
+        if format.startswith("gguf"):
+            return _sum([_WORKER_BYTES, _LLAMA_BYTES, size(format)])
+        base = size("merged") if format == "adapter" else 0
+        return _sum([_WORKER_BYTES, _TRANSFORMERS_BYTES, size(format), base])
 
     needs = tuple(
         _need(
@@ -113,7 +129,7 @@ def budget(
             format in there,
             largest,
             read=read(format),
-            opened=opened(format) if prove else 0,
+            proof=proof(format),
         )
         for format in formats
     )
@@ -137,6 +153,11 @@ def budget(
     return Budget(needs, shared, titles, base)
 
 
+def _converting(largest: int) -> int:
+    """The converter holds the tensor under way in 16 bit and in 32 bit, and as it leaves."""
+    return _CONVERTER_BYTES + 8 * largest
+
+
 def _need(
     format: ExportFormat,
     size: int | None,
@@ -144,25 +165,23 @@ def _need(
     largest: int | None,
     *,
     read: int | None,
-    opened: int | None,
+    proof: int | None,
 ) -> Need:
-    """`read` are the bytes of the model that is read rows to for an importance matrix, 0 without one; `opened` those that the
-    proof loads, 0 without one."""
+    """`read` are the bytes of the model that is read rows to for an importance matrix, 0 without one."""
     if there:
         return Need(format, 0, 0, 0, there=True)
     ram = None
-    if format in export.ADAPTERS:
+    if format == "adapter":
         ram = _WORKER_BYTES
+    elif format == "adapter_gguf":
+        ram = _WORKER_BYTES + _CONVERTER_BYTES
     elif largest is not None and read is not None:
-        # The worker beside the converter or the quantizer, which hold one tensor in 16 and in 32 bit, and as it leaves.
         ram = _WORKER_BYTES + _MERGE_BYTES + 2 * largest
         if format == "merged_4bit":
             ram += _PACK_BYTES
-        elif format != "merged":
-            ram = max(ram, 2 * _WORKER_BYTES + 8 * largest)
-        if read:
-            ram = max(ram, _WORKER_BYTES + _CONSUMER_BYTES + read)
-    proof = None if opened is None else opened and _CONSUMER_BYTES + opened
+        elif format != "merged":  # the quantizer holds less than the converter did before it
+            beside = _WORKER_BYTES + _MODELFILE_BYTES
+            ram = max(ram, beside + _converting(largest), beside + _LLAMA_BYTES + read if read else 0)
     return Need(format, size, ram, proof)
 
 

@@ -26,11 +26,12 @@ NEW_TOKENS = 64
 class Limit:
     """What may differ. `gap`: mean absolute difference of a token's log-probability (natural logarithm); `agreement`:
     the least share of tokens that the consumer would choose too; `error`: root mean square error of a tensor against
-    what it must be, relative to it."""
+    what it must be, relative to it; `learned`: how far the share of the adapter's change in the weights may lie from 1."""
 
     gap: float
     agreement: float
     error: float
+    learned: float = 0.2
 
 
 LIMITS: dict[str, Limit] = {
@@ -59,19 +60,21 @@ LIMITS: dict[str, Limit] = {
     "gguf_iq3_s": Limit(1.30, 0.58, 0.52),
     "gguf_q3_k_s": Limit(1.70, 0.50, 0.48),
     "gguf_q2_k": Limit(2.40, 0.40, 0.90),
-    "gguf_iq3_xs": Limit(1.40, 0.56, 0.60),
-    "gguf_iq3_xxs": Limit(1.60, 0.52, 0.70),
-    "gguf_q2_k_s": Limit(2.40, 0.40, 0.90),
-    "gguf_iq2_m": Limit(2.20, 0.42, 0.90),
-    "gguf_iq2_s": Limit(2.40, 0.40, 0.90),
-    "gguf_iq2_xs": Limit(2.80, 0.36, 0.90),
-    "gguf_iq2_xxs": Limit(3.40, 0.30, 1.00),
-    "gguf_iq1_m": Limit(4.50, 0.20, 1.10),
-    "gguf_iq1_s": Limit(5.00, 0.15, 1.10),
+    "gguf_iq3_xs": Limit(1.40, 0.56, 0.60, 0.75),
+    "gguf_iq3_xxs": Limit(1.60, 0.52, 0.70, 0.75),
+    "gguf_q2_k_s": Limit(2.40, 0.40, 0.90, 0.75),
+    "gguf_iq2_m": Limit(2.20, 0.42, 0.90, 0.75),
+    "gguf_iq2_s": Limit(2.40, 0.40, 0.90, 0.75),
+    "gguf_iq2_xs": Limit(2.80, 0.36, 0.90, 0.75),
+    "gguf_iq2_xxs": Limit(3.40, 0.30, 1.00, 0.75),
+    "gguf_iq1_m": Limit(4.50, 0.20, 1.10, 0.75),
+    "gguf_iq1_s": Limit(5.00, 0.15, 1.10, 0.75),
 }
 """By format, for a model that was trained in 16 bit. The figures were set from the demo's exports: each is about three
 times what a sound export showed, and a broken one shows far more. Those from IQ3_XS on are drawn on from there by llama.cpp's
-measurements: the demo's rows are too narrow for most of these types."""
+measurements: the demo's rows are too narrow for most of these types. With rows padded to their width (`tests/bench/proof_limits.py`)
+a sound IQ3_XS showed a gap of 0.31 and an agreement of 0.90, IQ3_XXS 0.71 and 0.82, Q2_K_S
+1.13 and 0.74; the smaller ones are not measured. Such types lean with the adapter's change, which is under 1 % of the weights: 1.20 of it in a sound IQ3_XS, 1.29 in IQ3_XXS, but 0.02 in an unmerged IQ2_M."""
 
 FOUR_BIT_FACTOR = 3.0
 """A model trained over a 4-bit base is exported over the 16-bit one, so its answers move by what 4 bit had cost."""
@@ -186,7 +189,10 @@ def limit(format: str, precision: str) -> Limit:
     if precision != "4bit":
         return known
     return Limit(
-        known.gap * FOUR_BIT_FACTOR, max(0.5, 1 - FOUR_BIT_FACTOR * (1 - known.agreement)), known.error
+        known.gap * FOUR_BIT_FACTOR,
+        max(0.5, 1 - FOUR_BIT_FACTOR * (1 - known.agreement)),
+        known.error,
+        known.learned,
     )
 
 
@@ -343,7 +349,7 @@ def _weighed(weights: Weights, allowed: Limit) -> list[Check]:
             )
         )
     if weights.learned is not None:
-        good = 0.8 <= weights.learned <= 1.2
+        good = abs(weights.learned - 1) <= allowed.learned
         checks.append(
             Check(
                 "adapter merged",

@@ -81,19 +81,24 @@ def of_machine(recipe: Recipe, machine: Machine) -> Found:
                     code="bitsandbytes-missing",
                 )
                 found.append((path, error))
-    if "merged_4bit" in recipe.export.formats and (error := no_bitsandbytes()) is not None:
+    if "merged_4bit" in recipe.export.formats and (error := no_four_bit(machine.has_gpu)) is not None:
         found.append(("export.formats", error))
     return found
 
 
-def no_bitsandbytes() -> FinetuiError | None:
-    """Why no model can be packed into 4 bit here; None where it can."""
-    if importlib.util.find_spec("bitsandbytes") is not None:
+def no_four_bit(gpu: bool = True) -> FinetuiError | None:
+    """Why no model can be packed into 4 bit here, with a GPU or without; None where it can."""
+    if gpu and importlib.util.find_spec("bitsandbytes") is not None:
         return None
+    what, why, fix = (
+        ("bitsandbytes, which is not installed", "It packs the weights", "Install it (pip install bitsandbytes), or take")
+        if gpu
+        else ("an NVIDIA GPU", "On a CPU that takes many times as long: bitsandbytes packs the weights", "Take")
+    )
     return FinetuiError(
-        "The format merged_4bit needs bitsandbytes, which is not installed.",
-        "It packs the weights, and unpacks them wherever the model is used. A GPU is not needed for that.",
-        "Install it (pip install bitsandbytes, 43 MB), or take merged or gguf_q4_k_m.",
+        f"The format merged_4bit needs {what}.",
+        f"{why}, and unpacks them wherever the model is used.",
+        f"{fix} merged or gguf_q4_k_m.",
         code="export-4bit",
     )
 

@@ -185,7 +185,7 @@ class _Work:
                 raise refusals.no_adapter()
             if format == "adapter_gguf" and (error := refusals.no_adapter_gguf(self.recipe)) is not None:
                 raise error
-            if format == "merged_4bit" and (error := refusals.no_bitsandbytes()) is not None:
+            if format == "merged_4bit" and (error := refusals.no_four_bit()) is not None:
                 raise error
             self._need_space(format)
             target = self.making.make(info)

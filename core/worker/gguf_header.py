@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 _SCALARS: Final = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -78,3 +80,51 @@ class Header:
         if (inner not in _SCALARS and inner != _STRING) or count > _MOST_ITEMS:
             raise ValueError("an array in its header makes no sense")
         return inner, count
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A tensor in a GGUF: its shape as safetensors has it, the number of its type (`enum ggml_type`), and its first byte."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: int
+    begin: int
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a GGUF holds, without the values of its long lists: a vocabulary as objects takes more memory than many a model."""
+
+    keys: frozenset[str]
+    architecture: str
+    tensors: tuple[Placed, ...]
+
+
+def contents(file: Path) -> Contents:
+    """What stands in the header of `file`. Raises ValueError, OSError."""
+    with file.open("rb") as opened:
+        header = Header(opened)
+        tensor_count, key_count = header.begin()
+        keys: set[str] = set()
+        alignment, architecture = 32, ""
+        for _ in range(key_count):
+            key, kind = header.text(), header.number("I")
+            keys.add(key)
+            if key == "general.alignment" and kind == 4:
+                alignment = max(1, header.number("I"))
+            elif key == "general.architecture" and kind == _STRING:
+                architecture = header.text()
+            else:
+                header.skip(kind)
+        placed: list[Placed] = []
+        for _ in range(tensor_count):
+            name = header.text()
+            shape = [header.number("Q") for _ in range(header.number("I"))]
+            placed.append(Placed(name, tuple(reversed(shape)), header.number("I"), header.number("Q")))
+        data = -(-opened.tell() // alignment) * alignment
+    return Contents(
+        frozenset(keys),
+        architecture,
+        tuple(Placed(one.name, one.shape, one.kind, data + one.begin) for one in placed),
+    )

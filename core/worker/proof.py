@@ -166,7 +166,7 @@ def prove(
     Whatever is wrong with the export is in the proof. Raises FinetuiError (package-fetch) where llama.cpp cannot be
     had, and what `check` raises.
     """
-    if format == "merged_4bit" and (error := refusals.no_bitsandbytes()) is not None:
+    if format == "merged_4bit" and (error := refusals.no_four_bit()) is not None:
         raise _untried(format, error.what)
     began = time.monotonic()
     weights = _weights(format, path, base, adapter, check)

@@ -10,7 +10,7 @@ import contextlib
 import importlib.util
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -20,9 +20,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..proof import Weights
-from . import base_weights, merge
+from . import base_weights, gguf_header, merge
 from .base_weights import Stored
 from .child import Check, go_on
+from .gguf_header import Placed
 
 _ADAPTER: Final = "adapter_model.safetensors"
 ROWS: Final = 48
@@ -201,14 +202,12 @@ def gguf(file: Path, base: Path, adapter: Path, check: Check = go_on) -> Weights
 
 
 def _gguf(file: Path, base: Path, adapter: Path, check: Check) -> Weights:
-    from gguf import GGUFReader
-    from gguf.quants import dequantize
-
     expected = _Expected(base, adapter)
-    reader = GGUFReader(str(file))
-    tally = _Tally(tensors=len(reader.tensors))
-    found = {str(tensor.name): tensor for tensor in reader.tensors}
-    names = _names(reader, base, expected.shapes)
+    there_are = gguf_header.contents(file)
+    data = np.memmap(file, np.uint8, "r")
+    tally = _Tally(tensors=len(there_are.tensors))
+    found = {tensor.name: tensor for tensor in there_are.tensors}
+    names = _names(there_are.architecture, base, expected.shapes)
     heads = _heads(base)
     for name, shape in expected.shapes.items():
         check()
@@ -217,22 +216,20 @@ def _gguf(file: Path, base: Path, adapter: Path, check: Check) -> Weights:
             if names.get(name) and not expected.quantized and name != "lm_head.weight":
                 tally.missing.append(name)
             continue
-        there = tuple(int(n) for n in reversed(tensor.shape))
+        there = tensor.shape
         if there != shape and math.prod(there) != math.prod(shape) and not expected.quantized:
             tally.wrong_shape.append(name)
             continue
         rows = _rows(there[0])
-        values = _dequantized(tensor, rows, dequantize)
-        if _is_dead(values) and _is_dead(_dequantized(tensor, torch.arange(there[0]), dequantize)):
+        values = _dequantized(data, tensor, rows)
+        if _is_dead(values) and _is_dead(_dequantized(data, tensor, torch.arange(there[0]))):
             tally.dead.append(name)
         if not expected.quantized and there == shape:
             _compare(tally, expected, name, values, rows, heads)
     for name, tensor in found.items():  # what has no counterpart in the base is looked at alone
         check()
-        if len(tensor.shape) > 1:
-            count = int(tensor.shape[-1])
-            if _is_dead(_dequantized(tensor, _rows(count), dequantize)):
-                tally.dead.append(name)
+        if len(tensor.shape) > 1 and _is_dead(_dequantized(data, tensor, _rows(tensor.shape[0]))):
+            tally.dead.append(name)
     return tally.result()
 
 
@@ -264,12 +261,11 @@ def _heads(base: Path) -> tuple[int, int]:
     return heads, int(config.get("num_key_value_heads") or heads)
 
 
-def _names(reader: Any, base: Path, wanted: Iterable[str]) -> dict[str, str]:
+def _names(architecture: str, base: Path, wanted: Iterable[str]) -> dict[str, str]:
     """For each of Transformers' tensor names, llama.cpp's."""
     from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, get_tensor_name_map
 
-    text = reader.fields["general.architecture"].contents()
-    arch = next((arch for arch, name in MODEL_ARCH_NAMES.items() if name == text), MODEL_ARCH.LLAMA)
+    arch = next((arch for arch, name in MODEL_ARCH_NAMES.items() if name == architecture), MODEL_ARCH.LLAMA)
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     config = config.get("text_config") or config
     layers = int(config.get("num_hidden_layers") or 0)
@@ -279,10 +275,16 @@ def _names(reader: Any, base: Path, wanted: Iterable[str]) -> dict[str, str]:
     }
 
 
-def _dequantized(tensor: Any, rows: torch.Tensor, dequantize: Callable[..., Any]) -> torch.Tensor:
-    """Rows of a GGUF tensor in 32 bit."""
-    data = np.asarray(tensor.data)
-    picked = data[rows.numpy()] if data.ndim > 1 else data
-    values = np.asarray(dequantize(picked, tensor.tensor_type), dtype=np.float32)
-    whole = torch.from_numpy(values.copy())
-    return whole if data.ndim > 1 else whole[rows]
+def _dequantized(data: np.ndarray[Any, Any], tensor: Placed, rows: torch.Tensor) -> torch.Tensor:
+    """Rows of a GGUF's tensor in 32 bit; `data` are the bytes of the file."""
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+    from gguf.quants import dequantize
+
+    kind = GGMLQuantizationType(tensor.kind)
+    block, block_bytes = GGML_QUANT_SIZES[kind]
+    *outer, width = tensor.shape
+    wide = width // block * block_bytes
+    held = data[tensor.begin : tensor.begin + math.prod(outer) * wide].reshape(*outer, wide)
+    picked = np.ascontiguousarray(held[rows.numpy()] if outer else held)
+    whole = torch.from_numpy(np.array(dequantize(picked, kind), np.float32))
+    return whole if outer else whole[rows]

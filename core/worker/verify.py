@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import FinetuiError
-from .gguf_header import Header
+from . import gguf_header
 
 
 def _damaged(what: str, why: str) -> FinetuiError:
@@ -94,32 +94,15 @@ def gguf(file: Path, needed: Set[str] = _OF_MODELS) -> dict[str, str]:
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
     try:
-        size = file.stat().st_size
-        with file.open("rb") as opened:
-            header = Header(opened)
-            tensor_count, key_count = header.begin()
-            keys: set[str] = set()
-            alignment = 32
-            for _ in range(key_count):
-                key, kind = header.text(), header.number("I")
-                keys.add(key)
-                if key == "general.alignment" and kind == 4:
-                    alignment = header.number("I")
-                else:
-                    header.skip(kind)
-            types: dict[str, str] = {}
-            end = 0
-            for _ in range(tensor_count):
-                name = header.text()
-                shape = [header.number("Q") for _ in range(header.number("I"))]
-                kind = GGMLQuantizationType(header.number("I"))
-                block, block_bytes = GGML_QUANT_SIZES[kind]
-                end = max(end, header.number("Q") + math.prod(shape) // block * block_bytes)
-                types[name] = kind.name
-            data = -(-opened.tell() // alignment) * alignment
-        if data + end > size:
-            raise ValueError("it is shorter than its header says")
-        missing = needed - keys
+        size, found = file.stat().st_size, gguf_header.contents(file)
+        types: dict[str, str] = {}
+        for tensor in found.tensors:
+            kind = GGMLQuantizationType(tensor.kind)
+            block, block_bytes = GGML_QUANT_SIZES[kind]
+            if tensor.begin + math.prod(tensor.shape) // block * block_bytes > size:
+                raise ValueError("it is shorter than its header says")
+            types[tensor.name] = kind.name
+        missing = needed - found.keys
         if missing:
             raise ValueError(f"it lacks {' and '.join(sorted(missing))}")
     except (OSError, ValueError, KeyError, TypeError, OverflowError, struct.error) as error:

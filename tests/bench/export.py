@@ -15,6 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from finetui.core.demo import heldout_path, train_path
 from finetui.core.demo.recipe import demo_recipe
 from finetui.core.export import FORMATS
 from finetui.core.recipe import ExportFormat
@@ -34,13 +35,21 @@ THREE: tuple[ExportFormat, ...] = ("gguf_q4_k_m", "gguf_q5_k_m", "gguf_q6_k")
 
 
 def trained(folder: Path, *, prove: bool) -> RunFolder:
-    """A run of the demo of two steps."""
+    """A run of the demo of two steps. Its rows are named by their files: the demo's own are scored at the end."""
     recipe = demo_recipe()
+    paths = {"source": str(train_path()), "evaluation_source": str(heldout_path())}
     training = recipe.training.model_copy(
         update={"max_steps": 2, "evaluate_every_steps": 0, "save_every_steps": 0, "sample_count": 0}
     )
     export = recipe.export.model_copy(update={"formats": ("adapter",), "prove": prove})
-    changed = recipe.model_copy(update={"training": training, "export": export, "name": f"prove-{prove}"})
+    changed = recipe.model_copy(
+        update={
+            "name": f"prove-{prove}",
+            "dataset": recipe.dataset.model_copy(update=paths),
+            "training": training,
+            "export": export,
+        }
+    )
     save(changed, folder / "recipe.yaml")
     subprocess.run(
         [FINETUI, "train", str(folder / "recipe.yaml"), "--json"], check=True, stdout=subprocess.DEVNULL

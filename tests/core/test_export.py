@@ -12,7 +12,7 @@ import pytest
 from finetui.core import export, export_budget
 from finetui.core.gguf_size import Shape, gguf_bytes
 from finetui.core.model import DEMO_FACTS, ModelFacts
-from finetui.core.proof import LIMITS
+from finetui.core.proof import LIMITS, Heard, Reference, Weights, judge
 from finetui.core.quantizations import QUANTIZATIONS
 from finetui.core.recipe import TARGET_MODULES, ExportFormat, ExportSection, LoraSection, Recipe
 from finetui.core.system import Machine
@@ -265,3 +265,21 @@ def test_a_disk_that_cannot_hold_the_exports_is_said_before_training() -> None:
     assert (path, error.code) == ("export.formats", "no-space") and "Merged, 16-bit" in error.what
     roomy = dataclasses.replace(machine, disk_free_bytes=100 * GIB)
     assert export_budget.before_training(recipe, roomy, DEMO_FACTS) == []
+
+
+@pytest.mark.parametrize(
+    ("format", "share", "passed"),
+    [
+        ("merged", 1.29, False),
+        ("gguf_iq3_xxs", 1.29, True),  # measured on a sound one
+        ("gguf_iq2_m", 0.02, False),  # on an unmerged one
+        ("gguf_iq2_m", 2.0, False),
+    ],
+)
+def test_a_low_bit_type_may_lean_with_what_was_learned_but_not_leave_it_out(
+    format: str, share: float, passed: bool
+) -> None:
+    heard = Heard(error="not opened", consumer="llama.cpp")
+    for precision in ("16bit", "4bit"):
+        found = judge(format, Reference((), "", precision, {}), heard, Weights(tensors=1, learned=share))
+        assert [check.passed for check in found.checks if check.name == "adapter merged"] == [passed]

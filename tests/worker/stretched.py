@@ -7,6 +7,7 @@ speed, but what they answer turns over at the least rounding; this model is as s
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -14,6 +15,12 @@ from typing import Any
 
 from safetensors import safe_open
 from safetensors.torch import save_file
+
+from finetui.core import export_record, proof_file, recipe_file
+from finetui.core.demo import heldout_path, train_path
+from finetui.core.recipe import DEMO
+from finetui.core.runs import store
+from finetui.core.runs.store import RunFolder
 
 _WIDTHS = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
 
@@ -48,3 +55,41 @@ def _widened(name: str, tensor: Any, times: int, tied: bool) -> Any:
     if tensor.dim() == 1:
         return tensor.repeat(times)
     return tensor.repeat(times, times) / times
+
+
+def widen_adapter(small: Path, folder: Path, model: Path, times: int) -> Path:
+    """The LoRA adapter in `small` as one over the wide `model`, in `folder` (made when missing): it changes the same."""
+    shutil.copytree(small, folder, dirs_exist_ok=True)
+    config = json.loads((small / "adapter_config.json").read_bytes()) | {
+        "base_model_name_or_path": str(model)
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+    wide: dict[str, Any] = {}
+    with safe_open(small / "adapter_model.safetensors", framework="pt") as tensors:
+        for name in tensors.keys():  # noqa: SIM118  it is no mapping
+            side = tensors.get_tensor(name)
+            wide[name] = side.repeat(1, times) / times if "lora_A" in name else side.repeat(times, 1)
+    save_file(wide, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def widen_run(small: RunFolder, model: Path, times: int) -> RunFolder:
+    """A finished run over the wide `model` that says what the run `small` says: nothing is trained again, and the
+    answers to prove its exports by are those of `small`."""
+    recipe = recipe_file.load(small.recipe)
+    update: dict[str, object] = {
+        "name": f"{recipe.name}-{times}-wide",
+        "model": recipe.model.model_copy(update={"source": str(model)}),
+    }
+    if recipe.dataset.source == DEMO:  # it goes with the demo's own model only
+        paths = {"source": str(train_path()), "evaluation_source": str(heldout_path())}
+        update["dataset"] = recipe.dataset.model_copy(update=paths)
+    wide = recipe.model_copy(update=update)
+    run = store.create(wide.name)
+    recipe_file.save(wide, run.recipe)
+    widen_adapter(small.adapter, run.adapter, model, times)
+    reference = proof_file.load_reference(small)
+    if reference is not None:
+        learned = export_record.learned_print(run.adapter)
+        proof_file.save_reference(run, dataclasses.replace(reference, learned=learned))
+    return run
