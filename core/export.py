@@ -58,7 +58,7 @@ FORMATS: Final[dict[ExportFormat, FormatInfo]] = {
         FormatInfo(
             "merged_4bit",
             "Merged, 4-bit",
-            "the same in bitsandbytes' NF4, a third of it; only to be used, not to be trained on",
+            "the same in NF4 for a GPU, a third of it; not to be trained on",
             5.68,
             common=False,
             loss="like Q4_K_M's or somewhat more",

@@ -90,16 +90,17 @@ def no_four_bit(gpu: bool = True) -> FinetuiError | None:
     """Why no model can be packed into 4 bit here, with a GPU or without; None where it can."""
     if gpu and importlib.util.find_spec("bitsandbytes") is not None:
         return None
-    what, why, fix = (
-        ("bitsandbytes, which is not installed", "It packs the weights", "Install it (pip install bitsandbytes), or take")
-        if gpu
-        else ("an NVIDIA GPU", "On a CPU that takes many times as long: bitsandbytes packs the weights", "Take")
-    )
+    use = "bitsandbytes packs the weights, and unpacks them wherever the model is used"
+    if gpu:
+        what, why, fix = (
+            "bitsandbytes, which is not installed",
+            f"{use}.",
+            "Install it (pip install bitsandbytes), or take",
+        )
+    else:
+        what, why, fix = "an NVIDIA GPU", f"{use}; a CPU takes many times as long.", "Take"
     return FinetuiError(
-        f"The format merged_4bit needs {what}.",
-        f"{why}, and unpacks them wherever the model is used.",
-        f"{fix} merged or gguf_q4_k_m.",
-        code="export-4bit",
+        f"The format merged_4bit needs {what}.", why, f"{fix} merged or gguf_q4_k_m.", code="export-4bit"
     )
 
 

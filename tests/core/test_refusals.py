@@ -200,18 +200,17 @@ def test_the_plan_counts_the_warm_up_as_the_trainer_does() -> None:
     assert training.plan(recipe(warmup_share=0.1, schedule="constant"), 240).warmup_steps == 0
 
 
-@pytest.mark.parametrize("machine", [CPU, GPU])
-def test_packing_needs_bitsandbytes_and_no_gpu(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_packing_needs_bitsandbytes_and_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Looked for as Python looks for a package: first there is none, then there is one on the path."""
     wanted = recipe(formats=("merged_4bit",))
     elsewhere = [place for place in sys.path if not (Path(place) / "bitsandbytes").exists()]
     monkeypatch.setattr(sys, "path", elsewhere)
     monkeypatch.delitem(sys.modules, "bitsandbytes", raising=False)
-    [(path, error)] = training.problems(wanted, machine)
+    [(path, error)] = training.problems(wanted, GPU)
     assert (path, error.code) == ("export.formats", "export-4bit") and "pip install bitsandbytes" in error.fix
     (tmp_path / "bitsandbytes").mkdir()
     (tmp_path / "bitsandbytes" / "__init__.py").touch()
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert training.problems(wanted, machine) == []
+    assert training.problems(wanted, GPU) == []
+    [(path, error)] = training.problems(wanted, CPU)
+    assert (path, error.code) == ("export.formats", "export-4bit") and "NVIDIA GPU" in error.what

@@ -147,7 +147,7 @@ def test_a_four_bit_model_leaves_beside_the_others(hub: Hub, formats: tuple[str,
     run = finished_run()
     for format in formats:
         folder = run.exports / format
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         for name in ("model.safetensors", "config.json", "ask.py"):
             (folder / name).write_text("{}")
     exports = tuple(done for done in leaving.finished(run) if done.format in (*formats, "adapter"))
