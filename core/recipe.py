@@ -87,8 +87,8 @@ class ExportSection(Section):
         "Formats",
         "what is written when training ends; more can be exported later",
         "adapter: only what was learned, small, used together with the base model. adapter_gguf: the same for llama-server, over "
-        "a GGUF of the base. merged: a whole model in 16 bit, for "
-        "Transformers and vLLM; merged_4bit: the same in bitsandbytes' NF4, a third of it. GGUF: one file for llama.cpp, Ollama and LM Studio.\n"
+        "a GGUF of the base. merged: a whole model in 16 bit, or merged_4bit in NF4, for Transformers and vLLM. GGUF: one file "
+        "for llama.cpp, Ollama and LM Studio.\n"
         "F16 is exact, Q8_0 half of it and as good as exact. The K-quants are smaller still and need llama.cpp's tool, "
         "which finetui fetches once (21 MB).",
         min_length=1,

@@ -175,4 +175,5 @@ def test_other_weights_are_caught(proven: Proven, tmp_path: Path, fault: str) ->
             zeroed = name if fault == "codes zeroed" else f"{name}.absmax"
             held[zeroed] = torch.zeros_like(held[zeroed])
         save_file(held, file, metadata={"format": "pt"})
-    assert again(proven, folder) == "broken"
+    # Without its scales' codes a weight is off, and no more than that.
+    assert again(proven, folder) == ("differs" if fault == "scales zeroed" else "broken")
