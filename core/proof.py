@@ -72,9 +72,11 @@ LIMITS: dict[str, Limit] = {
 }
 """By format, for a model that was trained in 16 bit. The figures were set from the demo's exports: each is about three
 times what a sound export showed, and a broken one shows far more. Those from IQ3_XS on are drawn on from there by llama.cpp's
-measurements: the demo's rows are too narrow for most of these types. With rows padded to their width (`tests/bench/proof_limits.py`)
-a sound IQ3_XS showed a gap of 0.31 and an agreement of 0.90, IQ3_XXS 0.71 and 0.82, Q2_K_S
-1.13 and 0.74; the smaller ones are not measured. Such types lean with the adapter's change, which is under 1 % of the weights: 1.20 of it in a sound IQ3_XS, 1.29 in IQ3_XXS, but 0.02 in an unmerged IQ2_M."""
+measurements: the demo's rows are too narrow for most of these types. With rows padded to their width
+(`tests/bench/proof_limits.py`) a sound IQ3_XS showed a gap of 0.31 and an agreement of 0.90, IQ3_XXS 0.71 and 0.82, Q2_K_S
+1.13 and 0.74; the smaller ones are not measured. Such types lean with the adapter's change, which is under 1 % of the
+weights: a sound IQ3_XS held 1.20 of it and IQ3_XXS 1.29, but an unmerged IQ2_M 0.02. That of merged_4bit is Q4_K_M's but for
+the error, and is not measured on the demo."""
 
 FOUR_BIT_FACTOR = 3.0
 """A model trained over a 4-bit base is exported over the 16-bit one, so its answers move by what 4 bit had cost."""

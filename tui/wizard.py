@@ -255,12 +255,8 @@ class Wizard:
             if isinstance(epochs, (int, float)) and not (plan and plan.steps == limit):
                 words.append(counted(epochs, "epoch"))
             return " · ".join(words)
-        words = {
-            "adapter": "adapter",
-            "adapter_gguf": "adapter GGUF",
-            "merged": "merged",
-            "merged_4bit": "merged 4-bit",
-        }
+        words = {"adapter": "adapter", "adapter_gguf": "adapter GGUF", "merged": "merged"}
+        words |= {"merged_4bit": "merged 4-bit"}
         formats = [words.get(str(f)) or str(f).removeprefix("gguf_").upper() for f in d["export.formats"]]
         return ", ".join(formats)
 

@@ -12,6 +12,7 @@ _SCALARS: Final = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?
 
 _STRING, _ARRAY = 8, 9
 _MOST_ITEMS: Final = 10_000_000
+_MOST_SIDES: Final = 4  # GGML_MAX_DIMS
 
 
 class Header:
@@ -40,10 +41,13 @@ class Header:
         return struct.unpack("<" + letter, self.take(struct.calcsize("<" + letter)))[0]
 
     def text(self) -> str:
+        return self.take(self._length()).decode("utf-8", "replace")
+
+    def _length(self) -> int:
         length = self.number("Q")
         if length > 64 * 1024**2:
             raise ValueError("a text in its header is too long")
-        return self.take(length).decode("utf-8", "replace")
+        return length
 
     def skip(self, kind: int) -> None:
         """Passes over a value of the type `kind`."""
@@ -57,7 +61,7 @@ class Header:
                 self.file.seek(count * struct.calcsize("<" + _SCALARS[inner]), 1)
             else:
                 for _ in range(count):
-                    self.file.seek(self.number("Q"), 1)
+                    self.file.seek(self._length(), 1)
         else:
             raise ValueError("a value in its header has no known type")
 
@@ -120,7 +124,10 @@ def contents(file: Path) -> Contents:
         placed: list[Placed] = []
         for _ in range(tensor_count):
             name = header.text()
-            shape = [header.number("Q") for _ in range(header.number("I"))]
+            sides = header.number("I")
+            if sides > _MOST_SIDES:
+                raise ValueError("a tensor in its header has too many dimensions")
+            shape = [header.number("Q") for _ in range(sides)]
             placed.append(Placed(name, tuple(reversed(shape)), header.number("I"), header.number("Q")))
         data = -(-opened.tell() // alignment) * alignment
     return Contents(

@@ -167,7 +167,7 @@ def prove(
     had, and what `check` raises.
     """
     if format == "merged_4bit" and (error := refusals.no_four_bit()) is not None:
-        raise _untried(format, error.what)
+        raise _untried(format, error.what, "Install it (pip install bitsandbytes), then: finetui verify RUN")
     began = time.monotonic()
     weights = _weights(format, path, base, adapter, check)
     if weights is not None and weights.error:

@@ -13,6 +13,7 @@ from textual.strip import Segment, Strip
 
 from finetui.core.coach_seen import Action, Advice
 from finetui.core.runs import events
+from finetui.tui.app import FinetuiApp
 from finetui.tui.modals.confirm import ConfirmModal
 from finetui.tui.widgets.dashboard import advising
 from finetui.tui.widgets.dashboard.pane import Pane
@@ -26,20 +27,24 @@ from .run_screen import caught_up, flat, shown, worker
 __all__ = ["home", "worker"]
 
 
+def _prompts() -> list[str]:
+    return [" ".join(prompt.split())[:40] for prompt in recorded.PROMPTS]
+
+
+def _asked(app: FinetuiApp) -> list[int]:
+    """The numbers of the prompts that are shown."""
+    text = flat(app)
+    return [number for number, prompt in enumerate(_prompts()) if prompt in text]
+
+
 async def test_prompts_that_follow_fill_the_room_under_the_first(worker: subprocess.Popen[bytes]) -> None:
     recording = recorded.new().started(worker.pid).ready().train(1, 45)
-    prompts = [" ".join(prompt.split())[:40] for prompt in recorded.PROMPTS]
-    for size, there in (
-        ((80, 24), {1}),
-        ((200, 60), {2, 3}),
-        ((200, 90), {3}),
-    ):  # how many, by what the machine has to show
+    for size, there in (((80, 24), [0]), ((200, 60), [0, 1]), ((200, 90), [0, 1, 2])):
         async with shown(recording, size) as (app, pilot, _):
-            text = flat(app)
-            seen = [n for n, prompt in enumerate(prompts) if prompt in text]
-            assert len(seen) in there and seen == list(range(len(seen))), (size, seen)
+            # The room is what the lines about the run leave, and the last of these come after the first paint.
+            await until(pilot, lambda app=app, there=there: _asked(app) == there, f"for {there} at {size}")
             await press(pilot, "down")
-            assert "Prompt 2 of 3" in flat(app) and prompts[1] in flat(app)
+            assert "Prompt 2 of 3" in flat(app) and _prompts()[1] in flat(app)
 
 
 async def test_the_log_is_sifted_by_level_and_words(worker: subprocess.Popen[bytes]) -> None:
