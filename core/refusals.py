@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 
 from .errors import FinetuiError
-from .export import ADAPTERS
 from .model_facts import UNPACKED, ModelFacts
 from .recipe import Recipe
 from .recipe_lora import modules_here
@@ -81,27 +80,7 @@ def of_machine(recipe: Recipe, machine: Machine) -> Found:
                     code="bitsandbytes-missing",
                 )
                 found.append((path, error))
-    if "merged_4bit" in recipe.export.formats and (error := no_four_bit(machine.has_gpu)) is not None:
-        found.append(("export.formats", error))
     return found
-
-
-def no_four_bit(gpu: bool = True) -> FinetuiError | None:
-    """Why no model can be packed into 4 bit here, with a GPU or without; None where it can."""
-    if gpu and importlib.util.find_spec("bitsandbytes") is not None:
-        return None
-    use = "bitsandbytes packs the weights, and unpacks them wherever the model is used"
-    if gpu:
-        what, why, fix = (
-            "bitsandbytes, which is not installed",
-            f"{use}.",
-            "Install it (pip install bitsandbytes), or take",
-        )
-    else:
-        what, why, fix = "an NVIDIA GPU", f"{use}; a CPU takes many times as long.", "Take"
-    return FinetuiError(
-        f"The format merged_4bit needs {what}.", why, f"{fix} merged or gguf_q4_k_m.", code="export-4bit"
-    )
 
 
 def of_settings(recipe: Recipe) -> Found:
@@ -137,11 +116,7 @@ def _of_method(recipe: Recipe) -> Found:
                     ),
                 )
             )
-        if set(ADAPTERS) & set(recipe.export.formats):
-            found.append(("export.formats", no_adapter()))
         return found
-    if "adapter_gguf" in recipe.export.formats and (error := no_adapter_gguf(recipe)) is not None:
-        found.append(("export.formats", error))
     if precision == "32bit":
         found.append(
             (
@@ -203,16 +178,6 @@ def _without_loftq(recipe: Recipe) -> list[FinetuiError]:
     return []
 
 
-def no_adapter() -> FinetuiError:
-    """Why the format adapter cannot follow full fine-tuning."""
-    return FinetuiError(
-        "Full fine-tuning leaves no adapter.",
-        "Every weight of the model has changed, so the result is a whole model.",
-        "Take merged or a GGUF as the export's format.",
-        code="export-full",
-    )
-
-
 def not_packed(title: str) -> FinetuiError:
     """Why rows cannot be packed for a model whose attention Unsloth does not keep apart."""
     return FinetuiError(
@@ -220,20 +185,6 @@ def not_packed(title: str) -> FinetuiError:
         "Its attention cannot keep rows apart that share a sequence: they would read one another, or the first step would fail.",
         "Turn Packing off.",
         code="packing-model",
-    )
-
-
-def no_adapter_gguf(recipe: Recipe) -> FinetuiError | None:
-    """Why llama.cpp cannot take this recipe's adapter; None where it can. It knows the two sides of a layer and nothing more
-    (convert_lora_to_gguf.py, src/llama-adapter.cpp)."""
-    what = "DoRA" if recipe.lora.dora else "trained tables" if recipe.lora.modules_to_save else ""
-    if not what:
-        return None
-    return FinetuiError(
-        f"llama.cpp takes no adapter with {what}.",
-        "Its adapters hold the two sides of each layer and nothing more.",
-        "Take a GGUF of the whole model, such as gguf_q8_0, in place of adapter_gguf.",
-        code="adapter-gguf",
     )
 
 
@@ -300,14 +251,6 @@ def of_model(recipe: Recipe, facts: ModelFacts) -> Found:
                 ),
             )
         )
-    if "merged_4bit" in recipe.export.formats and "moe" in facts.model_type:
-        error = FinetuiError(
-            f"{facts.title} cannot leave as merged_4bit.",
-            "It is a mixture of experts, kept in one block each, which bitsandbytes does not pack: most of it would stay in 16 bit.",
-            "Take merged, or a GGUF such as gguf_q4_k_m.",
-            code="export-4bit-model",
-        )
-        found.append(("export.formats", error))
     if recipe.training.packing and facts.model_type in UNPACKED:
         found.append(("training.packing", not_packed(facts.title)))
     if recipe.lora.method == "full":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from . import export_budget, refusals
+from . import export_budget, refusals, refusals_export
 from .errors import FinetuiError
 from .model_facts import ModelFacts
 from .recipe import Recipe
@@ -74,6 +74,7 @@ def problems(
     What is known of the model (`facts`) and of the rows (trained on; held out) is looked at too.
     """
     found = [*refusals.of_machine(recipe, machine), *refusals.of_settings(recipe)]
+    found += [("export.formats", error) for error in refusals_export.of_export(recipe, machine, facts)]
     if facts is not None:
         found += refusals.of_model(recipe, facts)
         found += export_budget.before_training(recipe, machine, facts)

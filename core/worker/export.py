@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from .. import export as export_step
-from .. import export_budget, export_record, refusals
+from .. import export_budget, export_record, refusals_export
 from ..errors import FinetuiError
 from ..recipe import DEMO, ExportFormat, Recipe
 from ..runs import chosen
@@ -182,10 +182,13 @@ class _Work:
             target = self._there(info)
         else:
             if format in export_step.ADAPTERS and self.recipe.lora.method == "full":
-                raise refusals.no_adapter()
-            if format == "adapter_gguf" and (error := refusals.no_adapter_gguf(self.recipe)) is not None:
+                raise refusals_export.no_adapter()
+            if (
+                format == "adapter_gguf"
+                and (error := refusals_export.no_adapter_gguf(self.recipe)) is not None
+            ):
                 raise error
-            if format == "merged_4bit" and (error := refusals.no_four_bit()) is not None:
+            if format == "merged_4bit" and (error := refusals_export.no_four_bit()) is not None:
                 raise error
             self._need_space(format)
             target = self.making.make(info)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from .. import asking, export_budget, export_record, proof_file, refusals
+from .. import asking, export_budget, export_record, proof_file, refusals_export
 from .. import proof as proof_step
 from ..asking import Answer
 from ..conversation import Turn
@@ -166,7 +166,7 @@ def prove(
     Whatever is wrong with the export is in the proof. Raises FinetuiError (package-fetch) where llama.cpp cannot be
     had, and what `check` raises.
     """
-    if format == "merged_4bit" and (error := refusals.no_four_bit()) is not None:
+    if format == "merged_4bit" and (error := refusals_export.no_four_bit()) is not None:
         raise _untried(format, error.what, "Install it (pip install bitsandbytes), then: finetui verify RUN")
     began = time.monotonic()
     weights = _weights(format, path, base, adapter, check)
