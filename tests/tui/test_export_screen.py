@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from finetui.tui.screens.run import RunScreen
 from finetui.tui.screens.run_export import RunExportScreen
 from finetui.tui.widgets.menu import Menu
 
+from ..core.test_export import LLAMA_8B
 from ..worker import tiny
 from ..worker.exporting import make_run
 from . import recorded
@@ -189,9 +191,15 @@ async def test_the_importance_matrix_is_turned_on_and_made(tmp_path: Path) -> No
         assert screen.ticked == {"gguf_q3_k_m"}
         assert "importance matrix" not in flat(app).replace("with an importance matrix.", "")
         assert "i makes it with an importance matrix" in flat(app)
+        tiny_one, large = screen.known, replace(screen.known, facts=LLAMA_8B)
+        screen.known = large  # of which the matrix takes more memory than what comes before it
+        memory = screen._budget()
         await press(pilot, "i")
         await until(pilot, lambda: "With an importance matrix" in flat(app), "for its words")
         assert "memory · importance matrix" in flat(app) and "is made with an importance matrix" in flat(app)
+        now = screen._budget()
+        assert memory and now and memory.ram_bytes and now.ram_bytes and now.ram_bytes > memory.ram_bytes
+        screen.known = tiny_one
         await press(pilot, "i")
         await until(pilot, lambda: "cannot be made without: IQ3_XS" in flat(app), "for what needs one")
         await press(pilot, "i", "enter")
