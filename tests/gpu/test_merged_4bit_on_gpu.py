@@ -16,12 +16,12 @@ from bitsandbytes.functional import (  # pyright: ignore
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from finetui.core import proof_file, talk
-from finetui.core.recipe import ExportSection
+from finetui.core import talk
 from finetui.core.runs.events import Exported, Proved, Warned
 from finetui.core.worker import export, four_bit, merge, proof, tensors
-from tests.worker import exporting, harness
-from tests.worker.test_proof import FOLDERS, Proven
+from tests.worker import exporting, harness, proving
+from tests.worker.broken import FOLDERS
+from tests.worker.proving import Proven
 
 FORMAT = "merged_4bit"
 
@@ -120,16 +120,8 @@ def test_a_full_disk_leaves_no_export(
 
 @pytest.fixture(scope="module")
 def proven(tiny_model: Path, tiny_rows: Path) -> Proven:
-    """A run that was trained, exported in 4 bit alone, and proved by a real worker."""
-    recipe = harness.recipe(
-        tiny_model, tiny_rows, max_steps=60, learning_rate=2e-2, evaluation_share=0.2, save_every_steps=0
-    )
-    recipe = recipe.model_copy(update={"export": ExportSection(formats=(FORMAT,))})
-    run = harness.make_run(recipe)
-    assert harness.finish(harness.start("train", run), run) == 0, run.log.read_text(errors="replace")[-3000:]
-    reference = proof_file.load_reference(run)
-    assert reference is not None
-    return Proven(run, tiny_model, reference)
+    """A run that was exported in 4 bit alone."""
+    return proving.prove_run(tiny_model, tiny_rows, [FORMAT])
 
 
 def again(proven: Proven, folder: Path) -> str:

@@ -9,52 +9,34 @@ import os
 import shutil
 import struct
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
-from gguf import GGUFReader
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from finetui.core import asking, export_budget, export_record, proof_file, recipe_file
 from finetui.core import proof as proof_step
 from finetui.core.asking import Answer
 from finetui.core.errors import FinetuiError
-from finetui.core.proof import Heard, Proof, Reference, Weights
+from finetui.core.proof import Heard, Proof, Weights
 from finetui.core.recipe import ExportSection
 from finetui.core.runs.chosen import Chosen
 from finetui.core.runs.events import Exported, Proved, Warned
 from finetui.core.runs.store import RunFolder
-from finetui.core.worker import llama_cpp, proof
+from finetui.core.worker import proof
 from tests.tui.command_line import finetui
 
-from . import harness
+from . import broken, harness, proving
+from .proving import Proven
 
 FORMATS = ("adapter", "merged", "gguf_f16", "gguf_q8_0", "gguf_q4_k_m")
 
 
-@dataclass(frozen=True)
-class Proven:
-    run: RunFolder
-    base: Path
-    reference: Reference
-
-
 @pytest.fixture(scope="module")
 def proven(tiny_model: Path, tiny_rows: Path) -> Proven:
-    """A run that was trained, exported and proved by a real worker."""
-    recipe = harness.recipe(
-        tiny_model, tiny_rows, max_steps=60, learning_rate=2e-2, evaluation_share=0.2, save_every_steps=30
-    )
-    recipe = recipe.model_copy(update={"export": ExportSection(formats=FORMATS)})
-    run = harness.make_run(recipe)
-    assert harness.finish(harness.start("train", run), run) == 0, run.log.read_text(errors="replace")[-3000:]
-    reference = proof_file.load_reference(run)
-    assert reference is not None
-    return Proven(run, tiny_model, reference)
+    return proving.prove_run(tiny_model, tiny_rows, FORMATS, save_every_steps=30)
 
 
 def exported(proven: Proven, format: str) -> Path:
@@ -98,7 +80,7 @@ def test_the_command_proves_again_and_tells_by_its_exit_code(proven: Proven, tmp
     said = finetui("verify", run.id, "--format", "merged", "--format", "adapter")
     assert said.returncode == 0, said
     assert "merged · proved: It answers as the trained model did" in said.stdout
-    _unmerged(run.exports / "merged", proven.base)
+    broken.unmerged(run.exports / "merged", proven.base)
     said = finetui("verify", run.id, "--json")
     assert said.returncode == 1, said
     proofs = {e["format"]: e for e in map(json.loads, said.stdout.splitlines()) if e["kind"] == "proof"}
@@ -246,72 +228,13 @@ def test_a_run_with_nothing_to_compare_with_says_so(proven: Proven) -> None:
 # ---- broken on purpose -------------------------------------------------------------------------------------------
 
 
-def _rewrite(file: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
-    tensors = load_file(file)
-    change(tensors)
-    save_file(tensors, file, metadata={"format": "pt"})
-
-
-def _zero(file: Path, part: str) -> None:
-    def change(tensors: dict[str, torch.Tensor]) -> None:
-        name = next(name for name in sorted(tensors) if part in name)
-        tensors[name] = torch.zeros_like(tensors[name])
-
-    _rewrite(file, change)
-
-
-def _cut(file: Path) -> None:
-    data = file.read_bytes()
-    file.write_bytes(data[: len(data) * 9 // 10])
-
-
-def _other_template(folder: Path) -> None:
-    for name in ("chat_template.jinja", "tokenizer_config.json"):
-        if (folder / name).is_file():
-            text = (folder / name).read_text(encoding="utf-8")
-            (folder / name).write_text(
-                text.replace("<|im_start|>assistant", "<|im_start|>bot"), encoding="utf-8"
-            )
-
-
-def _other_tokenizer(folder: Path) -> None:
-    file = folder / "tokenizer.json"
-    tokenizer = json.loads(file.read_text(encoding="utf-8"))
-    vocabulary = tokenizer["model"]["vocab"]
-    a, e = "<0x61>", "<0x65>"
-    vocabulary[a], vocabulary[e] = vocabulary[e], vocabulary[a]
-    file.write_text(json.dumps(tokenizer), encoding="utf-8")
-
-
-def _no_end(folder: Path) -> None:
-    for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
-        file = folder / name
-        if file.is_file():
-            settings = json.loads(file.read_text(encoding="utf-8"))
-            for key, value in (("eos_token_id", 0), ("eos_token", "<unk>")):
-                if key in settings:
-                    settings[key] = value
-            file.write_text(json.dumps(settings), encoding="utf-8")
-
-
-def _unmerged(folder: Path, base: Path) -> None:
-    shutil.copyfile(base / "model.safetensors", folder / "model.safetensors")
-
-
-FOLDERS = {
-    "wrong template": _other_template,
-    "swapped tokenizer": _other_tokenizer,
-    "missing end token": _no_end,
-}
-
-
 @pytest.mark.parametrize("format", ["adapter", "merged"])
-@pytest.mark.parametrize("fault", FOLDERS)
+@pytest.mark.parametrize("fault", broken.FOLDERS)
 def test_a_folder_with_another_tokenizer_is_caught(
     proven: Proven, tmp_path: Path, format: str, fault: str
 ) -> None:
     folder = shutil.copytree(exported(proven, format), tmp_path / format)
-    FOLDERS[fault](folder)
+    broken.FOLDERS[fault](folder)
     found = again(proven, format, folder)
     assert found.verdict == "broken", (fault, found)
 
@@ -321,11 +244,11 @@ def test_a_merged_model_with_other_weights_is_caught(proven: Proven, tmp_path: P
     folder = shutil.copytree(exported(proven, "merged"), tmp_path / "merged")
     file = folder / "model.safetensors"
     if fault == "truncated":
-        _cut(file)
+        broken.cut(file)
     elif fault == "one tensor zeroed":
-        _zero(file, "layers.1.self_attn.v_proj")
+        broken.zero(file, "layers.1.self_attn.v_proj")
     else:
-        _unmerged(folder, proven.base)
+        broken.unmerged(folder, proven.base)
     found = again(proven, "merged", folder)
     assert found.verdict == "broken", found
     if fault == "unmerged":
@@ -336,40 +259,8 @@ def test_a_merged_model_with_other_weights_is_caught(proven: Proven, tmp_path: P
 def test_an_adapter_with_other_weights_is_caught(proven: Proven, tmp_path: Path, fault: str) -> None:
     folder = shutil.copytree(exported(proven, "adapter"), tmp_path / "adapter")
     file = folder / "adapter_model.safetensors"
-    _cut(file) if fault == "truncated" else _zero(file, "layers.1.mlp.up_proj.lora_B")
+    broken.cut(file) if fault == "truncated" else broken.zero(file, "layers.1.mlp.up_proj.lora_B")
     assert again(proven, "adapter", folder).verdict == "broken"
-
-
-def _replaced(file: Path, old: bytes, new: bytes) -> None:
-    assert len(old) == len(new)
-    data = file.read_bytes()
-    assert old in data
-    file.write_bytes(data.replace(old, new))
-
-
-def _gguf_fault(file: Path, fault: str, proven: Proven) -> None:
-    if fault == "wrong template":
-        _replaced(file, b"<|im_start|>assistant", b"<|im_start|>assistent")
-    elif fault == "swapped tokenizer":
-        _replaced(file, b"<0x61>", b"<0x@@>")
-        _replaced(file, b"<0x65>", b"<0x61>")
-        _replaced(file, b"<0x@@>", b"<0x65>")
-    elif fault == "missing end token":
-        key = b"tokenizer.ggml.eos_token_id" + struct.pack("<I", 4)
-        data = file.read_bytes()
-        at = data.index(key) + len(key)
-        file.write_bytes(data[:at] + struct.pack("<I", 0) + data[at + 4 :])
-    elif fault == "truncated":
-        _cut(file)
-    elif fault == "one tensor zeroed":
-        reader = GGUFReader(str(file), "r+")
-        tensor = next(t for t in reader.tensors if t.name == "blk.1.attn_v.weight")
-        tensor.data[:] = 0
-        reader.data.flush()
-    else:
-        file.unlink()
-        tool = llama_cpp.converter(lambda _said: None, lambda: None)
-        llama_cpp.convert(tool, proven.base, file, "f16", lambda _share: None, lambda: None)
 
 
 @pytest.mark.parametrize(
@@ -387,7 +278,7 @@ def _gguf_fault(file: Path, fault: str, proven: Proven) -> None:
 )
 def test_a_broken_gguf_is_caught(proven: Proven, tmp_path: Path, format: str, fault: str) -> None:
     file = Path(shutil.copyfile(exported(proven, format), tmp_path / f"{format}.gguf"))
-    _gguf_fault(file, fault, proven)
+    broken.break_gguf(file, fault, proven.base)
     found = again(proven, format, file)
     assert found.verdict == "broken", (fault, found)
 
@@ -402,7 +293,7 @@ def test_another_runs_adapter_in_the_merged_weights_is_caught(proven: Proven, tm
             kept = base[name].float()
             tensors[name] = (kept + 2 * (tensor.float() - kept)).to(tensor.dtype)
 
-    _rewrite(folder / "model.safetensors", change)
+    broken.rewrite(folder / "model.safetensors", change)
     found = again(proven, "merged", folder)
     assert any(c.name == "adapter merged" and not c.passed for c in found.checks), found
 
