@@ -59,8 +59,7 @@ def test_8_bit_weights_and_each_optimizer_train(tiny_model: Path, tiny_rows: Pat
 @pytest.mark.parametrize("precision", ["16bit", "32bit"])
 def test_a_whole_model_trains(tiny_model: Path, tiny_rows: Path, precision: str) -> None:
     values = {"method": "full", "precision": precision, "learning_rate": 1e-3, "formats": ("merged",)}
-    run = harness.make_run(harness.recipe(tiny_model, tiny_rows, **values))
-    assert harness.finish(harness.start("train", run), run) == 0, run.log.read_text()[-3000:]
+    run = harness.trained(harness.recipe(tiny_model, tiny_rows, **values))
     (ready,) = harness.events(run, ModelReady)
     assert ready.trainable == ready.parameters and ready.device == "cuda:0"
     assert ready.dtype == ("float32" if precision == "32bit" else "bfloat16")
@@ -93,10 +92,9 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(tiny_model: Path, tiny_rows: Pat
 def test_packed_and_plain_see_the_same_tokens(tiny_model: Path, tiny_rows: Path) -> None:
     counted = {}
     for packing in (False, True):
-        run = harness.make_run(
+        run = harness.trained(
             harness.recipe(tiny_model, tiny_rows, packing=packing, epochs=1.0, max_steps=None, max_length=512)
         )
-        assert harness.finish(harness.start("train", run), run) == 0, run.log.read_text()[-3000:]
         (model,), (data,) = harness.events(run, ModelReady), harness.events(run, DatasetReady)
         assert model.device == "cuda:0"
         counted[packing] = (harness.events(run, Step)[-1].trained_tokens, data.trained_tokens)
@@ -183,8 +181,7 @@ def test_a_loftq_script_learns_the_same(tiny_model: Path, tiny_rows: Path, tmp_p
     from tests.worker.test_script import losses_of_script
 
     recipe = harness.recipe(tiny_model, tiny_rows, **LOFTQ)
-    run = harness.make_run(recipe)
-    assert harness.finish(harness.start("train", run), run) == 0, run.log.read_text()[-3000:]
+    run = harness.trained(recipe)
     found = losses_of_script(recipe, tmp_path)
     for step, loss in harness.losses(run).items():
         assert found[step] == pytest.approx(loss, rel=2e-3, abs=2e-3), step

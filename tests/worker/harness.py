@@ -98,6 +98,13 @@ def finish(worker: subprocess.Popen[bytes], run: RunFolder) -> int:
         raise AssertionError(run.log.read_text(errors="replace")[-3000:]) from None
 
 
+def trained(made_of: Recipe) -> RunFolder:
+    """A new run of `made_of`, trained by a worker to its end."""
+    run = make_run(made_of)
+    assert finish(start("train", run), run) == 0, run.log.read_text(errors="replace")[-3000:]
+    return run
+
+
 def until(condition: Callable[[], object], worker: subprocess.Popen[bytes] | None = None) -> None:
     """Waits for `condition`; fails when the worker ends first or patience does."""
     end = time.monotonic() + PATIENCE

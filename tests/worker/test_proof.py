@@ -136,10 +136,9 @@ def test_a_proof_that_would_fill_the_disk_is_not_begun(
 
 def test_a_run_that_asks_for_no_proof_gets_none(tiny_model: Path, tiny_rows: Path) -> None:
     recipe = harness.recipe(tiny_model, tiny_rows, max_steps=2)
-    run = harness.make_run(
+    run = harness.trained(
         recipe.model_copy(update={"export": ExportSection(formats=("adapter",), prove=False)})
     )
-    assert harness.finish(harness.start("train", run), run) == 0
     assert harness.events(run, Exported) and not harness.events(run, Proved)
     assert proof_file.load_reference(run) is None
 

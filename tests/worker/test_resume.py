@@ -35,9 +35,7 @@ def made_of(tiny_model: Path, tiny_rows: Path) -> Recipe:
 
 @pytest.fixture(scope="module")
 def never_stopped(made_of: Recipe) -> RunFolder:
-    run = harness.make_run(made_of)
-    assert harness.finish(harness.start("train", run), run) == 0
-    return run
+    return harness.trained(made_of)
 
 
 def assert_same_losses(run: RunFolder, reference: RunFolder) -> None:
@@ -125,7 +123,7 @@ def test_a_disk_that_takes_nothing_costs_a_checkpoint_and_not_the_run(
     worker = harness.start("train", run)
     harness.until(lambda: harness.events(run, Checkpoint), worker)
     resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
-    for request in ("save", "stop"):
+    for request in ("save", "stop", "pause"):  # the last is only taken once the run waits, unsaved
         (run.control / request).touch()
         harness.until(lambda request=request: not (run.control / request).exists(), worker)
     before = [p for p in run.checkpoints.iterdir() if (p / checkpoints.SEAL).exists()]
