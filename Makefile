@@ -16,7 +16,7 @@ run:
 test: check
 	@command -v tmux >/dev/null 2>&1 || { \
 	  echo "finetui: the tests drive a real terminal and need tmux (apt install tmux, brew install tmux)." >&2; exit 1; }
-	$(VENV)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+	$(VENV)/python -m pytest -n $$(($$(nproc) + 1)) --maxprocesses 4 --dist loadfile
 
 check:
 	@$(ready) --dev

@@ -117,11 +117,14 @@ def signed_seconds(seconds: float) -> str:
 
 
 def memory_estimate(recipe: Recipe, here: Situation) -> MemoryEstimate | None:
-    """The memory of training `recipe` on this machine's GPU, or on the host; None where model or machine is not known."""
+    """The memory of training `recipe` on this machine's GPU, or on the host, by the longest row where the rows were counted;
+    None where model or machine is not known."""
     if here.facts is None or here.machine is None:
         return None
     card = here.machine.total_bytes if here.gpu else None
-    return memory.estimate(recipe, here.facts, gpu=card is not None, card_bytes=card)
+    return memory.estimate(
+        recipe, here.facts, gpu=card is not None, card_bytes=card, longest_tokens=here.longest_tokens
+    )
 
 
 def seconds(recipe: Recipe, here: Situation) -> tuple[float, float] | None:

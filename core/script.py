@@ -168,9 +168,9 @@ class _Writer:
                 hub = False
             if not hub:
                 source = str(path.absolute())
-        self._source = literal(source)
+        name = literal(source)
         arguments = [
-            self._source.replace("\n", "\n    "),
+            name.replace("\n", "\n    "),
             "max_seq_length=MAX_LENGTH",
             f"load_in_4bit={model.precision == '4bit'}",
         ]
@@ -181,13 +181,18 @@ class _Writer:
         if self._full:
             checkpointing = '"unsloth"' if self.recipe.lora.gradient_checkpointing else "False"
             arguments += ["full_finetuning=True", f"use_gradient_checkpointing={checkpointing}"]
+        if hub:
+            arguments.append("use_exact_model_name=True")
+            words += " The exact name matters: of some models Unsloth would take a copy of its own instead."
+        which: list[str] = []
         revision = model.remote_code or model.revision
         if revision and hub:
-            arguments.append(f"revision={revision!r}")
+            which.append(f"revision={revision!r}")
         if model.remote_code:
-            arguments.append("trust_remote_code=True")
+            which.append("trust_remote_code=True")
             words += " It comes with code of its own, which runs with your rights: read it first."
-        code = _call("model, tokenizer = FastLanguageModel.from_pretrained", arguments)
+        self._exactly = ", ".join([name, *which])
+        code = _call("model, tokenizer = FastLanguageModel.from_pretrained", arguments + which)
         code += "\ndtype = model.dtype"
         return Cell("The model", words, code)
 
@@ -228,7 +233,7 @@ class _Writer:
             "LoftQ",
             "The adapter starts at the best repair, of its rank, of what 4 bits lost of each weight. The start is kept: "
             "what is saved in the end is what was learned since, to be used over the model in 16 bits.",
-            script_loftq.begin(self._source, self.recipe.lora.rank),
+            script_loftq.begin(self._exactly, self.recipe.lora.rank),
         )
 
     # ── What comes of it ──

@@ -6,7 +6,7 @@ import textwrap
 
 
 def begin(source: str, rank: int) -> str:
-    """Code that gives the adapter its start. `source` is the model as a Python expression."""
+    """Code that gives the adapter its start. `source` is what `from_pretrained` needs to find the model, as Python."""
     return textwrap.dedent(
         f"""
         from peft import get_peft_model_state_dict

@@ -51,8 +51,8 @@ class _Tally:
     dead: list[str] = field(default_factory=list)
     worst: str = ""
     worst_error: float = 0.0
-    along: float = 0.0
-    length: float = 0.0
+    changes: list[tuple[float, float]] = field(default_factory=list)
+    """Of each tensor that the adapter changes: its change along the adapter's, and the adapter's own, squared."""
 
     def compare(
         self, name: str, found: torch.Tensor, expected: torch.Tensor, delta: torch.Tensor | None
@@ -64,11 +64,16 @@ class _Tally:
         if not error <= self.worst_error:  # NaN counts as worst
             self.worst, self.worst_error = name, error if math.isfinite(error) else 1e9
         if delta is not None:
-            self.along += float(((found - (expected - delta)) * delta).sum())
-            self.length += float(delta.pow(2).sum())
+            along = float(((found - (expected - delta)) * delta).sum())
+            self.changes.append((along, float(delta.pow(2).sum())))
 
     def result(self) -> Weights:
-        learned = self.along / self.length if self.length > 0 else None
+        whole, count = sum(length for _along, length in self.changes), len(self.changes)
+        learned, noise = None, 0.0
+        if whole > 0:
+            learned = sum(along for along, _length in self.changes) / whole
+            scatter = sum((along - learned * length) ** 2 for along, length in self.changes)
+            noise = math.sqrt(scatter * count / max(1, count - 1)) / whole
         return Weights(
             self.tensors,
             self.compared,
@@ -78,6 +83,7 @@ class _Tally:
             self.worst,
             self.worst_error,
             learned,
+            noise,
         )
 
 

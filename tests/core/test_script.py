@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from finetui.core import script, script_look
 from finetui.core.demo.recipe import demo_recipe
-from finetui.core.recipe import DatasetSection, ExportSection, ModelSection, Recipe
+from finetui.core.recipe import DatasetSection, ExportSection, LoraSection, ModelSection, Recipe
 
 HOSTILE = st.text(st.sampled_from(list("'\"\\\n{}#%();abü")), min_size=1, max_size=120).filter(
     lambda t: t.isprintable() and not t.isspace()
@@ -100,3 +100,16 @@ def test_quantizations_that_unsloth_refuses_are_left_to_llama_cpp() -> None:
     text = script.make(recipe, script_look.unseen(recipe.dataset)).text
     assert "quantization_method=['q4_k_m', 'f16']" in text
     assert "#   llama-quantize F16.gguf IQ4_XS.gguf IQ4_XS" in text
+
+
+def test_a_hub_model_is_taken_by_its_exact_name_and_revision(tmp_path: Path) -> None:
+    """On a GPU Unsloth would take its own copy of this one, of which the revision is none."""
+    recipe = Recipe(
+        model=ModelSection(source="Qwen/Qwen3-0.6B", revision="abc123", precision="4bit"),
+        lora=LoraSection(initialization="loftq"),
+    )
+    text = script.make(recipe, script_look.unseen(recipe.dataset)).text
+    assert "    use_exact_model_name=True,\n    revision='abc123',\n)" in text
+    assert "AutoModelForCausalLM.from_pretrained('Qwen/Qwen3-0.6B', revision='abc123', dtype=" in text
+    recipe = Recipe(model=ModelSection(source=str(tmp_path)))
+    assert "use_exact" not in script.make(recipe, script_look.unseen(recipe.dataset)).text

@@ -95,7 +95,9 @@ def test_deltas_are_the_differences_of_the_estimates_themselves(one: Recipe, oth
         delta = outcome.delta(outcome.outcome(one, here), outcome.outcome(other, here))
         card = machine.total_bytes if machine.has_gpu else None
         before, after = (
-            memory.estimate(r, facts, gpu=machine.has_gpu, card_bytes=card).total_bytes  # type: ignore[union-attr]
+            memory.estimate(
+                r, facts, gpu=machine.has_gpu, card_bytes=card, longest_tokens=here.longest_tokens
+            ).total_bytes  # type: ignore[union-attr]
             for r in (one, other)
         )
         assert delta.memory_bytes == after - before
@@ -115,6 +117,20 @@ def test_deltas_are_the_differences_of_the_estimates_themselves(one: Recipe, oth
         ]
         middles = [(s.low * s.high) ** 0.5 for s in spans]
         assert delta.seconds == pytest.approx(middles[1] - middles[0], abs=1e-6)
+
+
+def test_memory_goes_by_the_longest_row_once_the_rows_are_counted() -> None:
+    """As fit and probe do: what no row fills is not taken."""
+    roomy = recipe_of({"model.max_length": 4096, "training.batch_size": 16})
+    taken = outcome.outcome(roomy, EIGHT).memory_bytes
+    assert (
+        taken
+        == outcome.outcome(
+            recipe_of({"model.max_length": 900, "training.batch_size": 16}), EIGHT
+        ).memory_bytes
+    )
+    unknown = outcome.outcome(roomy, replace(EIGHT, longest_tokens=None)).memory_bytes
+    assert taken is not None and unknown is not None and unknown > 1.3 * taken
 
 
 def test_a_delta_in_words() -> None:

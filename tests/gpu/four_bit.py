@@ -54,5 +54,9 @@ def check_merged(folder: Path, adapter: Path, before: dict[str, torch.Tensor], s
         if f"{side}A.weight" in sides:
             expected = expected + scale * (sides[f"{side}B.weight"] @ sides[f"{side}A.weight"])
             changed += not torch.equal(weight, before[name])
-        assert torch.equal(weight, expected.bfloat16()), name
+            torch.testing.assert_close(
+                weight.float(), expected, rtol=2**-7, atol=0
+            )  # either neighbour in 16 bit
+        else:
+            assert torch.equal(weight, before[name].bfloat16()), name
     assert changed == len(sides) // 2

@@ -14,12 +14,13 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finetui.core import recipe_file
 from finetui.core.errors import FinetuiError
 from finetui.core.runs.events import Event, Exported, Warned
-from finetui.core.worker import export, merge, modelfile, verify
+from finetui.core.worker import export, merge, modelfile, tensors, verify
 from tests import waiting
 
 from .exporting import Tuned, make_run, prompt_ids, tuned_model
@@ -83,6 +84,38 @@ def test_merged_is_base_and_adapter(tiny_model: Path, tmp_path: Path, rslora: bo
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_what_is_less_than_a_step_of_sixteen_bit_is_merged_too(
+    tiny_model: Path, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    """Of changes of a twentieth of a step, rounding to the nearest number would keep none."""
+    base = tmp_path / "base"
+    AutoModelForCausalLM.from_pretrained(tiny_model, dtype=dtype).save_pretrained(base)
+    before = load_file(base / "model.safetensors")
+    tuned = make_run(tmp_path / "run", tiny_model)
+    file = tuned.run.adapter / "adapter_model.safetensors"
+    sides = load_file(file)
+    step = 2**-7 if dtype == torch.bfloat16 else 2**-10
+    for name, side in sides.items():
+        if ".lora_B." in name:
+            weight = before[name.removeprefix("base_model.model.").replace("lora_B.", "")].float()
+            down = sides[name.replace("lora_B", "lora_A")].float()
+            mean = (side.float() @ down).abs().mean() * tuned.recipe.lora.alpha / tuned.recipe.lora.rank
+            side.mul_(weight.abs().mean() * step / 20 / mean)
+            side[::2] = 0  # these rows are not changed
+    save_file(sides, file)
+    for folder in ("one", "again"):
+        merge.merge(base, tuned.run.adapter, tmp_path / folder)
+    after = load_file(tmp_path / "one" / "model.safetensors")
+    again = load_file(tmp_path / "again" / "model.safetensors")
+    found = tensors.merged(tmp_path / "one", base, tuned.run.adapter)
+    assert found.learned is not None and abs(found.learned - 1) < max(0.1, 4 * found.noise) < 0.5
+    for name, weight in after.items():
+        assert weight.dtype == dtype and torch.equal(weight, again[name])
+        adapted = f"base_model.model.{name.removesuffix('.weight')}.lora_B.weight" in sides
+        assert torch.equal(weight[::2] if adapted else weight, before[name][::2] if adapted else before[name])
+
+
 def test_merged_is_sixteen_bit_safetensors_without_code(tiny_model: Path, tmp_path: Path) -> None:
     base = tmp_path / "base"
     shutil.copytree(tiny_model, base)
@@ -115,8 +148,6 @@ def test_large_models_are_written_in_shards(
 
 
 def test_a_diverged_adapter_is_not_merged(tiny_model: Path, tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
     tuned = make_run(tmp_path / "run", tiny_model)
     file = tuned.run.adapter / "adapter_model.safetensors"
     weights = load_file(file)
@@ -137,8 +168,6 @@ def test_what_the_file_merge_cannot_take_is_said(tiny_model: Path, tmp_path: Pat
 
 
 def test_one_failure_is_a_warning_and_the_rest_is_done(tiny_model: Path, tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
     tuned = make_run(tmp_path / "run", tiny_model)
     file = tuned.run.adapter / "adapter_model.safetensors"
     weights = load_file(file)

@@ -14,6 +14,7 @@ from finetui.core.runs.events import DatasetReady, Progress
 
 from ..hub_server import Hub, running
 from . import harness
+from .test_script import losses_of_script
 
 TOKEN = "hf_canaryCanaryCanary"
 
@@ -28,12 +29,16 @@ def hub(tiny_model: Path, tiny_rows: Path) -> Iterator[Hub]:
         yield hub
 
 
-def train(hub: Hub, home: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> harness.RunFolder:
+def online(hub: Hub, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_TOKEN": TOKEN}.items():
         monkeypatch.setenv(name, value)
     offline = ("HF_HUB_OFFLINE", "UNSLOTH_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
     for name in (*offline, "HF_HUB_CACHE"):
         monkeypatch.delenv(name, raising=False)
+
+
+def train(hub: Hub, home: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> harness.RunFolder:
+    online(hub, home, monkeypatch)
     run = harness.make_run(harness.recipe(Path(model), Path("somebody/rows"), max_steps=2))
     harness.finish(harness.start("train", run), run)
     return run
@@ -60,3 +65,17 @@ def test_a_gated_model_is_refused_with_what_to_do(
 ) -> None:
     run = train(hub, tmp_path, "somebody/secret", monkeypatch)
     assert (harness.ended(run).reason, harness.ended(run).code) == ("failed", "hub-gated")
+
+
+def test_a_script_takes_the_very_model_that_the_run_took(
+    hub: Hub, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU Unsloth would take a copy of its own in place of this one."""
+    named = "Qwen/Qwen3-0.6B"
+    hub.add("models", named, {p.name: p.read_bytes() for p in tiny_model.iterdir()})
+    online(hub, tmp_path / "home", monkeypatch)
+    recipe = harness.recipe(Path(named), Path("somebody/rows"), max_steps=2)
+    run = harness.trained(recipe)
+    assert losses_of_script(recipe, tmp_path) == harness.losses(run)
+    asked = {path.split("/resolve/")[0] for _method, path, _token in hub.requests if "/resolve/" in path}
+    assert asked == {named, "datasets/somebody/rows"}

@@ -10,7 +10,6 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 
-from ...core import memory
 from ...core.recipe import Recipe
 from ...core.runs import notice as run_notice
 from ...core.runs.lineage import Origin
@@ -21,7 +20,7 @@ from ..widgets.bars import ProgressLine
 from ..widgets.dashboard import doing, panes
 from ..widgets.dashboard.advising import Counsel, advice
 from ..widgets.dashboard.alert import alert
-from ..widgets.dashboard.background import step_to_fix
+from ..widgets.dashboard.background import Known, step_to_fix
 from ..widgets.dashboard.block import Block
 from ..widgets.dashboard.charts import Charts
 from ..widgets.dashboard.feed import News
@@ -104,7 +103,7 @@ class RunScreen(ChartKeys, PanedScreen):
         self._trouble = ""
         self._was: str | None = None
         self._troubles: set[str] | None = None
-        self._predicted: tuple[int, int | None] | None = None
+        self._predicted: tuple[tuple[Known, int | None], int | None] | None = None
 
     # ── Layout ──
 
@@ -176,12 +175,10 @@ class RunScreen(ChartKeys, PanedScreen):
 
     def predicted_bytes(self) -> int | None:
         """The memory predicted for the training, by the longest row once that is known."""
-        known, told = self.known, self.story.dataset
-        if told is None or not told.longest or known.recipe is None or known.facts is None:
-            return known.predicted_bytes
-        if self._predicted is None or self._predicted[0] != told.longest:
-            estimate = memory.estimate(known.recipe, known.facts, gpu=known.gpu, longest_tokens=told.longest)
-            self._predicted = (told.longest, estimate.total_bytes if estimate else None)
+        told = self.story.dataset
+        key = self.known, (told.longest or None) if told is not None else None
+        if self._predicted is None or self._predicted[0] != key:
+            self._predicted = (key, self.known.predicted_bytes(key[1]))
         return self._predicted[1]
 
     # ── Painting ──

@@ -11,9 +11,11 @@ from ....core.errors import FinetuiError
 from ....core.export import FORMATS
 from ....core.export_plan import Plan
 from ....core.model_facts import ModelFacts
+from ....core.outcome import Situation, memory_estimate
 from ....core.recipe import ExportFormat, Recipe
 from ....core.runs.events import Exported
 from ....core.runs.store import RunFolder
+from ....core.system import Machine
 from .result import Use, commands_text
 
 
@@ -23,15 +25,20 @@ class Known:
 
     recipe: Recipe | None = None
     facts: ModelFacts | None = None
-    predicted_bytes: int | None = None
-    """The memory that was predicted for its training."""
-    gpu: bool = False
-    """Whether this machine has a GPU."""
+    machine: Machine | None = None
+
+    def predicted_bytes(self, longest_tokens: int | None) -> int | None:
+        """The memory predicted for its training, whose longest row has `longest_tokens` (None: not known yet)."""
+        if self.recipe is None:
+            return None
+        here = Situation(facts=self.facts, machine=self.machine, longest_tokens=longest_tokens)
+        estimate = memory_estimate(self.recipe, here)
+        return estimate.total_bytes if estimate is not None else None
 
 
 def look_up(run: RunFolder) -> Known:
     """Reads the recipe and looks at the base model; what cannot be had stays unknown. Blocking."""
-    from ....core import memory, model, system
+    from ....core import model, system
 
     try:
         recipe = recipe_file.load(run.recipe)
@@ -42,9 +49,7 @@ def look_up(run: RunFolder) -> Known:
         facts = model.inspect(chosen.source, chosen.revision, chosen.remote_code)
     except FinetuiError:
         return Known(recipe)
-    gpu = system.snapshot().has_gpu
-    estimate = memory.estimate(recipe, facts, gpu=gpu)
-    return Known(recipe, facts, estimate.total_bytes if estimate else None, gpu)
+    return Known(recipe, facts, system.snapshot())
 
 
 def plan_export(
