@@ -105,6 +105,7 @@ def with_fields(recipe: Recipe, **values: Any) -> Recipe:
         "packing": "training",
         "batch_size": "training",
         "gradient_accumulation_steps": "training",
+        "evaluation_batch_size": "training",
         "max_length": "model",
     }
     changed: dict[str, Any] = {}

@@ -206,8 +206,7 @@ def _of_schedule(recipe: Recipe) -> Found:
 
 
 def _of_evaluation(recipe: Recipe) -> Found:
-    training, dataset = recipe.training, recipe.dataset
-    held_out = dataset.evaluation_share > 0 or dataset.evaluation_source or dataset.evaluation_split
+    training = recipe.training
     found: Found = []
     for path, name, wanted in (
         ("training.early_stopping_patience", "Patience", training.early_stopping_patience is not None),
@@ -215,7 +214,7 @@ def _of_evaluation(recipe: Recipe) -> Found:
     ):
         if not wanted:
             continue
-        if not held_out:
+        if not recipe.dataset.holds_out:
             error = FinetuiError(
                 f"{name} has nothing to go by.",
                 "No rows are held out, so there is no held-out loss.",

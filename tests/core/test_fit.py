@@ -263,6 +263,15 @@ def test_where_nothing_fits_the_nearest_way_is_named_with_numbers() -> None:
     assert "4 B weights" in caught.value.fix
 
 
+def test_held_out_rows_that_do_not_fit_side_by_side_are_named() -> None:
+    asked = recipe(length=4096)
+    assert fit.fit(asked, LLAMA_8B, card(16)).recipe.training.batch_size
+    many = asked.training.model_copy(update={"evaluation_batch_size": 64})
+    with pytest.raises(FinetuiError) as caught:
+        fit.fit(asked.model_copy(update={"training": many}), LLAMA_8B, card(16))
+    assert caught.value.code == "fit-none" and "empty Held-out batch fits" in caught.value.fix
+
+
 def test_a_pin_must_name_a_field_and_be_possible() -> None:
     with pytest.raises(FinetuiError, match="cannot be pinned"):
         fit.fit(recipe(), LLAMA_8B, card(80), SHORT, {"lora.rank"})

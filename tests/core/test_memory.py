@@ -275,6 +275,42 @@ def test_shorter_rows_in_a_packed_sequence_are_padded_more() -> None:
     assert needed(2048) < needed(180) < needed(20)
 
 
+def test_held_out_rows_side_by_side_take_memory_too() -> None:
+    """Of an 8B at 4,096 tokens: no more than training while few, above it when many; nothing where none are held out."""
+
+    def found(**values: Any) -> MemoryEstimate:
+        return predicted("Llama-3.1-8B", length=4096, **({"batch_size": 1} | values))
+
+    few, many = (found(evaluation_batch_size=size).gpu_reserved_bytes for size in (1, 64))
+    assert found().gpu_reserved_bytes == few < many
+    # One layer's hidden states, gate, up and their product in 16 bit stand side by side at the least.
+    tokens, llama = 64 * 4096, shape("Llama-3.1-8B")
+    assert many - memory_gpu.weights_bytes(recipe(), llama) > 2 * tokens * (
+        3 * llama.hidden + 3 * llama.inner
+    )
+    sizes = [found(evaluation_batch_size=size).total_bytes for size in range(1, 65)]
+    assert sizes == sorted(sizes)
+    none = recipe(length=4096, batch_size=1, evaluation_batch_size=64)
+    none = none.model_copy(update={"dataset": none.dataset.model_copy(update={"evaluation_share": 0.0})})
+    whole = memory.estimate_shape(none, llama, card_bytes=80 * GIB)
+    assert whole.gpu_reserved_bytes == few
+    # Packed, the held-out rows stand alone, and are as short as they are.
+    packed = recipe(length=4096, batch_size=1, packing=True, evaluation_batch_size=8)
+    short, full = (memory.estimate_shape(packed, llama, longest_tokens=n).total_bytes for n in (200, 4096))
+    assert short < full
+
+
+@pytest.mark.parametrize(
+    ("rows", "measured"), [(1, 1_803_952_128), (4, 1_887_096_832), (8, 2_711_261_184), (32, 3_202_129_920)]
+)
+def test_what_an_evaluation_took_on_a_processor(rows: int, measured: int) -> None:
+    """The demo's model, one training row of 512 tokens and `rows` held-out ones at once: a probe's peak on two cores."""
+    asked = recipe("16bit", 512, checkpointing=False, batch_size=1, evaluation_batch_size=rows)
+    found = memory.estimate(asked, DEMO_FACTS, gpu=False)
+    assert found is not None
+    assert found.total_bytes == pytest.approx(measured, rel=0.08)
+
+
 def test_what_is_trained_decides() -> None:
     small = shape("Qwen3-8B")
     weights = small.parameters

@@ -117,6 +117,18 @@ def test_deltas_are_the_differences_of_the_estimates_themselves(one: Recipe, oth
         assert delta.seconds == pytest.approx(middles[1] - middles[0], abs=1e-6)
 
 
+def test_twice_the_held_out_rows_at_once_are_advised_only_where_they_fit() -> None:
+    asked = outcome.with_values(
+        Recipe(), {"model.precision": "4bit", "model.max_length": 8192, "training.batch_size": 2}
+    )
+    assert asked is not None
+    found = advice.advise("training.evaluation_batch_size", asked, EIGHT)
+    assert found is not None and found.value == 4 and "GiB free" in found.because
+    full = replace(CARD, gpus=(replace(CARD.gpus[0], used_bytes=14 * GIB),))
+    found = advice.advise("training.evaluation_batch_size", asked, replace(EIGHT, machine=full))
+    assert found is not None and found.value is None and "4 rows at once would take" in found.because
+
+
 def test_a_delta_in_words() -> None:
     wider = outcome.with_values(Recipe(), {"lora.rank": 32})
     assert wider is not None
