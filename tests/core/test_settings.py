@@ -20,11 +20,13 @@ from finetui.core.lengths import Lengths
 from finetui.core.memory_shape import from_facts
 from finetui.core.model_fit import stand_in
 from finetui.core.nearest import nearest
-from finetui.core.recipe import Recipe
+from finetui.core.recipe import TARGET_MODULES, Recipe
+from finetui.core.recipe_lora import modules_here
 from finetui.core.system import Gpu, Machine
 from finetui.tui.wizard import Wizard
 
 from .test_recipe_file import RECIPES
+from .test_refusals import GPU, LLAMA, PHI3
 
 GIB = 1024**3
 CPU = Machine(4, None, 32 * GIB, 24 * GIB, None)
@@ -260,10 +262,51 @@ def test_every_preset_is_a_recipe_and_differs_from_the_others() -> None:
         assert set(preset.values) <= set(presets.preset_paths())
         for other in presets.BUILT_IN:
             assert bool(presets.diff(preset.values, other.values)) == (other is not preset)
-        values, said = presets.here(preset, gpu=False, context_length=2048)
+        values, said = presets.here(preset, gpu=False, facts=LLAMA)
         changed = outcome.with_values(Recipe(), values)
         assert changed is not None and not training.problems(changed, CPU)
         assert bool(said) == (preset.name in ("tight-memory", "long-documents"))
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_every_preset_leaves_a_form_that_can_start(method: str) -> None:
+    """On a model with layers of its own and one that is not packed, with every weight trained, with and without a GPU."""
+    phi = replace(PHI3, context_length=2048)
+    gemma = replace(LLAMA, model_type="gemma2")
+    packed = presets.Preset(
+        "mine",
+        "",
+        {"model.precision": "8bit", "training.optimizer": "lion_8bit", "training.packing": True},
+        own=True,
+    )
+    for preset in (*presets.BUILT_IN, packed):
+        for facts in (phi, gemma):
+            for machine in (CPU, GPU):
+                form = outcome.with_values(
+                    Recipe(),
+                    {
+                        "lora.method": method,
+                        "lora.target_modules": modules_here(TARGET_MODULES, facts.modules),
+                        "export.formats": ("merged",) if method == "full" else ("adapter",),
+                    },
+                )
+                assert form is not None
+                values, said = presets.here(preset, gpu=machine.has_gpu, facts=facts, method=method)
+                made = outcome.with_values(form, values)
+                assert made is not None
+                found = training.problems(made, machine, facts)
+                assert [e for _, e in found if e.code != "bitsandbytes-missing"] == [], preset.name
+                changed = [path for path, value in preset.values.items() if values.get(path) != value]
+                assert len(said) == len(changed)
+
+
+def test_full_fine_tuning_takes_a_tenth_of_a_presets_rate() -> None:
+    balanced = presets.find("balanced")
+    values, said = presets.here(balanced, gpu=True, method="full")
+    assert values["training.learning_rate"] == pytest.approx(2e-5) and "2e-05" in said[0]
+    assert presets.here(balanced, gpu=True)[0]["training.learning_rate"] == 2e-4
+    own = replace(balanced, values={**balanced.values, "lora.method": "full"}, own=True)
+    assert presets.here(own, gpu=True, method="lora") == (own.values, ())
 
 
 @given(RECIPES)
