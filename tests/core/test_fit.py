@@ -272,6 +272,13 @@ def test_held_out_rows_that_do_not_fit_side_by_side_are_named() -> None:
     assert caught.value.code == "fit-none" and "empty Held-out batch fits" in caught.value.fix
 
 
+def test_a_large_effective_batch_goes_through_row_by_row_where_no_more_fits() -> None:
+    asked = recipe(8, 256, length=8192)
+    found = fit.fit(asked, LLAMA_8B, card(10)).recipe.training
+    assert found.batch_size * found.gradient_accumulation_steps == 2048
+    assert found.batch_size == 1
+
+
 def test_a_pin_must_name_a_field_and_be_possible() -> None:
     with pytest.raises(FinetuiError, match="cannot be pinned"):
         fit.fit(recipe(), LLAMA_8B, card(80), SHORT, {"lora.rank"})
