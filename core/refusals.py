@@ -347,4 +347,37 @@ def of_rows(recipe: Recipe, rows: int, steps: int, warmup: int, evaluation_rows:
             code="evaluation-none",
         )
         found.append((path, error))
+    elif steps and training.evaluate_every_steps and recipe.dataset.holds_out:
+        found += _too_few_looks(recipe, steps)
+    return found
+
+
+def _too_few_looks(recipe: Recipe, steps: int) -> Found:
+    """Where the held-out loss is measured too rarely to decide anything. The last step always measures it, but then there is
+    nothing left to stop, and no other weights to choose."""
+    training, found = recipe.training, []
+    every, patience = training.evaluate_every_steps, training.early_stopping_patience
+    looks = (steps - 1) // every
+    for path, name, needed in (
+        (
+            "training.early_stopping_patience",
+            "Patience can never stop this run.",
+            0 if patience is None else patience + 1,
+        ),
+        ("training.keep_best", "Keep best has nothing to choose from.", int(training.keep_best)),
+    ):
+        if looks >= needed:
+            continue
+        most = (steps - 1) // needed
+        error = FinetuiError(
+            name,
+            f"It needs {needed:,} look{'' if needed == 1 else 's'} at the held-out rows before the last step, and there "
+            f"{'is 1' if looks == 1 else f'are {looks:,}'}: Evaluate every is {every:,}, and the run has {steps:,} "
+            f"step{'' if steps == 1 else 's'}.",
+            f"Set Evaluate every to {most:,} or less, or turn this off."
+            if most
+            else "Train more steps, or turn this off.",
+            code="evaluation-none",
+        )
+        found.append((path, error))
     return found
