@@ -338,6 +338,14 @@ def of_rows(recipe: Recipe, rows: int, steps: int, warmup: int, evaluation_rows:
                 ),
             )
         )
+    elif steps == warmup == 1:
+        error = FinetuiError(
+            "The run's only step would learn nothing.",
+            "A warm-up starts at a rate of 0, and no other step comes after.",
+            "Set Warm-up steps to 0, or train more steps.",
+            code="warmup-only",
+        )
+        found.append(("training.warmup_share", error))
     if evaluation_rows == 0 and (training.keep_best or training.early_stopping_patience is not None):
         path = "training.keep_best" if training.keep_best else "training.early_stopping_patience"
         error = FinetuiError(

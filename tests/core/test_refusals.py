@@ -157,10 +157,14 @@ def test_a_family_that_unsloth_does_not_pack() -> None:
 @pytest.mark.parametrize(
     ("changes", "rows", "expected"),
     [
-        ({"batch_size": 9}, 8, [("training.batch_size", "batch-rows")]),
-        ({"batch_size": 8}, 8, []),
+        ({"batch_size": 9, "epochs": 2.0}, 8, [("training.batch_size", "batch-rows")]),
+        ({"batch_size": 8}, 8, [("training.warmup_share", "warmup-only")]),
+        ({"batch_size": 8, "warmup_steps": 0}, 8, []),
+        ({"batch_size": 8, "warmup_share": 0.0}, 8, []),
+        ({"batch_size": 8, "schedule": "constant"}, 8, []),
+        ({"max_steps": 1}, 240, [("training.warmup_share", "warmup-only")]),
         (
-            {"batch_size": 4, "gradient_accumulation_steps": 3},
+            {"batch_size": 4, "gradient_accumulation_steps": 3, "epochs": 2.0},
             8,
             [("training.gradient_accumulation_steps", "batch-rows")],
         ),

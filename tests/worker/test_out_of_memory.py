@@ -149,7 +149,7 @@ def test_half_the_rows_and_the_same_losses(
 
 def test_many_batches_of_many_rows_become_more_of_one_row(tiny_model: Path, tiny_rows: Path) -> None:
     """The recipe that the ladder leaves can be read: a resume reads nothing else."""
-    values = VALUES | {"batch_size": 8, "gradient_accumulation_steps": 256, "max_steps": 1}
+    values = VALUES | {"batch_size": 8, "gradient_accumulation_steps": 256, "max_steps": 1, "warmup_steps": 0}
     built = trained(
         harness.recipe(tiny_model, tiny_rows, **values), ladder=True, scarce={"rows": 1, "from_call": 1}
     )
