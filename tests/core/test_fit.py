@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -284,6 +285,11 @@ def test_a_pin_must_name_a_field_and_be_possible() -> None:
         fit.fit(recipe(), LLAMA_8B, card(80), SHORT, {"lora.rank"})
     with pytest.raises(FinetuiError, match="4-bit needs an NVIDIA GPU"):
         fit.fit(recipe(precision="4bit"), LLAMA_1B, CPU, SHORT, {"model.precision"})
+    gemma = replace(LLAMA_1B, kind="gemma2")
+    facts = replace(gemma.facts(), title="Gemma 2")
+    with pytest.raises(FinetuiError, match="does not pack rows for Gemma 2"):
+        fit.fit(recipe(packing=True), gemma, card(80), SHORT, {"training.packing"}, facts=facts)
+    assert not fit.fit(recipe(packing=True), gemma, card(80), SHORT, facts=facts).recipe.training.packing
 
 
 def test_another_card_is_empty_and_of_the_same_make() -> None:
