@@ -238,6 +238,20 @@ def test_a_config_without_figures_is_said(tmp_path: Path) -> None:
     assert caught.value.code == "model-broken"
 
 
+@pytest.mark.parametrize(
+    "name", ["hidden_size", "num_hidden_layers", "vocab_size", "num_experts", "sliding_window"]
+)
+@pytest.mark.parametrize("digits", [9, 30, 400, 5000])
+def test_figures_that_no_model_has_are_said(tmp_path: Path, name: str, digits: int) -> None:
+    model = shapes.config_only("Qwen3-8B", tmp_path / "model")
+    text = json.dumps(json.loads((model / "config.json").read_text()) | {name: 0})
+    (model / "config.json").write_text(text.replace(f'"{name}": 0', f'"{name}": 1{"0" * digits}'))
+    with pytest.raises(FinetuiError) as caught:
+        memory.look(str(model))
+    assert caught.value.code == "model-broken"
+    assert name in caught.value.why or digits == 5000  # which Python does not read as a number
+
+
 def test_no_config_is_said(tmp_path: Path) -> None:
     with pytest.raises(FinetuiError):
         memory.look(str(tmp_path))
