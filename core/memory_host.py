@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .memory_gpu import adapter_parts, mask_peak_bytes
+from .memory_gpu import adapter_parts, gradient_bytes, mask_peak_bytes
 from .memory_parts import GIB, KIB, MAPPED, MIB, Part
 from .memory_shape import Shape
 from .recipe import Recipe
@@ -19,6 +19,8 @@ _STAGING_BYTES = 200 * 256 * KIB
 _OFFLOAD_FROM_BYTES = 2 * MIB
 _BF16, _FP32 = 2, 4
 
+PUT_ASIDE = "put aside to probe"
+
 
 def offloaded_bytes(recipe: Recipe, shape: Shape, tokens: int) -> int:
     """Layer inputs that Unsloth's checkpointing keeps in pinned host memory.
@@ -33,19 +35,26 @@ def offloaded_bytes(recipe: Recipe, shape: Shape, tokens: int) -> int:
     return shape.layers * (1 << (row - 1).bit_length()) + _STAGING_BYTES
 
 
+def put_aside_bytes(recipe: Recipe, shape: Shape) -> int:
+    """What a probe copies of the trained weights before its step, to put it back after [probe: _Kept]."""
+    return gradient_bytes(recipe, shape)
+
+
 def parts_with_gpu(
     recipe: Recipe, shape: Shape, tokens: int, file_bytes: int | None = None
 ) -> tuple[Part, ...]:
-    """Where the GPU trains: libraries, what checkpointing keeps here, and what loading had mapped beyond that.
+    """Where the GPU trains: libraries, what checkpointing keeps here, the trained weights that the probe puts aside, and what
+    loading had mapped beyond that.
 
     `file_bytes` is the size of the weight files; without it they are taken to be in 16 bit.
     """
-    offloaded = offloaded_bytes(recipe, shape, tokens)
+    offloaded, aside = offloaded_bytes(recipe, shape, tokens), put_aside_bytes(recipe, shape)
     loading = _LOADING_BYTES + (file_bytes or shape.parameters * _BF16)
     return (
         Part("libraries", GPU_LIBRARY_BYTES),
         Part("offloaded", offloaded),
-        Part(MAPPED, max(0, loading - GPU_LIBRARY_BYTES - offloaded)),
+        Part(PUT_ASIDE, aside),
+        Part(MAPPED, max(0, loading - GPU_LIBRARY_BYTES - offloaded - aside)),
     )
 
 
@@ -75,6 +84,7 @@ def parts_without_gpu(
         Part("adapter", adapter),
         Part("activations", activations),
         Part("logits", logits),
+        Part(PUT_ASIDE, put_aside_bytes(recipe, shape)),
         Part("libraries", LIBRARY_BYTES),
     )
 
