@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from . import advice_lora, advice_training, fit
+from . import advice_lora, advice_training, fit_task
 from .advice_here import Rule
-from .errors import FinetuiError
 from .fields import field, fields
+from .fit_words import Choice, choices
+from .memory_shape import from_facts
 from .outcome import Situation, with_values
 from .recipe import TARGET_MODULES, Recipe
 
@@ -34,19 +35,23 @@ def advise(path: str, recipe: Recipe, here: Situation) -> Advice | None:
 
     None for fields in which only the person can choose, such as the seed.
     """
-    if (
-        path in fit.CHOSEN
-        and here.lengths is not None
-        and here.facts is not None
-        and here.machine is not None
-    ):
-        try:
-            choice = fit.fit(recipe, here.facts, here.machine, here.lengths).choice(path)
-        except FinetuiError:
-            choice = None  # nothing fits, or too little is known: the rules below say what is usual
-        if choice is not None:
-            reason = choice.because[:1].upper() + choice.because[1:].rstrip(".") + "."
-            return Advice(path, choice.value, reason)
+    return _advise(path, recipe, here, _fitted(recipe, here) if path in fit_task.CHOSEN else {})
+
+
+def _fitted(recipe: Recipe, here: Situation) -> dict[str, Choice]:
+    """What `fit` would choose, by path; empty where nothing fits, or too little is known."""
+    shape = from_facts(here.facts) if here.facts is not None else None
+    if shape is None or here.machine is None or here.lengths is None:
+        return {}
+    task = fit_task.Task(recipe, shape, here.facts, here.machine, here.lengths, frozenset(), None)
+    chosen = fit_task.choose(task)
+    return {choice.path: choice for choice in choices(task, chosen)} if chosen is not None else {}
+
+
+def _advise(path: str, recipe: Recipe, here: Situation, fitted: dict[str, Choice]) -> Advice | None:
+    if path in fitted:
+        reason = fitted[path].because[:1].upper() + fitted[path].because[1:].rstrip(".") + "."
+        return Advice(path, fitted[path].value, reason)
     if path in _RULES:
         value, because = _RULES[path](recipe, here)
         return Advice(path, value, because)
@@ -55,7 +60,8 @@ def advise(path: str, recipe: Recipe, here: Situation) -> Advice | None:
 
 def advise_all(recipe: Recipe, here: Situation) -> dict[str, Advice]:
     """The advice on every setting of the LoRA and the training step, each with the others as they are."""
-    found = (advise(spec.path, recipe, here) for section in ("lora", "training") for spec in fields(section))
+    fitted, sections = _fitted(recipe, here), ("lora", "training")
+    found = (_advise(spec.path, recipe, here, fitted) for section in sections for spec in fields(section))
     return {advice.path: advice for advice in found if advice is not None}
 
 

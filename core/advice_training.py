@@ -219,7 +219,14 @@ def _held_out_batch(recipe: Recipe, here: Situation) -> tuple[int | None, str]:
             None,
             f"{held_out:,} held-out rows are {batches:,} batch{'' if batches == 1 else 'es'} of {size}.",
         )
-    return min(2 * size, 1024), f"{batches:,} batches a look; without gradients twice the rows fit at once."
+    twice = min(2 * size, 1024)
+    need = needed_gib(recipe, here, {"training.evaluation_batch_size": twice})
+    if need is None:
+        return None, "The batch size is sure to fit."
+    fits = f"{need:.1f} of {free_gib(here):.1f} GiB free"
+    if need > ROOM * free_gib(here):
+        return None, f"{twice:,} rows at once would take {fits}."
+    return twice, f"{batches:,} batches a look; without gradients twice the rows fit at once: {fits}."
 
 
 def _looks(recipe: Recipe, here: Situation) -> int | None:

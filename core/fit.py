@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import training
+from . import refusals, training
 from .errors import FinetuiError
 from .fit_task import (
     ACCUMULATION,
@@ -110,7 +110,7 @@ def fit(
     16-bit is kept wherever it fits, since it is exact; 4-bit is chosen where nothing else fits.
 
     Raises FinetuiError: fit-none where nothing fits (it names the nearest way), fit-shape where the model's shape is not
-    known, usage for a pinned path that is none, and what `training.problems` says of a pinned value.
+    known, usage for a pinned path that is none, and what `training.problems` and `refusals.of_model` say of a pinned value.
     """
     facts = model if isinstance(model, ModelFacts) else facts
     shape = from_facts(model) if isinstance(model, ModelFacts) else model
@@ -153,6 +153,9 @@ def fit(
 
 
 def _refuse_pinned(task: Task) -> None:
-    for path, error in training.problems(task.asked, task.machine):
+    found = training.problems(task.asked, task.machine)
+    if task.facts is not None:
+        found += refusals.of_model(task.asked, task.facts)
+    for path, error in found:
         if path in task.pinned and error.code != "bitsandbytes-missing":
             raise error

@@ -13,6 +13,7 @@ from .memory_shape import Shape
 from .model_facts import UNPACKED, ModelFacts
 from .pace import Measured, Pace
 from .recipe import Recipe
+from .recipe_training import MOST_ACCUMULATED
 from .system import Machine
 
 PRECISION = "model.precision"
@@ -105,6 +106,7 @@ def with_fields(recipe: Recipe, **values: Any) -> Recipe:
         "packing": "training",
         "batch_size": "training",
         "gradient_accumulation_steps": "training",
+        "evaluation_batch_size": "training",
         "max_length": "model",
     }
     changed: dict[str, Any] = {}
@@ -153,7 +155,7 @@ def _batches(task: Task, packing: bool) -> Iterator[tuple[int, int]]:
     free = packing == asked.packing or (asked.packing and not task.gpu)
     for batch, accumulation in pairs:
         kept = EFFECTIVE_SLACK[0] <= batch * accumulation / wanted <= EFFECTIVE_SLACK[1]
-        if (free or kept) and batch <= 1024 and accumulation <= 1024:
+        if (free or kept) and batch <= 1024 and accumulation <= MOST_ACCUMULATED:
             yield batch, accumulation
 
 

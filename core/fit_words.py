@@ -275,7 +275,7 @@ def _form(recipe: Recipe) -> str:
 
 
 def _ways(task: Task) -> str:
-    """What would fit, the nearest first: pins let go, 4 bit, a shorter sequence, a smaller model."""
+    """What would fit, the nearest first: pins let go, fewer held-out rows at once, a shorter sequence, a smaller model."""
     ways = []
     if task.pinned:
         free = replace(task, pinned=frozenset())
@@ -284,6 +284,11 @@ def _ways(task: Task) -> str:
             names = sorted(p for p in task.pinned if value_of(chosen.recipe, p) != value_of(task.asked, p))
             values = " and ".join(f"{p} = {_written(value_of(chosen.recipe, p))}" for p in names)
             ways.append(f"let go of the pin: {values} fits ({_room(task, chosen.memory)})")
+    if task.asked.training.evaluation_batch_size is not None:
+        asked = with_fields(task.asked, evaluation_batch_size=None)
+        chosen = choose(replace(task, asked=asked))
+        if chosen is not None:
+            ways.append(f"an empty Held-out batch fits ({_room(task, chosen.memory)})")
     shorter = _shorter(task)
     if shorter is not None:
         ways.append(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from . import export, hub, memory_gpu, memory_host, model
 from .errors import FinetuiError
-from .memory_parts import GIB, Confidence, MemoryEstimate, Part
+from .memory_parts import GIB, Confidence, MemoryEstimate, Part, all_bytes
 from .memory_shape import Shape, from_config, from_facts
 from .model_facts import ModelFacts, read_config
 from .model_files import read_json
@@ -64,12 +64,13 @@ def estimate_shape(
 ) -> MemoryEstimate:
     """The memory of training `recipe` on a GPU of `card_bytes` (a large one where it is None), with host and disk."""
     tokens = batch_tokens(recipe, longest_tokens)
-    parts = memory_gpu.parts(recipe, shape, tokens, row_tokens(recipe, longest_tokens), card_bytes)
+    length, evaluated = row_tokens(recipe, longest_tokens), evaluated_tokens(recipe, longest_tokens)
+    parts = memory_gpu.parts(recipe, shape, tokens, length, card_bytes, evaluated)
     host = memory_host.parts_with_gpu(recipe, shape, tokens, facts.weights_bytes if facts else None)
     confidence, remarks = _confidence(recipe, shape)
     return MemoryEstimate(
         parts=parts,
-        gpu_reserved_bytes=sum(part.bytes for part in parts if part.name != "context"),
+        gpu_reserved_bytes=all_bytes(part for part in parts if part.name != "context"),
         host_parts=host,
         disk_parts=_disk(recipe, shape, facts),
         confidence=confidence,
@@ -79,7 +80,13 @@ def estimate_shape(
 
 def estimate_host(recipe: Recipe, shape: Shape, *, longest_tokens: float | None = None) -> MemoryEstimate:
     """The host memory of training `recipe` on the processor, where there is no GPU."""
-    parts = memory_host.parts_without_gpu(recipe, shape, batch_tokens(recipe, longest_tokens))
+    parts = memory_host.parts_without_gpu(
+        recipe,
+        shape,
+        batch_tokens(recipe, longest_tokens),
+        row_tokens(recipe, longest_tokens),
+        evaluated_tokens(recipe, longest_tokens),
+    )
     return MemoryEstimate(parts=parts, host_parts=parts, disk_parts=_disk(recipe, shape, None))
 
 
@@ -92,6 +99,12 @@ def batch_tokens(recipe: Recipe, longest_tokens: float | None = None) -> int:
     """Tokens of the largest batch: every row as long as the longest one, or as the sequence where rows are packed."""
     packed = recipe.training.packing
     return recipe.training.batch_size * row_tokens(recipe, None if packed else longest_tokens)
+
+
+def evaluated_tokens(recipe: Recipe, longest_tokens: float | None = None) -> int:
+    """Tokens of the largest batch of held-out rows, which are not packed; 0 where none are held out."""
+    rows = recipe.training.evaluation_batch_size or recipe.training.batch_size
+    return rows * row_tokens(recipe, longest_tokens) if recipe.dataset.holds_out else 0
 
 
 def look(source: str, revision: str | None = None) -> tuple[ModelFacts, Shape]:

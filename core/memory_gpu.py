@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .memory_parts import GIB, MIB, Part
+from .memory_parts import GIB, MIB, Part, all_bytes
 from .memory_shape import Shape
 from .recipe import Recipe
 
@@ -308,6 +308,38 @@ def _moments(
     )
 
 
+_MASKING_BYTES, _MASKED_BYTES = 7, 4
+"""Of each pair of positions in an evaluation of rows side by side, where shorter ones are padded: while the mask is made (in 16
+bit before it is inverted, after and filled, and once in 8), and in attention, which pads a copy of it for cuDNN. In training
+Unsloth drops the mask [LlamaModel_fast_forward, transformers.modeling_attn_mask_utils]."""
+
+
+def mask_peak_bytes(tokens: int, length: int) -> int:
+    """The mask of `tokens` in rows of `length` while an evaluation makes it; a row by itself has none."""
+    return _MASKING_BYTES * tokens * length if tokens > length else 0
+
+
+def _evaluation(recipe: Recipe, shape: Shape, tokens: int, length: int, card_bytes: int | None) -> _Moment:
+    """The fullest moment of an evaluation over `tokens` in rows of `length`: the mask, one layer's attention or feed-forward
+    part, or the loss, which is computed as in training. Nothing is kept for a backward pass, and there are no gradients.
+
+    Beside them stand the embedded tokens, the layer's input and the norm's output. The feed-forward part holds gate, up and
+    their product, and the activated gate as well where Unsloth's own function does not run it. Derived, not measured.
+    """
+    row = _BF16 * tokens * shape.hidden
+    making = mask_peak_bytes(tokens, length)
+    mask = making * _MASKED_BYTES // _MASKING_BYTES
+    queries, keys = shape.queries, shape.keys
+    attention = 2 * queries + 3 * keys + 2 * _padded(length) * (queries + keys)
+    inner = (3 if _mlp_fused(recipe, shape) else 4) * _active_inner(shape)
+    unpacked = _BF16 * shape.largest_matrix if recipe.model.precision in ("4bit", "8bit") else 0
+    layer = int(_BF16 * tokens * max(attention, inner)) + unpacked + _scores(shape, tokens, length)
+    loss = loss_bytes(tokens, shape, card_bytes)
+    if loss >= max(making - 2 * row, mask + layer):
+        return _Moment(3 * row, loss, 0)
+    return _Moment(max(row + making, 3 * row + mask + layer), 0, 0)
+
+
 def _slack_bytes(recipe: Recipe, shape: Shape, tokens: int, length: int, peak: _Moment) -> int:
     """What lies between allocated blocks. In 4 bit an unpacked matrix comes and goes and is one such hole.
 
@@ -327,12 +359,22 @@ def _slack_bytes(recipe: Recipe, shape: Shape, tokens: int, length: int, peak: _
     return max(usual, peak.loss - _CUBLAS_BYTES // 2) if settles else usual
 
 
-def parts(recipe: Recipe, shape: Shape, tokens: int, length: int, card_bytes: int | None) -> tuple[Part, ...]:
-    """The shares of the GPU's memory at the peak of a step over `tokens` in rows of `length`; the last one is the CUDA
-    context, which torch does not see."""
+def parts(
+    recipe: Recipe, shape: Shape, tokens: int, length: int, card_bytes: int | None, evaluated_tokens: int = 0
+) -> tuple[Part, ...]:
+    """The shares of the GPU's memory at its peak: in a step over `tokens` in rows of `length`, or in an evaluation of
+    `evaluated_tokens`, whichever takes more. The last share is the CUDA context, which torch does not see."""
+    trained = max(_moments(recipe, shape, tokens, length, card_bytes), key=lambda moment: moment.total)
+    found = _parts_at(trained, recipe, shape, tokens, length)
+    if not evaluated_tokens:
+        return found
+    evaluated = _evaluation(recipe, shape, evaluated_tokens, length, card_bytes)
+    return max(found, _parts_at(evaluated, recipe, shape, evaluated_tokens, length), key=all_bytes)
+
+
+def _parts_at(peak: _Moment, recipe: Recipe, shape: Shape, tokens: int, length: int) -> tuple[Part, ...]:
     weights = weights_bytes(recipe, shape)
     adapter, _gradients, optimizer = adapter_parts(recipe, shape)
-    peak = max(_moments(recipe, shape, tokens, length, card_bytes), key=lambda moment: moment.total)
     return (
         Part("weights", weights),
         adapter,

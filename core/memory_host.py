@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .memory_gpu import adapter_parts
+from .memory_gpu import adapter_parts, gradient_bytes, mask_peak_bytes
 from .memory_parts import GIB, KIB, MAPPED, MIB, Part
 from .memory_shape import Shape
 from .recipe import Recipe
@@ -19,6 +19,8 @@ _STAGING_BYTES = 200 * 256 * KIB
 _OFFLOAD_FROM_BYTES = 2 * MIB
 _BF16, _FP32 = 2, 4
 
+PUT_ASIDE = "put aside to probe"
+
 
 def offloaded_bytes(recipe: Recipe, shape: Shape, tokens: int) -> int:
     """Layer inputs that Unsloth's checkpointing keeps in pinned host memory.
@@ -33,37 +35,59 @@ def offloaded_bytes(recipe: Recipe, shape: Shape, tokens: int) -> int:
     return shape.layers * (1 << (row - 1).bit_length()) + _STAGING_BYTES
 
 
+def put_aside_bytes(recipe: Recipe, shape: Shape) -> int:
+    """What a probe copies of the trained weights before its step, to put it back after [probe: _Kept]."""
+    return gradient_bytes(recipe, shape)
+
+
 def parts_with_gpu(
     recipe: Recipe, shape: Shape, tokens: int, file_bytes: int | None = None
 ) -> tuple[Part, ...]:
-    """Where the GPU trains: libraries, what checkpointing keeps here, and what loading had mapped beyond that.
+    """Where the GPU trains: libraries, what checkpointing keeps here, the trained weights that the probe puts aside, and what
+    loading had mapped beyond that.
 
     `file_bytes` is the size of the weight files; without it they are taken to be in 16 bit.
     """
-    offloaded = offloaded_bytes(recipe, shape, tokens)
+    offloaded, aside = offloaded_bytes(recipe, shape, tokens), put_aside_bytes(recipe, shape)
     loading = _LOADING_BYTES + (file_bytes or shape.parameters * _BF16)
     return (
         Part("libraries", GPU_LIBRARY_BYTES),
         Part("offloaded", offloaded),
-        Part(MAPPED, max(0, loading - GPU_LIBRARY_BYTES - offloaded)),
+        Part(PUT_ASIDE, aside),
+        Part(MAPPED, max(0, loading - GPU_LIBRARY_BYTES - offloaded - aside)),
     )
 
 
-def parts_without_gpu(recipe: Recipe, shape: Shape, tokens: int) -> tuple[Part, ...]:
-    """Where the processor trains, in 16 bit.
+def parts_without_gpu(
+    recipe: Recipe, shape: Shape, tokens: int, length: int, evaluated_tokens: int = 0
+) -> tuple[Part, ...]:
+    """Where the processor trains, in 16 bit: in a step over `tokens`, or in an evaluation of `evaluated_tokens` in rows of
+    `length`, whichever takes more.
 
     Fitted to six trainings of SmolLM2-135M and Qwen3-0.6B: the factors 2 and 1.35 are what the C library's allocator
-    keeps of the activations that come and go.
+    keeps of the activations that come and go. In three evaluations of SmolLM2-135M, of 2,048 to 16,384 tokens, 2 fits as well.
     """
     weights = shape.parameters * (_FP32 if recipe.model.precision == "32bit" else _BF16)
     adapter = sum(part.bytes for part in adapter_parts(recipe, shape))
-    one_layer = tokens * (12 * shape.hidden + 4 * shape.inner) * _BF16
+    token_in_layer = (12 * shape.hidden + 4 * shape.inner) * _BF16
+    one_layer = tokens * token_in_layer
     kept = tokens * shape.hidden * _BF16 * shape.layers + one_layer
     activations = 2 * kept if recipe.lora.gradient_checkpointing else int(1.35 * one_layer * shape.layers)
+    evaluated = 2 * evaluated_tokens * token_in_layer + mask_peak_bytes(evaluated_tokens, length)
+    activations, logits = max(
+        (activations, _logits_bytes(tokens, shape)),
+        (evaluated, _logits_bytes(evaluated_tokens, shape)),
+        key=sum,
+    )
     return (
         Part("weights", weights),
         Part("adapter", adapter),
         Part("activations", activations),
-        Part("logits", min(tokens, 4096) * shape.vocabulary * 6),
+        Part("logits", logits),
+        Part(PUT_ASIDE, put_aside_bytes(recipe, shape)),
         Part("libraries", LIBRARY_BYTES),
     )
+
+
+def _logits_bytes(tokens: int, shape: Shape) -> int:
+    return min(tokens, 4096) * shape.vocabulary * 6

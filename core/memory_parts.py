@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +24,11 @@ class Part:
     bytes: int
 
 
+def all_bytes(parts: Iterable[Part]) -> int:
+    """Bytes of all `parts` together."""
+    return sum(part.bytes for part in parts)
+
+
 @dataclass(frozen=True)
 class MemoryEstimate:
     """Predicted memory, in bytes. `parts` are those of the device that trains: the GPU, or the host where there is none."""
@@ -38,7 +44,7 @@ class MemoryEstimate:
     @property
     def total_bytes(self) -> int:
         """All that the training takes of its device, the CUDA context included."""
-        return sum(part.bytes for part in self.parts)
+        return all_bytes(self.parts)
 
     @property
     def gpu_total_bytes(self) -> int:
@@ -48,13 +54,13 @@ class MemoryEstimate:
     @property
     def host_bytes(self) -> int:
         """Resident memory of the worker at its peak, as the system counts it."""
-        return sum(part.bytes for part in self.host_parts)
+        return all_bytes(self.host_parts)
 
     @property
     def host_needed_bytes(self) -> int:
         """The share of it that cannot be taken back: all but the mapped pages of the weight files."""
-        return sum(part.bytes for part in self.host_parts if part.name != MAPPED)
+        return all_bytes(part for part in self.host_parts if part.name != MAPPED)
 
     @property
     def disk_bytes(self) -> int:
-        return sum(part.bytes for part in self.disk_parts)
+        return all_bytes(self.disk_parts)

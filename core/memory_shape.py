@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .model_facts import ModelFacts
+from .model_facts import ModelFacts, figure
 from .recipe import LoraSection
 
 
@@ -152,16 +152,13 @@ class Shape:
 
 
 def from_config(config: Mapping[str, Any]) -> Shape | None:
-    """The shape that a config.json describes; None where a figure is missing that nothing can stand in for."""
+    """The shape that a config.json describes; None where a figure is missing that nothing can stand in for. Raises FinetuiError
+    (model-broken) for figures that no model has."""
     text = config.get("text_config")
     inner: Mapping[str, Any] = {**config, **text} if isinstance(text, Mapping) else config
 
     def number(*names: str) -> int:
-        for name in names:
-            value = inner.get(name)
-            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-                return value
-        return 0
+        return figure(inner, *names) or 0
 
     hidden, layers = (
         number("hidden_size", "n_embd", "d_model"),

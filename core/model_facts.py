@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -12,6 +13,9 @@ from .text import one_line
 
 UNPACKED = ("gemma2", "gpt_oss")
 """Model types that Unsloth does not pack [trainer: PADDING_FREE_BLOCKLIST]."""
+
+_LARGEST_FIGURE = 100_000_000
+"""Of a config.json: the longest contexts are a tenth of it, all else is far smaller."""
 
 _QUANTIZED_ELSEWHERE = (
     "gptq",
@@ -158,10 +162,27 @@ class Config:
         )
 
 
+def figure(config: Mapping[str, Any], *names: str) -> int | None:
+    """The first of `names` that is a whole number above 0 in a config.json; None where there is none. Raises FinetuiError
+    (model-broken) for a number that no model has."""
+    for name in names:
+        value = config.get(name)
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            if value > _LARGEST_FIGURE:
+                raise FinetuiError(
+                    "The model's config.json cannot be right.",
+                    f"Its {name} is more than {_LARGEST_FIGURE:,}.",
+                    "Download the model again, or choose another.",
+                    code="model-broken",
+                )
+            return value
+    return None
+
+
 def read_config(config: Mapping[str, Any], title: str) -> Config:
     """The figures of a config.json. Raises FinetuiError for what is no model that writes text (model-not-text), of a
-    type that Transformers does not know (model-unknown), or quantized in a form that cannot be tuned
-    (model-quantized)."""
+    type that Transformers does not know (model-unknown), quantized in a form that cannot be tuned
+    (model-quantized), or of a size that no model has (model-broken)."""
     text = config.get("text_config")
     inner: Mapping[str, Any] = {**config, **text} if isinstance(text, Mapping) else config
     architectures = config.get("architectures")
@@ -171,13 +192,7 @@ def read_config(config: Mapping[str, Any], title: str) -> Config:
     model_type = one_line(model_type, 80) if isinstance(model_type, str) else ""
     _refuse_other_kinds(config, architecture, model_type, isinstance(text, Mapping), title)
 
-    def number(*names: str) -> int | None:
-        for name in names:
-            value = inner.get(name)
-            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-                return value
-        return None
-
+    number = functools.partial(figure, inner)
     hidden = number("hidden_size", "n_embd", "d_model")
     heads = number("num_attention_heads", "n_head", "n_heads")
     tied = inner.get("tie_word_embeddings")

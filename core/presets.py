@@ -16,8 +16,11 @@ from . import atomic, paths
 from .draft import Draft
 from .errors import FinetuiError
 from .fields import FieldSpec, field, fields, get
+from .model_facts import UNPACKED, ModelFacts
 from .recipe import SECTIONS, TARGET_MODULES, Recipe
 from .recipe_file import plain, written
+from .recipe_lora import modules_here
+from .refusals import EIGHT_BIT_OPTIMIZERS
 from .text import one_line
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
@@ -189,27 +192,49 @@ def of_draft(name: str, why: str, draft: Draft, own: bool = False) -> Preset:
 
 
 def here(
-    preset: Preset, *, gpu: bool, context_length: int | None = None
+    preset: Preset, *, gpu: bool, facts: ModelFacts | None = None, method: str = "lora"
 ) -> tuple[Mapping[str, Any], tuple[str, ...]]:
-    """The preset's values as this machine and model can take them, and a sentence on each that was changed or left out."""
+    """The preset's values as this machine and model can take them, and a sentence on each that was changed or left out.
+
+    `method` is the form's, lora or full; a preset that names its own means that one.
+    """
     values, said = dict(preset.values), []
-    if not gpu:
-        for path, wanted, words in _NEED_GPU:
-            if values.get(path) == wanted:
-                del values[path]
-                said.append(f"{words} needs a GPU and is left out.")
-    length = values.get("model.max_length")
-    if context_length and isinstance(length, int) and length > context_length:
-        values["model.max_length"] = context_length
-        said.append(f"The model reads at most {context_length:,} tokens.")
+    precision = str(values.get("model.precision", ""))
+    packed = precision in ("4bit", "8bit")
+    full = values.get("lora.method", method) == "full"
+    for path, wanted, words in (
+        ("model.precision", packed, f"{precision[:1]}-bit"),
+        (
+            "training.optimizer",
+            values.get("training.optimizer") in EIGHT_BIT_OPTIMIZERS,
+            "The 8-bit optimizer",
+        ),
+        ("training.packing", values.get("training.packing") is True, "Packing"),
+    ):
+        if wanted and not gpu:
+            del values[path]
+            said.append(f"{words} needs a GPU and is left out.")
+    if full and "model.precision" in values and packed:
+        del values["model.precision"]
+        said.append(f"Full fine-tuning needs whole weights: {precision[0]}-bit is left out.")
+    if full and "lora.method" not in values and "training.learning_rate" in values:
+        values["training.learning_rate"] = rate = values["training.learning_rate"] / 10
+        said.append(f"Full fine-tuning wants a tenth of LoRA's learning rate: {rate:g}.")
+    if facts is None:
+        return values, tuple(said)
+    length, context = values.get("model.max_length"), facts.context_length
+    if context and isinstance(length, int) and length > context:
+        values["model.max_length"] = context
+        said.append(f"The model reads at most {context:,} tokens.")
+    if values.get("training.packing") is True and facts.model_type in UNPACKED:
+        del values["training.packing"]
+        said.append("Unsloth does not pack for this family; packing is left out.")
+    wanted = values.get("lora.target_modules", ())
+    has = modules_here(wanted, facts.modules)
+    if has and has != wanted and not full and "moe" not in facts.model_type:
+        values["lora.target_modules"] = has
+        said.append(f"Layers are named as this model has them: {', '.join(has)}.")
     return values, tuple(said)
-
-
-_NEED_GPU = (
-    ("model.precision", "4bit", "4-bit"),
-    ("training.optimizer", "adamw_8bit", "The 8-bit optimizer"),
-    ("training.packing", True, "Packing"),
-)
 
 
 def diff(

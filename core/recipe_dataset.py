@@ -179,3 +179,8 @@ class DatasetSection(Section):
         ge=1,
         le=1_000_000_000,
     )
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether any rows are kept aside to test on; a share of very few rows may still be none."""
+        return bool(self.evaluation_share > 0 or self.evaluation_source or self.evaluation_split)

@@ -263,6 +263,41 @@ def written(data: dict[str, Any]) -> str:
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10_000)
 
 
+def edited(text: str, before: Recipe, after: Recipe) -> str | None:
+    """`text`, which holds `before`, so that it holds `after`: only the fields that differ are written, and all else stays,
+    comments too. None where that cannot be done in place."""
+    root, edits, absent = yaml.compose(text, Loader=_Loader), list[tuple[int, int, str]](), ""
+    for section in STEPS:
+        old, new = (getattr(recipe, section).model_dump(mode="json") for recipe in (before, after))
+        inner, missing = _child(root, section), ""
+        for name, value in new.items():
+            if value == old[name]:
+                continue
+            row = written({name: value}).rstrip("\n")
+            found = _child(inner, name)
+            if found is not None:
+                edits.append((found.start_mark.index, found.end_mark.index, row.removeprefix(f"{name}: ")))
+            elif isinstance(inner, yaml.MappingNode):
+                at = inner.start_mark.index + bool(inner.flow_style)
+                end = ", " if inner.flow_style else "\n" + " " * inner.start_mark.column
+                edits.append((at, at, row + end))
+            else:
+                missing += f"  {row}\n"
+        absent += f"\n{section}:\n{missing}" if missing else ""
+    for begin, end, words in sorted(edits, reverse=True):
+        text = text[:begin] + words + text[end:]
+    text = text.rstrip("\n") + "\n" + absent if absent else text
+    try:
+        return text if parse(text) == after else None
+    except RecipeError:
+        return None
+
+
+def _child(node: yaml.Node | None, key: str) -> yaml.Node | None:
+    pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+    return next((value for name, value in pairs if name.value == key), None)
+
+
 def save(recipe: Recipe, path: Path) -> None:
     """Writes `recipe` whole to `path`."""
     atomic.write_text(path, dump(recipe))

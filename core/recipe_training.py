@@ -12,6 +12,9 @@ Schedule = Literal[
     "linear", "cosine", "cosine_with_restarts", "constant", "constant_with_warmup", "inverse_sqrt"
 ]
 Optimizer = Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit", "lion_8bit", "adafactor"]
+MOST_ACCUMULATED = 1024 * 1024
+"""Batches behind one step: where memory runs out, 1,024 batches of 1,024 rows become batches of one row each."""
+
 Prompt = Annotated[Text, Field(min_length=1, max_length=4000)]
 
 
@@ -57,7 +60,7 @@ class TrainingSection(Section):
         "batch of 8 to 32 rows is a good range.",
         unit="batches",
         ge=1,
-        le=1024,
+        le=MOST_ACCUMULATED,
     )
     learning_rate: float = declare(
         2e-4,

@@ -206,8 +206,7 @@ def _of_schedule(recipe: Recipe) -> Found:
 
 
 def _of_evaluation(recipe: Recipe) -> Found:
-    training, dataset = recipe.training, recipe.dataset
-    held_out = dataset.evaluation_share > 0 or dataset.evaluation_source or dataset.evaluation_split
+    training = recipe.training
     found: Found = []
     for path, name, wanted in (
         ("training.early_stopping_patience", "Patience", training.early_stopping_patience is not None),
@@ -215,7 +214,7 @@ def _of_evaluation(recipe: Recipe) -> Found:
     ):
         if not wanted:
             continue
-        if not held_out:
+        if not recipe.dataset.holds_out:
             error = FinetuiError(
                 f"{name} has nothing to go by.",
                 "No rows are held out, so there is no held-out loss.",
@@ -339,12 +338,53 @@ def of_rows(recipe: Recipe, rows: int, steps: int, warmup: int, evaluation_rows:
                 ),
             )
         )
+    elif steps == warmup == 1:
+        error = FinetuiError(
+            "The run's only step would learn nothing.",
+            "A warm-up starts at a rate of 0, and no other step comes after.",
+            "Set Warm-up steps to 0, or train more steps.",
+            code="warmup-only",
+        )
+        found.append(("training.warmup_share", error))
     if evaluation_rows == 0 and (training.keep_best or training.early_stopping_patience is not None):
         path = "training.keep_best" if training.keep_best else "training.early_stopping_patience"
         error = FinetuiError(
             "There are no held-out rows to go by.",
             "The held-out share of so few rows is none.",
             "Raise the held-out share on the dataset step, or turn this off.",
+            code="evaluation-none",
+        )
+        found.append((path, error))
+    elif steps and training.evaluate_every_steps and recipe.dataset.holds_out:
+        found += _too_few_looks(recipe, steps)
+    return found
+
+
+def _too_few_looks(recipe: Recipe, steps: int) -> Found:
+    """Where the held-out loss is measured too rarely to decide anything. The last step always measures it, but then there is
+    nothing left to stop, and no other weights to choose."""
+    training, found = recipe.training, []
+    every, patience = training.evaluate_every_steps, training.early_stopping_patience
+    looks = (steps - 1) // every
+    for path, name, needed in (
+        (
+            "training.early_stopping_patience",
+            "Patience can never stop this run.",
+            0 if patience is None else patience + 1,
+        ),
+        ("training.keep_best", "Keep best has nothing to choose from.", int(training.keep_best)),
+    ):
+        if looks >= needed:
+            continue
+        most = (steps - 1) // needed
+        error = FinetuiError(
+            name,
+            f"It needs {needed:,} look{'' if needed == 1 else 's'} at the held-out rows before the last step, and there "
+            f"{'is 1' if looks == 1 else f'are {looks:,}'}: Evaluate every is {every:,}, and the run has {steps:,} "
+            f"step{'' if steps == 1 else 's'}.",
+            f"Set Evaluate every to {most:,} or less, or turn this off."
+            if most
+            else "Train more steps, or turn this off.",
             code="evaluation-none",
         )
         found.append((path, error))

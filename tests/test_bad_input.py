@@ -31,7 +31,7 @@ RECIPE = """\
 name: tiny
 model: {source: model, max_length: 64}
 dataset: {source: rows.jsonl}
-training: {epochs: 100, max_steps: 1, batch_size: 4, evaluate_every_steps: 0, save_every_steps: 0, sample_count: 0}
+training: {epochs: 100, max_steps: 1, warmup_steps: 0, batch_size: 4, evaluate_every_steps: 0, save_every_steps: 0, sample_count: 0}
 """
 
 

@@ -262,6 +262,7 @@ _REMEDIES: dict[str, Callable[[Recipe, RunFolder], tuple[Values, str]]] = {
         {"training.schedule": "constant_with_warmup"}, "So the warm-up that was asked for happens."
     ),
     "warmup-long": _fixed({"training.warmup_steps": None}, "A share of the steps is always shorter."),
+    "warmup-only": _fixed({"training.warmup_steps": 0}, "So the only step has the full rate."),
     "evaluation-none": _fixed(
         {"training.keep_best": False, "training.early_stopping_patience": None},
         "Without a held-out loss there is no best checkpoint.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -263,11 +264,32 @@ def test_where_nothing_fits_the_nearest_way_is_named_with_numbers() -> None:
     assert "4 B weights" in caught.value.fix
 
 
+def test_held_out_rows_that_do_not_fit_side_by_side_are_named() -> None:
+    asked = recipe(length=4096)
+    assert fit.fit(asked, LLAMA_8B, card(16)).recipe.training.batch_size
+    many = asked.training.model_copy(update={"evaluation_batch_size": 64})
+    with pytest.raises(FinetuiError) as caught:
+        fit.fit(asked.model_copy(update={"training": many}), LLAMA_8B, card(16))
+    assert caught.value.code == "fit-none" and "empty Held-out batch fits" in caught.value.fix
+
+
+def test_a_large_effective_batch_goes_through_row_by_row_where_no_more_fits() -> None:
+    asked = recipe(8, 256, length=8192)
+    found = fit.fit(asked, LLAMA_8B, card(10)).recipe.training
+    assert found.batch_size * found.gradient_accumulation_steps == 2048
+    assert found.batch_size == 1
+
+
 def test_a_pin_must_name_a_field_and_be_possible() -> None:
     with pytest.raises(FinetuiError, match="cannot be pinned"):
         fit.fit(recipe(), LLAMA_8B, card(80), SHORT, {"lora.rank"})
     with pytest.raises(FinetuiError, match="4-bit needs an NVIDIA GPU"):
         fit.fit(recipe(precision="4bit"), LLAMA_1B, CPU, SHORT, {"model.precision"})
+    gemma = replace(LLAMA_1B, kind="gemma2")
+    facts = replace(gemma.facts(), title="Gemma 2")
+    with pytest.raises(FinetuiError, match="does not pack rows for Gemma 2"):
+        fit.fit(recipe(packing=True), gemma, card(80), SHORT, {"training.packing"}, facts=facts)
+    assert not fit.fit(recipe(packing=True), gemma, card(80), SHORT, facts=facts).recipe.training.packing
 
 
 def test_another_card_is_empty_and_of_the_same_make() -> None:

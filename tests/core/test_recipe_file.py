@@ -186,3 +186,35 @@ def test_a_wrong_pair_is_named(line: str, says: str) -> None:
     with pytest.raises(RecipeError) as caught:
         recipe_file.parse(f"dataset:\n  {line}\n")
     assert caught.value.problems[0].startswith(says), caught.value.problems
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# mine\nname: a  # b\ntraining:\n  # why eight\n  batch_size: 8  # fits\n  epochs: 2.0\nlora: # c\n    rank: 8\n",
+        "# mine\r\ntraining: {batch_size: 8, packing: false}\r\nmodel: {source: x} # d\r\n",
+        "# mine\nmodel:\n  source: x",
+        "training: {}\nlora:\n  gradient_checkpointing: true   # e",
+    ],
+)
+def test_only_the_fields_that_change_are_written(text: str) -> None:
+    before = recipe_file.parse(text)
+    after = Recipe.model_validate(
+        before.model_dump()
+        | {
+            "model": {**before.model.model_dump(), "precision": "4bit"},
+            "lora": {**before.lora.model_dump(), "gradient_checkpointing": False},
+            "training": {**before.training.model_dump(), "batch_size": 2, "packing": True},
+        }
+    )
+    written = recipe_file.edited(text, before, after)
+    assert written is not None and recipe_file.parse(written) == after
+    rest = iter(written)  # all that stood there still does, in its order, but for the values
+    assert all(letter in rest for letter in text.replace("8", "").replace("false", "").replace("true", ""))
+    assert recipe_file.edited(text, before, before) == text
+
+
+@given(RECIPES, RECIPES)
+def test_what_is_written_in_place_is_the_new_recipe_or_nothing(before: Recipe, after: Recipe) -> None:
+    written = recipe_file.edited(recipe_file.dump(before), before, after)
+    assert written is None or recipe_file.parse(written) == after

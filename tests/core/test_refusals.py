@@ -157,10 +157,14 @@ def test_a_family_that_unsloth_does_not_pack() -> None:
 @pytest.mark.parametrize(
     ("changes", "rows", "expected"),
     [
-        ({"batch_size": 9}, 8, [("training.batch_size", "batch-rows")]),
-        ({"batch_size": 8}, 8, []),
+        ({"batch_size": 9, "epochs": 2.0}, 8, [("training.batch_size", "batch-rows")]),
+        ({"batch_size": 8}, 8, [("training.warmup_share", "warmup-only")]),
+        ({"batch_size": 8, "warmup_steps": 0}, 8, []),
+        ({"batch_size": 8, "warmup_share": 0.0}, 8, []),
+        ({"batch_size": 8, "schedule": "constant"}, 8, []),
+        ({"max_steps": 1}, 240, [("training.warmup_share", "warmup-only")]),
         (
-            {"batch_size": 4, "gradient_accumulation_steps": 3},
+            {"batch_size": 4, "gradient_accumulation_steps": 3, "epochs": 2.0},
             8,
             [("training.gradient_accumulation_steps", "batch-rows")],
         ),
@@ -175,8 +179,34 @@ def test_what_does_not_fit_the_rows(
     assert codes(training.problems(recipe(**changes), CPU, LLAMA, rows)) == expected
 
 
+@pytest.mark.parametrize(
+    ("every", "patience", "expected"),
+    [
+        (30, None, ["training.keep_best"]),  # the only look is the last step's
+        (29, None, []),
+        (29, 1, ["training.early_stopping_patience"]),
+        (14, 1, []),  # looks at 14 and 28: one without a better loss stops the run before its step 30
+        (15, 1, ["training.early_stopping_patience"]),
+        (10_000, 2, ["training.early_stopping_patience", "training.keep_best"]),
+    ],
+)
+def test_looks_that_come_too_late(every: int, patience: int | None, expected: list[str]) -> None:
+    """Over a run of 30 steps."""
+    asked = recipe(evaluate_every_steps=every, early_stopping_patience=patience, keep_best=True)
+    found = training.problems(asked, CPU, LLAMA, 240, 24)
+    assert codes(found) == [(path, "evaluation-none") for path in expected]
+    for path, error in found:
+        most = int(error.fix.split("Evaluate every to ")[1].split(" or less")[0])
+        for value, left in ((most, False), (most + 1, True)):
+            mended = asked.training.model_copy(update={"evaluate_every_steps": value})
+            again = training.problems(asked.model_copy(update={"training": mended}), CPU, LLAMA, 240, 24)
+            assert (path in [wrong for wrong, _ in again]) == left
+    none = training.problems(recipe(early_stopping_patience=40), CPU, LLAMA, 240, 24)
+    assert "Train more steps" in none[0][1].fix
+
+
 def test_too_few_rows_to_hold_any_out() -> None:
-    asked = recipe(keep_best=True)
+    asked = recipe(keep_best=True, evaluate_every_steps=1)
     assert codes(training.problems(asked, CPU, LLAMA, 9, 0)) == [("training.keep_best", "evaluation-none")]
     assert training.problems(asked, CPU, LLAMA, 9, 1) == []
 

@@ -116,6 +116,7 @@ def failed(recipe: Recipe, code: str, *told: Event, checkpoint: int = 0, log: st
         ("full-packed", {"model__precision": "4bit", "lora__method": "full"}, ["model.precision: 16bit"]),
         ("warmup-unused", {"training__schedule": "constant"}, ["training.schedule: constant_with_warmup"]),
         ("warmup-long", {"training__warmup_steps": 90}, ["training.warmup_steps: null"]),
+        ("warmup-only", {}, ["training.warmup_steps: 0"]),
         ("evaluation-none", {"training__keep_best": True}, ["training.keep_best: false"]),
         ("length-context", {"model__max_length": 16384}, ["model.max_length: 8192"]),
         ("export-full", {"export__formats": ["adapter", "merged"]}, ["export.formats: [merged]"]),

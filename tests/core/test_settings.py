@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from finetui.core import advice, advice_here, lora, memory, outcome, pace, presets, training
+from finetui.core import advice, advice_here, fit_task, lora, memory, outcome, pace, presets, training
 from finetui.core.draft import Draft
 from finetui.core.errors import FinetuiError
 from finetui.core.fields import field, fields
@@ -20,11 +21,13 @@ from finetui.core.lengths import Lengths
 from finetui.core.memory_shape import from_facts
 from finetui.core.model_fit import stand_in
 from finetui.core.nearest import nearest
-from finetui.core.recipe import Recipe
+from finetui.core.recipe import TARGET_MODULES, Recipe
+from finetui.core.recipe_lora import modules_here
 from finetui.core.system import Gpu, Machine
 from finetui.tui.wizard import Wizard
 
 from .test_recipe_file import RECIPES
+from .test_refusals import GPU, LLAMA, PHI3
 
 GIB = 1024**3
 CPU = Machine(4, None, 32 * GIB, 24 * GIB, None)
@@ -131,6 +134,32 @@ def test_memory_goes_by_the_longest_row_once_the_rows_are_counted() -> None:
     )
     unknown = outcome.outcome(roomy, replace(EIGHT, longest_tokens=None)).memory_bytes
     assert taken is not None and unknown is not None and unknown > 1.3 * taken
+
+
+def test_twice_the_held_out_rows_at_once_are_advised_only_where_they_fit() -> None:
+    asked = outcome.with_values(
+        Recipe(), {"model.precision": "4bit", "model.max_length": 8192, "training.batch_size": 2}
+    )
+    assert asked is not None
+    found = advice.advise("training.evaluation_batch_size", asked, EIGHT)
+    assert found is not None and found.value == 4 and "GiB free" in found.because
+    full = replace(CARD, gpus=(replace(CARD.gpus[0], used_bytes=14 * GIB),))
+    found = advice.advise("training.evaluation_batch_size", asked, replace(EIGHT, machine=full))
+    assert found is not None and found.value is None and "4 rows at once would take" in found.because
+
+
+def test_all_advice_takes_one_choice_of_what_fits() -> None:
+    """Here of 72 ways to divide the effective batch, none of which fits: each look at them is felt while one types."""
+    asked = outcome.with_values(
+        Recipe(), {"training.batch_size": 96, "training.gradient_accumulation_steps": 105}
+    )
+    assert asked is not None
+    lengths = Lengths.about(170, asked.model.max_length, 4000, 400)
+    here = replace(EIGHT, facts=stand_in(70_000_000_000), lengths=lengths)
+    with patch.object(fit_task, "choose", wraps=fit_task.choose) as looked:
+        found = advice.advise_all(asked, here)
+    assert looked.call_count == 1
+    assert found == {path: advice.advise(path, asked, here) for path in found}
 
 
 def test_a_delta_in_words() -> None:
@@ -264,10 +293,51 @@ def test_every_preset_is_a_recipe_and_differs_from_the_others() -> None:
         assert set(preset.values) <= set(presets.preset_paths())
         for other in presets.BUILT_IN:
             assert bool(presets.diff(preset.values, other.values)) == (other is not preset)
-        values, said = presets.here(preset, gpu=False, context_length=2048)
+        values, said = presets.here(preset, gpu=False, facts=LLAMA)
         changed = outcome.with_values(Recipe(), values)
         assert changed is not None and not training.problems(changed, CPU)
         assert bool(said) == (preset.name in ("tight-memory", "long-documents"))
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_every_preset_leaves_a_form_that_can_start(method: str) -> None:
+    """On a model with layers of its own and one that is not packed, with every weight trained, with and without a GPU."""
+    phi = replace(PHI3, context_length=2048)
+    gemma = replace(LLAMA, model_type="gemma2")
+    packed = presets.Preset(
+        "mine",
+        "",
+        {"model.precision": "8bit", "training.optimizer": "lion_8bit", "training.packing": True},
+        own=True,
+    )
+    for preset in (*presets.BUILT_IN, packed):
+        for facts in (phi, gemma):
+            for machine in (CPU, GPU):
+                form = outcome.with_values(
+                    Recipe(),
+                    {
+                        "lora.method": method,
+                        "lora.target_modules": modules_here(TARGET_MODULES, facts.modules),
+                        "export.formats": ("merged",) if method == "full" else ("adapter",),
+                    },
+                )
+                assert form is not None
+                values, said = presets.here(preset, gpu=machine.has_gpu, facts=facts, method=method)
+                made = outcome.with_values(form, values)
+                assert made is not None
+                found = training.problems(made, machine, facts)
+                assert [e for _, e in found if e.code != "bitsandbytes-missing"] == [], preset.name
+                changed = [path for path, value in preset.values.items() if values.get(path) != value]
+                assert len(said) == len(changed)
+
+
+def test_full_fine_tuning_takes_a_tenth_of_a_presets_rate() -> None:
+    balanced = presets.find("balanced")
+    values, said = presets.here(balanced, gpu=True, method="full")
+    assert values["training.learning_rate"] == pytest.approx(2e-5) and "2e-05" in said[0]
+    assert presets.here(balanced, gpu=True)[0]["training.learning_rate"] == 2e-4
+    own = replace(balanced, values={**balanced.values, "lora.method": "full"}, own=True)
+    assert presets.here(own, gpu=True, method="lora") == (own.values, ())
 
 
 @given(RECIPES)

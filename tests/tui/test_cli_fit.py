@@ -48,8 +48,14 @@ def test_fit_counts_the_rows_chooses_and_writes(file: Path, capsys: pytest.Captu
     assert words.count("chosen because") == 4
     assert "× as fast" in words
     assert file.read_bytes() == before
-    assert main(["fit", str(file), "--gpu-memory", "24GiB", "--write"]) == exits.OK
-    assert "Wrote" in capsys.readouterr().out
+    file.write_text("# as my colleague had it\n" + before.decode())
+    file.chmod(0o664)
+    link = file.with_name("link.yaml")
+    link.symlink_to(file.name)
+    assert main(["fit", str(link), "--gpu-memory", "24GiB", "--write"]) == exits.OK
+    assert f"Wrote {link}.\n" in capsys.readouterr().out
+    assert link.is_symlink() and file.stat().st_mode & 0o777 == 0o664
+    assert file.read_text().startswith("# as my colleague had it\n")
     after = recipe_file.load(file)
     assert after.training.packing
     assert after.model.source == str(file.parent / "model")

@@ -177,3 +177,6 @@ async def test_what_cannot_be_trained_is_said_at_its_field_at_once() -> None:
             pilot, lambda: not again.form.row("training.warmup_steps").has_class("-wrong"), "for its end"
         )
         assert again.blocking() is None
+        await until(pilot, lambda: "held-out rows every 20 steps" in seen(app), "for the plan")
+        again.set_value("training.evaluate_every_steps", "10000")
+        await until(pilot, lambda: "held-out rows at the end" in seen(app), "for the only look")

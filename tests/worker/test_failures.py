@@ -144,7 +144,7 @@ def test_rows_that_cannot_be_used_are_counted(tiny_model: Path, tmp_path: Path) 
             + '"}, {"role": "assistant", "content": "x"}]}\n'
         )
     result, run, _end = work(
-        harness.recipe(tiny_model, rows, max_steps=1, evaluation_share=0.0, sample_count=1)
+        harness.recipe(tiny_model, rows, max_steps=1, warmup_steps=0, evaluation_share=0.0, sample_count=1)
     )
     assert result == 0
     (data,) = harness.events(run, DatasetReady)

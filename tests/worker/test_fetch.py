@@ -251,7 +251,7 @@ def test_links_that_lead_out_of_the_cache_are_refused(server: Hub, tmp_path: Pat
 def training_run(tiny_model: Path, tiny_rows: Path, server: Hub, **more: Any) -> Any:
     files = {p.name: p.read_bytes() for p in tiny_model.iterdir()}
     server.add("models", "me/tiny", files, **more)
-    return harness.make_run(harness.recipe(Path("me/tiny"), tiny_rows, max_steps=1))
+    return harness.make_run(harness.recipe(Path("me/tiny"), tiny_rows, max_steps=1, warmup_steps=0))
 
 
 def test_a_training_run_waits_for_a_download_that_is_under_way(

@@ -147,6 +147,16 @@ def test_half_the_rows_and_the_same_losses(
     assert evaluations == pytest.approx([e.loss for e in harness.events(plain.run, Evaluation)], abs=2e-3)
 
 
+def test_many_batches_of_many_rows_become_more_of_one_row(tiny_model: Path, tiny_rows: Path) -> None:
+    """The recipe that the ladder leaves can be read: a resume reads nothing else."""
+    values = VALUES | {"batch_size": 8, "gradient_accumulation_steps": 256, "max_steps": 1, "warmup_steps": 0}
+    built = trained(
+        harness.recipe(tiny_model, tiny_rows, **values), ladder=True, scarce={"rows": 1, "from_call": 1}
+    )
+    after = recipe_file.load(built.run.recipe).training
+    assert (after.batch_size, after.gradient_accumulation_steps) == (1, 2048)
+
+
 def test_then_checkpointing(split: Trainer, tiny_model: Path, tiny_rows: Path) -> None:
     recipe = harness.recipe(tiny_model, tiny_rows, **VALUES)
     built = trained(recipe, ladder=True, scarce={"rows": 0, "unless_checkpointed": True, "from_call": 2})

@@ -56,7 +56,7 @@ def hub(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 def train(rows: Path, consent: str | None) -> RunFolder:
-    made: Recipe = harness.recipe(Path("me/evil"), rows, max_steps=1)
+    made: Recipe = harness.recipe(Path("me/evil"), rows, max_steps=1, warmup_steps=0)
     model = made.model.model_copy(update={"remote_code": consent})
     run = harness.make_run(made.model_copy(update={"model": model}))
     harness.finish(harness.start("train", run), run)

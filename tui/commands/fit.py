@@ -68,14 +68,13 @@ def fit(
     facts, shape = memory.look(ready.model.source, ready.model.revision)
     lengths, uncounted = _lengths(ready)
     found = chooser.fit(ready, shape, machine, lengths, pinned(pin), facts=facts)
-    if write:
-        _write(_applied(wanted, found), recipe)
+    kept = write and _write(as_read, _applied(wanted, found), recipe)
     if as_json:
         output.data(_document(found, lengths, uncounted))
         return
     _say(found, lengths, uncounted)
     if write:
-        output.line(f"Wrote {recipe}.")
+        output.line(f"Wrote {recipe}." if kept else f"Wrote {recipe} anew; its comments are finetui's.")
     elif found.changes:
         output.line(f"finetui fit {recipe} --write keeps them.")
 
@@ -121,12 +120,18 @@ def _applied(recipe: Recipe, found: Fit) -> Recipe:
     return draft.recipe()
 
 
-def _write(recipe: Recipe, file: str) -> None:
-    from ...core import atomic
+def _write(before: Recipe, after: Recipe, file: str) -> bool:
+    """Writes `after` into the file that holds `before`, or that a link there leads to; its rights stay. Whether only the
+    fields that differ were written, and not the whole file anew."""
+    from ...core import atomic, recipe_file
 
-    path = given_path(file).absolute()
+    path = given_path(file).resolve()
     try:
-        atomic.write_text(path, commented(recipe), mode=0o644)
+        text = recipe_file.edited(path.read_bytes().decode("utf-8-sig"), before, after)
+        mode = path.stat().st_mode & 0o777
+        atomic.write_text(path, commented(after) if text is None else text, mode)
+        path.chmod(mode)  # without what the umask takes away
+        return text is not None
     except OSError as error:
         raise FinetuiError(
             f"{path} cannot be written.", f"{error.strerror or error}.", "Check the folder.", code="file"

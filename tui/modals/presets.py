@@ -90,7 +90,7 @@ class PresetsModal(ModalScreen[Taken | None]):
         width = max(len(preset.title) for preset in self.known)
         width = min(width, 24)
         for preset in self.known:
-            count = len(presets.diff(self._values(preset), self.form.values))
+            count = len(presets.diff(self._here(preset)[0], self.form.values))
             words = (
                 f"{counted(count, 'setting')} differ{'s' if count == 1 else ''}"
                 if count
@@ -108,10 +108,10 @@ class PresetsModal(ModalScreen[Taken | None]):
         listing.highlighted = names.index(at) if at in names else 0
         self._paint()
 
-    def _values(self, preset: Preset) -> Mapping[str, Any]:
-        facts, machine = self.wizard.model_facts, self.wizard.machine
-        gpu = machine is None or machine.has_gpu
-        return presets.here(preset, gpu=gpu, context_length=facts.context_length if facts else None)[0]
+    def _here(self, preset: Preset) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+        wizard = self.wizard
+        gpu = wizard.machine is None or wizard.machine.has_gpu
+        return presets.here(preset, gpu=gpu, facts=wizard.model_facts, method=wizard.draft["lora.method"])
 
     @property
     def chosen(self) -> Preset | None:
@@ -130,9 +130,7 @@ class PresetsModal(ModalScreen[Taken | None]):
         chosen = self.chosen
         if chosen is None:
             return
-        facts, machine = self.wizard.model_facts, self.wizard.machine
-        gpu = machine is None or machine.has_gpu
-        values, said = presets.here(chosen, gpu=gpu, context_length=facts.context_length if facts else None)
+        values, said = self._here(chosen)
         why = [(literal(chosen.why, 300), "$foreground")]
         why += [(f" {literal(sentence)}", "$text-muted") for sentence in said]
         self.query_one("#preset-why", Static).update(Content.assemble(*why))
@@ -179,7 +177,7 @@ class PresetsModal(ModalScreen[Taken | None]):
         event.stop()
         chosen = self.chosen
         if chosen is not None:
-            self.dismiss((chosen.title, dict(self._values(chosen))))
+            self.dismiss((chosen.title, dict(self._here(chosen)[0])))
 
     def action_compare(self) -> None:
         """Compare with the chosen preset from now; once more, with the form again."""

@@ -63,8 +63,10 @@ class TrainingScreen(SettingsScreen):
             parts.append(Content.assemble((literal(plan.words), "bold $foreground")))
             every, save = recipe.training.evaluate_every_steps, recipe.training.save_every_steps
             doing = []
-            if every:
+            if 0 < every < plan.steps:
                 doing.append(f"checks on held-out rows every {every:,} steps")
+            elif recipe.dataset.holds_out:
+                doing.append("checks on held-out rows at the end")
             if save:
                 doing.append(f"saves every {save:,}")
             formats = ", ".join(FORMATS[f].title for f in recipe.export.formats)
