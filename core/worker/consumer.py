@@ -151,6 +151,7 @@ class _LlamaCpp:
         parameters.use_jinja = True
         # Its threads wait for one another spinning: on a machine with other work one core fewer is faster.
         parameters.cpuparams.n_threads = min(8, max(1, len(os.sched_getaffinity(0)) - 1))
+        self._bos = ""
         self._server = xllamacpp.Server(parameters)
         self._address = str(self._server.listening_address)
         self._open = urllib.request.build_opener(
@@ -167,7 +168,8 @@ class _LlamaCpp:
 
     def heard(self, reference: Reference) -> Heard:
         properties = self._ask("/props")
-        prompts = tuple(self._one(asked) for asked in reference.prompts)
+        self._bos = str(properties.get("bos_token") or "")
+        prompts = tuple(self._one(asked, reference.template) for asked in reference.prompts)
         return Heard(
             prompts, str(properties.get("chat_template") or ""), self._special(properties), self.name
         )
@@ -182,15 +184,18 @@ class _LlamaCpp:
                     found[name] = ids[0]
         return found
 
-    def _tokens(self, text: str) -> list[int]:
-        body = {"content": text, "add_special": False, "parse_special": True}
+    def _tokens(self, text: str, asked: bool = False) -> list[int]:
+        """The tokens of `text`; of what is `asked`, with those that the file has llama.cpp put around it."""
+        body = {"content": text, "add_special": asked, "parse_special": True}
         return [int(token) for token in self._ask("/tokenize", body)["tokens"]]
 
-    def _one(self, asked: ReferencePrompt) -> HeardPrompt:
+    def _one(self, asked: ReferencePrompt, template: str) -> HeardPrompt:
         if not asked.messages:
-            return self._gone_on(asked)
+            return self._gone_on(asked, template)
         text = str(self._ask("/apply-template", {"messages": _messages(asked)})["prompt"])
-        ids = self._tokens(text)
+        ids = self._tokens(text, asked=True)
+        if asked.text == self._bos + text:  # taken off the template's text, as llama.cpp puts it there itself
+            text = asked.text
         logprobs, behind = self._against(ids, list(asked.answer_ids))
         body = {
             "messages": _messages(asked),
@@ -205,10 +210,11 @@ class _LlamaCpp:
             text, tuple(ids), tuple(logprobs), tuple(behind), said, reply.get("finish_reason") == "stop"
         )
 
-    def _gone_on(self, asked: ReferencePrompt) -> HeardPrompt:
-        """Plain writing, gone on with. Whether a beginning-of-text token leads is the user's switch in llama.cpp: as trained."""
-        ids = self._tokens(asked.text)
-        if ids[:1] != list(asked.ids[:1]) and len(asked.ids) == len(ids) + 1:
+    def _gone_on(self, asked: ReferencePrompt, template: str) -> HeardPrompt:
+        """Plain writing, gone on with. Where there is a `template` too, a beginning-of-text token is as that has it, and here
+        as trained."""
+        ids = self._tokens(asked.text, asked=not template)
+        if template and ids[:1] != list(asked.ids[:1]) and len(asked.ids) == len(ids) + 1:
             ids = [asked.ids[0], *ids]
         logprobs, behind = self._against(ids, list(asked.answer_ids))
         body = {"prompt": ids, "n_predict": NEW_TOKENS, "temperature": 0, "cache_prompt": True}

@@ -14,7 +14,8 @@ from ..errors import FinetuiError
 from ..recipe import ExportFormat, Recipe
 from ..runs.chosen import Chosen
 from ..runs.store import RunFolder
-from . import adapter, four_bit, importance, llama_cpp, loftq, merge, modelfile, verify
+from . import adapter, four_bit, importance, llama_cpp, loftq, merge, modelfile, tokenizer, verify
+from .chat import Chat
 from .child import Check
 from .workbench import Workbench
 
@@ -197,7 +198,14 @@ class Making:
         tool = llama_cpp.converter(lambda said: self.tell(said, 0.0), self.check)
         label = f"converting to {outtype.upper()}"
         llama_cpp.convert(
-            tool, model, target, outtype, lambda share: self.tell(label, 0.3 + share * 0.2), self.check
+            tool,
+            model,
+            target,
+            outtype,
+            lambda share: self.tell(label, 0.3 + share * 0.2),
+            self.check,
+            name=f"{leaving.base_name(self.recipe).rsplit('/')[-1]} {self.recipe.name}",
+            begins=Chat(tokenizer.load(model), self.recipe.model.max_length).begins,
         )
 
     def _quantize(self, target: Path, info: export_step.FormatInfo) -> None:

@@ -318,12 +318,19 @@ def convert(
     outtype: str,
     on_share: Callable[[float], None],
     check: Check = go_on,
+    *,
+    name: str,
+    begins: bool,
 ) -> None:
     """Writes the model folder `model` as the GGUF `target`, with `outtype` f16 or q8_0; `on_share` gets 0.0–1.0.
 
-    Raises FinetuiError (gguf-convert) where the converter refuses, OSError where the disk is full, and what `check` raises.
+    `name` is what programs call the model. `begins`: whoever runs it puts the beginning-of-text token before what is asked
+    (`Chat.begins`). Raises FinetuiError (gguf-convert) where the converter refuses, OSError where the disk is full, and
+    what `check` raises.
     """
-    argv = [sys.executable, str(tool.script), str(model), "--outfile", str(target), "--outtype", outtype]
+    child_script = Path(__file__).with_name("converting_child.py")
+    argv = [sys.executable, "-P", str(child_script), str(tool.script), "true" if begins else "false"]
+    argv += [str(model), "--outfile", str(target), "--outtype", outtype, "--model-name", name]
     what = "The model could not be converted to GGUF."
     _follow(argv, _converting(tool), r"Writing:\s+(\d+)%", what, on_share, check, target)
 

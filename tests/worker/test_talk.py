@@ -115,7 +115,7 @@ def test_a_gguf_answers_through_its_own_template(tuned: exporting.Tuned, tmp_pat
 
     file = tmp_path / "tiny.gguf"
     tool = llama_cpp.converter(lambda _said: None, lambda: None)
-    llama_cpp.convert(tool, tuned.base, file, "f16", lambda _share: None, lambda: None)
+    llama_cpp.convert(tool, tuned.base, file, "f16", lambda _share: None, name="tiny", begins=False)
     talker = Talker(talk.find(str(file)))
     try:
         now = talker.wait_ready()
