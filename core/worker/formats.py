@@ -72,6 +72,10 @@ class Making:
         """What a GGUF is called."""
         return f"{self.recipe.name}-{info.quantization}.gguf"
 
+    def _name(self) -> str:
+        """What programs call the model: by its base and its run."""
+        return f"{leaving.base_name(self.recipe).rsplit('/')[-1]} {self.recipe.name}"
+
     def _weighed(self, format: ExportFormat) -> bool:
         return export_step.weighed(format, self.recipe.export.importance)
 
@@ -90,7 +94,12 @@ class Making:
         adapter.state_scale(plain)
         self.tell("converting the adapter", 0.3)
         llama_cpp.convert_adapter(
-            tool, plain, self.base, made / export_step.adapter_file(self.recipe.name), self.check
+            tool,
+            plain,
+            self.base,
+            made / export_step.adapter_file(self.recipe.name),
+            self.check,
+            name=self._name(),
         )
         self.bench.drop("plain")
         if (text := self._modelfile_over_base()) is not None:
@@ -204,7 +213,7 @@ class Making:
             outtype,
             lambda share: self.tell(label, 0.3 + share * 0.2),
             self.check,
-            name=f"{leaving.base_name(self.recipe).rsplit('/')[-1]} {self.recipe.name}",
+            name=self._name(),
             begins=Chat(tokenizer.load(model), self.recipe.model.max_length).begins,
         )
 

@@ -85,6 +85,7 @@ def test_a_beginning_token_of_the_template_is_there_once(tmp_path: Path) -> None
         "adapter_gguf": "same",
     }, harness.events(run, Proved)
     assert stated(run)["tokenizer.ggml.add_bos_token"] is True
+    assert stated(run, "adapter_gguf")["general.name"] == "model tiny"
 
 
 @pytest.mark.parametrize(
