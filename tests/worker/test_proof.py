@@ -323,6 +323,31 @@ def test_two_tokens_as_likely_as_each_other_are_no_difference(proven: Proven) ->
     assert [verdict(behind) for behind in (0.0, 0.05, 0.2)] == ["same", "same", "differs"]
 
 
+def test_only_an_answer_that_comes_to_the_same_end_tells_whether_it_stops(proven: Proven) -> None:
+    def verdict(end: str, ended: bool) -> str:
+        heard = Heard(
+            tuple(
+                HeardPrompt(
+                    one.text,
+                    one.ids,
+                    one.logprobs,
+                    (0.0,) * len(one.answer_ids),
+                    one.answer[:-1] + end,
+                    ended,
+                )
+                for one in asked
+            ),
+            proven.reference.template,
+            proven.reference.special_tokens,
+        )
+        reference = dataclasses.replace(proven.reference, prompts=asked)
+        return proof_step.judge("gguf_f16", reference, heard, None).verdict
+
+    asked = tuple(dataclasses.replace(one, answer="red 1", ended=True) for one in proven.reference.prompts)
+    assert verdict("1", True) == verdict("2 and on", False) == "same"
+    assert verdict("1 and on", False) == "broken"
+
+
 def test_where_no_probability_is_told_the_choices_are_judged(proven: Proven) -> None:
     heard = Heard(
         tuple(
