@@ -227,6 +227,21 @@ class Chat:
             return self._with_bos(ids)
         return ids[1:] if self._begins_twice(ids) else ids
 
+    @property
+    def begins(self) -> bool:
+        """Whether whoever runs the model must put the beginning-of-text token before what is asked, as training has it there.
+
+        llama.cpp takes it off a template's own text first. A template that writes it for each message keeps it: Ollama's
+        form of that template writes it too.
+        """
+        if not self.has_template:
+            return self._text_bos
+        try:
+            ids = self.prompt_ids([Turn("user", "b")])
+        except Unrenderable:
+            return self._text_bos
+        return self._bos is not None and ids[:1] == [self._bos] and self._bos not in ids[1:]
+
     def spans(self, turns: Turns, text: str) -> list[tuple[int, int]]:
         """The character ranges of `text` (the turns, rendered) that are learned. Raises Unrenderable."""
         tools = turns.tools if isinstance(turns, Conversation) else ""

@@ -14,6 +14,7 @@ import math
 import os
 import sys
 import urllib.request
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -93,14 +94,14 @@ class _Transformers:
             logits = self.model(given).logits[0, len(ids) - 1 : len(ids) - 1 + len(answer)].float()
             logprobs = torch.log_softmax(logits, -1)
             chosen = logits.argmax(-1).tolist()
-            told = logprobs[range(len(answer)), answer].tolist() if answer else []
-        agrees = tuple(mine == theirs for mine, theirs in zip(chosen, answer, strict=True))
-        if all(agrees) and index >= _FREE_RUNS:
-            return HeardPrompt(text, tuple(ids), tuple(told), agrees, asked.answer, asked.ended)
+            told = logprobs[range(len(answer)), answer]
+            behind = tuple((logprobs.amax(-1) - told).tolist())
+        if chosen == answer and index >= _FREE_RUNS:
+            return HeardPrompt(text, tuple(ids), tuple(told.tolist()), behind, asked.answer, asked.ended)
         written = self._free_run(ids)
         ended = bool(ends & set(written[-1:]))
         words = self.tokenizer.decode(written, skip_special_tokens=True)
-        return HeardPrompt(text, tuple(ids), tuple(told), agrees, words, ended)
+        return HeardPrompt(text, tuple(ids), tuple(told.tolist()), behind, words, ended)
 
     def _given(self, asked: ReferencePrompt) -> tuple[str, list[int]]:
         """The prompt as this tokenizer writes and cuts it. Plain writing gets no template, and the beginning-of-text token
@@ -150,6 +151,7 @@ class _LlamaCpp:
         parameters.use_jinja = True
         # Its threads wait for one another spinning: on a machine with other work one core fewer is faster.
         parameters.cpuparams.n_threads = min(8, max(1, len(os.sched_getaffinity(0)) - 1))
+        self._bos = ""
         self._server = xllamacpp.Server(parameters)
         self._address = str(self._server.listening_address)
         self._open = urllib.request.build_opener(
@@ -166,7 +168,8 @@ class _LlamaCpp:
 
     def heard(self, reference: Reference) -> Heard:
         properties = self._ask("/props")
-        prompts = tuple(self._one(asked) for asked in reference.prompts)
+        self._bos = str(properties.get("bos_token") or "")
+        prompts = tuple(self._one(asked, reference.template) for asked in reference.prompts)
         return Heard(
             prompts, str(properties.get("chat_template") or ""), self._special(properties), self.name
         )
@@ -181,16 +184,19 @@ class _LlamaCpp:
                     found[name] = ids[0]
         return found
 
-    def _tokens(self, text: str) -> list[int]:
-        body = {"content": text, "add_special": False, "parse_special": True}
+    def _tokens(self, text: str, asked: bool = False) -> list[int]:
+        """The tokens of `text`; of what is `asked`, with those that the file has llama.cpp put around it."""
+        body = {"content": text, "add_special": asked, "parse_special": True}
         return [int(token) for token in self._ask("/tokenize", body)["tokens"]]
 
-    def _one(self, asked: ReferencePrompt) -> HeardPrompt:
+    def _one(self, asked: ReferencePrompt, template: str) -> HeardPrompt:
         if not asked.messages:
-            return self._gone_on(asked)
+            return self._gone_on(asked, template)
         text = str(self._ask("/apply-template", {"messages": _messages(asked)})["prompt"])
-        ids = self._tokens(text)
-        logprobs, agrees = self._against(ids, list(asked.answer_ids))
+        ids = self._tokens(text, asked=True)
+        if asked.text == self._bos + text:  # taken off the template's text, as llama.cpp puts it there itself
+            text = asked.text
+        logprobs, behind = self._against(ids, list(asked.answer_ids))
         body = {
             "messages": _messages(asked),
             "temperature": 0,
@@ -201,32 +207,34 @@ class _LlamaCpp:
         message = reply["message"]
         said = str(message.get("content") or "")
         return HeardPrompt(
-            text, tuple(ids), tuple(logprobs), tuple(agrees), said, reply.get("finish_reason") == "stop"
+            text, tuple(ids), tuple(logprobs), tuple(behind), said, reply.get("finish_reason") == "stop"
         )
 
-    def _gone_on(self, asked: ReferencePrompt) -> HeardPrompt:
-        """Plain writing, gone on with. Whether a beginning-of-text token leads is the user's switch in llama.cpp: as trained."""
-        ids = self._tokens(asked.text)
-        if ids[:1] != list(asked.ids[:1]) and len(asked.ids) == len(ids) + 1:
+    def _gone_on(self, asked: ReferencePrompt, template: str) -> HeardPrompt:
+        """Plain writing, gone on with. Where there is a `template` too, a beginning-of-text token is as that has it, and here
+        as trained."""
+        ids = self._tokens(asked.text, asked=not template)
+        if template and ids[:1] != list(asked.ids[:1]) and len(asked.ids) == len(ids) + 1:
             ids = [asked.ids[0], *ids]
-        logprobs, agrees = self._against(ids, list(asked.answer_ids))
+        logprobs, behind = self._against(ids, list(asked.answer_ids))
         body = {"prompt": ids, "n_predict": NEW_TOKENS, "temperature": 0, "cache_prompt": True}
         reply = self._ask("/completion", body)
         ended = reply.get("stop_type") == "eos"
         return HeardPrompt(
-            asked.text, tuple(ids), tuple(logprobs), tuple(agrees), str(reply.get("content") or ""), ended
+            asked.text, tuple(ids), tuple(logprobs), tuple(behind), str(reply.get("content") or ""), ended
         )
 
-    def _against(self, ids: list[int], answer: list[int]) -> tuple[list[float], list[bool]]:
-        """For each token of `answer`, how probable it is after those before it, and whether it is the likeliest.
+    def _against(self, ids: list[int], answer: list[int]) -> tuple[list[float | None], list[float]]:
+        """For each token of `answer`, how probable it is after those before it, and how far it lies below the likeliest.
 
         The server writes greedily and tells the likeliest tokens at each place; where it turns another way than
-        `answer`, it is asked again from there.
+        `answer`, it is asked again from there. It says nothing of a token that ends within a character (half an emoji):
+        there is no probability, and only whether it wrote the same.
         """
-        logprobs: list[float] = []
-        agrees: list[bool] = []
-        while len(logprobs) < len(answer):
-            at = len(logprobs)
+        logprobs: list[float | None] = []
+        behind: list[float] = []
+        while len(behind) < len(answer):
+            at = len(behind)
             reply = self._ask(
                 "/completion",
                 {
@@ -234,23 +242,30 @@ class _LlamaCpp:
                     "n_predict": len(answer) - at,
                     "temperature": 0,
                     "n_probs": _TOP,
+                    "return_tokens": True,
                     "cache_prompt": True,
                 },
             )
-            told = reply.get("completion_probabilities") or []
-            if not told:
+            written: list[int] = reply.get("tokens") or []
+            if not written:
                 break
-            for place in told:
-                if len(logprobs) == len(answer):
+            told = deque(reply.get("completion_probabilities") or [])
+            for token, wanted in zip(written, answer[at:], strict=False):
+                if told and told[0]["id"] == token:
+                    top = {int(one["id"]): _finite(one["logprob"]) for one in told.popleft()["top_logprobs"]}
+                    logprob = max(_FLOOR, top.get(wanted, _FLOOR))
+                    logprobs.append(logprob)
+                    behind.append(max(top.values()) - logprob)
+                else:
+                    logprobs.append(None)
+                    behind.append(0.0 if token == wanted else -_FLOOR)
+                if token != wanted:
                     break
-                wanted = answer[len(logprobs)]
-                top = {int(one["id"]): float(one["logprob"]) for one in place["top_logprobs"]}
-                logprobs.append(max(_FLOOR, top.get(wanted, _FLOOR)))
-                best = max(top, key=lambda token: top[token])
-                agrees.append(best == wanted)
-                if best != wanted:
-                    break
-        return [value if math.isfinite(value) else _FLOOR for value in logprobs], agrees
+        return logprobs, behind
+
+
+def _finite(value: float | None) -> float:
+    return value if value is not None and math.isfinite(value) else _FLOOR
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -93,7 +93,7 @@ def _record(recipe: Recipe, run: RunFolder, weights: Chosen, base: Path) -> expo
     learned, of_base = export_record.learned_print(weights.folder), export_record.base_print(base)
     return export_record.Record(
         format="",
-        key=export_record.key(recipe, learned, of_base, f"1 {llama_cpp.CONVERTER.version}"),
+        key=export_record.key(recipe, learned, of_base, f"2 {llama_cpp.CONVERTER.version}"),
         learned=learned,
         base=of_base,
         weights=str(weights.folder.relative_to(run.path)),

@@ -14,7 +14,8 @@ from ..errors import FinetuiError
 from ..recipe import ExportFormat, Recipe
 from ..runs.chosen import Chosen
 from ..runs.store import RunFolder
-from . import adapter, four_bit, importance, llama_cpp, loftq, merge, modelfile, verify
+from . import adapter, four_bit, importance, llama_cpp, loftq, merge, modelfile, tokenizer, verify
+from .chat import Chat
 from .child import Check
 from .workbench import Workbench
 
@@ -71,6 +72,10 @@ class Making:
         """What a GGUF is called."""
         return f"{self.recipe.name}-{info.quantization}.gguf"
 
+    def _name(self) -> str:
+        """What programs call the model: by its base and its run."""
+        return f"{leaving.base_name(self.recipe).rsplit('/')[-1]} {self.recipe.name}"
+
     def _weighed(self, format: ExportFormat) -> bool:
         return export_step.weighed(format, self.recipe.export.importance)
 
@@ -89,7 +94,12 @@ class Making:
         adapter.state_scale(plain)
         self.tell("converting the adapter", 0.3)
         llama_cpp.convert_adapter(
-            tool, plain, self.base, made / export_step.adapter_file(self.recipe.name), self.check
+            tool,
+            plain,
+            self.base,
+            made / export_step.adapter_file(self.recipe.name),
+            self.check,
+            name=self._name(),
         )
         self.bench.drop("plain")
         if (text := self._modelfile_over_base()) is not None:
@@ -197,7 +207,14 @@ class Making:
         tool = llama_cpp.converter(lambda said: self.tell(said, 0.0), self.check)
         label = f"converting to {outtype.upper()}"
         llama_cpp.convert(
-            tool, model, target, outtype, lambda share: self.tell(label, 0.3 + share * 0.2), self.check
+            tool,
+            model,
+            target,
+            outtype,
+            lambda share: self.tell(label, 0.3 + share * 0.2),
+            self.check,
+            name=self._name(),
+            begins=Chat(tokenizer.load(model), self.recipe.model.max_length).begins,
         )
 
     def _quantize(self, target: Path, info: export_step.FormatInfo) -> None:

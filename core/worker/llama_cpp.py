@@ -318,22 +318,35 @@ def convert(
     outtype: str,
     on_share: Callable[[float], None],
     check: Check = go_on,
+    *,
+    name: str,
+    begins: bool,
 ) -> None:
     """Writes the model folder `model` as the GGUF `target`, with `outtype` f16 or q8_0; `on_share` gets 0.0–1.0.
 
-    Raises FinetuiError (gguf-convert) where the converter refuses, OSError where the disk is full, and what `check` raises.
+    `name` is what programs call the model. `begins`: whoever runs it puts the beginning-of-text token before what is asked
+    (`Chat.begins`). Raises FinetuiError (gguf-convert) where the converter refuses, OSError where the disk is full, and
+    what `check` raises.
     """
-    argv = [sys.executable, str(tool.script), str(model), "--outfile", str(target), "--outtype", outtype]
+    argv = [*_converter_child(tool, name, "true" if begins else "false"), str(model)]
+    argv += ["--outfile", str(target), "--outtype", outtype]
     what = "The model could not be converted to GGUF."
     _follow(argv, _converting(tool), r"Writing:\s+(\d+)%", what, on_share, check, target)
 
 
-def convert_adapter(tool: Converter, adapter: Path, base: Path, target: Path, check: Check = go_on) -> None:
+def convert_adapter(
+    tool: Converter, adapter: Path, base: Path, target: Path, check: Check = go_on, *, name: str
+) -> None:
     """Writes the adapter in the folder `adapter` as the GGUF `target`, in 32 bit. Of the folder `base` only configuration and
-    tokenizer are read. Raises as `convert` does."""
-    argv = [sys.executable, str(tool.script), str(adapter), "--base", str(base), "--outfile", str(target)]
+    tokenizer are read. `name` and what is raised: as of `convert`."""
+    argv = [*_converter_child(tool, name, ""), str(adapter), "--base", str(base), "--outfile", str(target)]
     what = "The adapter could not be converted to GGUF."
     _follow([*argv, "--outtype", "f32"], _converting(tool), r"(?!)", what, lambda _share: None, check, target)
+
+
+def _converter_child(tool: Converter, name: str, begins: str) -> list[str]:
+    child_script = Path(__file__).with_name("converting_child.py")
+    return [sys.executable, "-P", str(child_script), str(tool.script), name, begins]
 
 
 def _converting(tool: Converter) -> dict[str, str]:

@@ -204,7 +204,10 @@ def _heard(
         with tempfile.TemporaryDirectory(prefix=".base-", dir=path.parent) as work:
             whole = Path(work) / "base.gguf"
             tool = llama_cpp.converter(tell, check)
-            llama_cpp.convert(tool, base, whole, "f16", lambda _share: None, check)
+            begins = reference.prompts[0].ids[:1] == (reference.special_tokens.get("bos"),)
+            llama_cpp.convert(
+                tool, base, whole, "f16", lambda _share: None, check, name="base", begins=begins
+            )
             [lora] = path.glob("*.gguf")
             return _opened(format, "gguf", whole, str(lora.absolute()), reference, check, tell)
     kind = format if format in ("merged", "merged_4bit", "adapter") else "gguf"

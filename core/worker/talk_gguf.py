@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import secrets
 import sys
 import urllib.error
@@ -60,6 +61,7 @@ class Gguf:
             "repeat_penalty": sampling.repetition_penalty,
             "n_predict" if plain else "max_tokens": sampling.max_new_tokens,
             "stream": True,
+            "timings_per_token": True,  # a character may take several tokens, and a stop may come at any of them
             "cache_prompt": True,
             "reasoning_format": "none",
         }
@@ -95,17 +97,17 @@ class Gguf:
                     prompt_tokens = (
                         int(timings.get("prompt_n") or 0) + int(timings.get("cache_n") or 0) or prompt_tokens
                     )
-                    if piece:
-                        text, tokens = text + piece, tokens + 1
-                        writer.grow(text)
                     tokens = int(timings.get("predicted_n") or 0) or tokens
+                    if piece:
+                        text += piece
+                        writer.grow(text)
                     if writer.stopped:
                         reason = "end"
                         break
         except urllib.error.HTTPError as error:
             said = error.read(4000).decode("utf-8", "replace")
-            if "exceed" in said or "context" in said:
-                raise too_long(len(request.messages[-1][1]), self.told.context) from error
+            if found := re.search(r'"n_prompt_tokens":\s*(\d+)', said):
+                raise too_long(int(found[1]), self.told.context) from error
             raise FinetuiError(
                 "llama.cpp refused the talk.", said[:300], "Start a new talk.", code="talk-failed"
             ) from error

@@ -64,7 +64,9 @@ def _found(folder: Path, run: store.RunFolder, names: tuple[str, ...]) -> Iterat
     }
     tool, quantizer = llama_cpp.converter(print), llama_cpp.quantizer(print)
     for name, model in models.items():
-        llama_cpp.convert(tool, model, folder / f"{name}.gguf", "f16", lambda _share: None)
+        llama_cpp.convert(
+            tool, model, folder / f"{name}.gguf", "f16", lambda _share: None, name=name, begins=False
+        )
     key = export_record.learned_print(trained.adapter)
     with patch.object(importance, "TOKENS", TOKENS):
         matrix = importance.make(

@@ -81,6 +81,14 @@ def _replaced(file: Path, old: bytes, new: bytes) -> None:
     file.write_bytes(data.replace(old, new))
 
 
+def switch_beginning(file: Path) -> None:
+    """Lets llama.cpp put a beginning-of-text token where it puts none, or none where it puts one."""
+    key = b"tokenizer.ggml.add_bos_token" + struct.pack("<I", 7)
+    data = bytearray(file.read_bytes())
+    data[data.index(key) + len(key)] ^= 1
+    file.write_bytes(data)
+
+
 def break_gguf(file: Path, fault: str, base: Path) -> None:
     if fault == "wrong template":
         _replaced(file, b"<|im_start|>assistant", b"<|im_start|>assistent")
@@ -93,6 +101,8 @@ def break_gguf(file: Path, fault: str, base: Path) -> None:
         data = file.read_bytes()
         at = data.index(key) + len(key)
         file.write_bytes(data[:at] + struct.pack("<I", 0) + data[at + 4 :])
+    elif fault == "beginning token":
+        switch_beginning(file)
     elif fault == "truncated":
         cut(file)
     elif fault == "one tensor zeroed":
@@ -103,4 +113,4 @@ def break_gguf(file: Path, fault: str, base: Path) -> None:
     else:
         file.unlink()
         tool = llama_cpp.converter(lambda _said: None, lambda: None)
-        llama_cpp.convert(tool, base, file, "f16", lambda _share: None, lambda: None)
+        llama_cpp.convert(tool, base, file, "f16", lambda _share: None, name="tiny", begins=False)

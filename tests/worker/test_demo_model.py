@@ -144,7 +144,15 @@ print("ANSWER" + json.dumps(answer))
 def test_llama_cpp_tokenizes_and_answers_as_transformers_does(demo: Path, tmp_path: Path) -> None:
     """The whole way that a person's GGUF goes: its own chat template, its own tokenizer, its own weights."""
     file = tmp_path / "demo-F16.gguf"
-    llama_cpp.convert(llama_cpp.converter(lambda _said: None), demo, file, "f16", lambda _share: None)
+    llama_cpp.convert(
+        llama_cpp.converter(lambda _said: None),
+        demo,
+        file,
+        "f16",
+        lambda _share: None,
+        name="demo",
+        begins=False,
+    )
     ran = subprocess.run(
         [sys.executable, "-c", _ASK, str(file), json.dumps(QUESTION)],
         capture_output=True,

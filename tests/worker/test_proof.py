@@ -20,7 +20,7 @@ from finetui.core import asking, export_budget, export_record, proof_file, recip
 from finetui.core import proof as proof_step
 from finetui.core.asking import Answer
 from finetui.core.errors import FinetuiError
-from finetui.core.proof import Heard, Proof, Weights
+from finetui.core.proof import Heard, HeardPrompt, Proof, Weights
 from finetui.core.recipe import ExportSection
 from finetui.core.runs.chosen import Chosen
 from finetui.core.runs.events import Exported, Proved, Warned
@@ -268,6 +268,7 @@ def test_an_adapter_with_other_weights_is_caught(proven: Proven, tmp_path: Path,
         ("gguf_f16", "wrong template"),
         ("gguf_f16", "swapped tokenizer"),
         ("gguf_f16", "missing end token"),
+        ("gguf_f16", "beginning token"),
         ("gguf_f16", "truncated"),
         ("gguf_f16", "one tensor zeroed"),
         ("gguf_f16", "unmerged"),
@@ -304,6 +305,69 @@ def test_a_consumer_that_died_is_an_answer_too(proven: Proven) -> None:
     heard = proof_step.heard_from(Answer(b"", "Traceback\nsome.Error: no such tensor\n", 1), "llama.cpp")
     found = proof_step.judge("gguf_f16", proven.reference, heard, None)
     assert found.verdict == "broken" and "no such tensor" in found.sentence
+
+
+def test_two_tokens_as_likely_as_each_other_are_no_difference(proven: Proven) -> None:
+    """One token of a short answer is more than the twentieth that may differ."""
+    asked = dataclasses.replace(
+        proven.reference.prompts[0], answer_ids=tuple(range(14)), logprobs=(-0.7,) * 14
+    )
+    reference = dataclasses.replace(proven.reference, prompts=(asked,))
+
+    def verdict(behind: float) -> str:
+        logprobs, each = (-0.7, None, *asked.logprobs[2:]), (0.0, behind, *(0.0,) * 12)
+        said = HeardPrompt(asked.text, asked.ids, logprobs, each, asked.answer, asked.ended)
+        heard = Heard((said,), reference.template, reference.special_tokens, "llama.cpp")
+        return proof_step.judge("gguf_f16", reference, heard, None).verdict
+
+    assert [verdict(behind) for behind in (0.0, 0.05, 0.2)] == ["same", "same", "differs"]
+
+
+def test_only_an_answer_that_comes_to_the_same_end_tells_whether_it_stops(proven: Proven) -> None:
+    def verdict(end: str, ended: bool) -> str:
+        heard = Heard(
+            tuple(
+                HeardPrompt(
+                    one.text,
+                    one.ids,
+                    one.logprobs,
+                    (0.0,) * len(one.answer_ids),
+                    one.answer[:-1] + end,
+                    ended,
+                )
+                for one in asked
+            ),
+            proven.reference.template,
+            proven.reference.special_tokens,
+        )
+        reference = dataclasses.replace(proven.reference, prompts=asked)
+        return proof_step.judge("gguf_f16", reference, heard, None).verdict
+
+    asked = tuple(dataclasses.replace(one, answer="red 1", ended=True) for one in proven.reference.prompts)
+    assert verdict("1", True) == verdict("2 and on", False) == "same"
+    assert verdict("1 and on", False) == "broken"
+
+
+def test_where_no_probability_is_told_the_choices_are_judged(proven: Proven) -> None:
+    heard = Heard(
+        tuple(
+            HeardPrompt(
+                one.text,
+                one.ids,
+                (None,) * len(one.ids),
+                (0.0,) * len(one.answer_ids),
+                one.answer,
+                one.ended,
+            )
+            for one in proven.reference.prompts
+        ),
+        proven.reference.template,
+        proven.reference.special_tokens,
+        "llama.cpp",
+    )
+    found = proof_step.judge("gguf_f16", proven.reference, heard, None)
+    assert (found.verdict, found.agreement, found.gap) == ("same", 1.0, None)
+    assert any("llama.cpp tells no log-probability" in check.sentence for check in found.checks)
 
 
 def test_a_four_bit_base_may_differ_more(proven: Proven) -> None:

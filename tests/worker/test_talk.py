@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,7 +116,7 @@ def test_a_gguf_answers_through_its_own_template(tuned: exporting.Tuned, tmp_pat
 
     file = tmp_path / "tiny.gguf"
     tool = llama_cpp.converter(lambda _said: None, lambda: None)
-    llama_cpp.convert(tool, tuned.base, file, "f16", lambda _share: None, lambda: None)
+    llama_cpp.convert(tool, tuned.base, file, "f16", lambda _share: None, name="tiny", begins=False)
     talker = Talker(talk.find(str(file)))
     try:
         now = talker.wait_ready()
@@ -126,7 +127,15 @@ def test_a_gguf_answers_through_its_own_template(tuned: exporting.Tuned, tmp_pat
         long = talker.ask("tuned", QUESTION, Sampling(max_new_tokens=1900))
         next(iter(long.pieces()))
         talker.stop(long)
-        assert long.wait().reason == "stopped"
+        stopped = long.wait()
+        assert stopped.reason == "stopped" and stopped.tokens >= len(stopped.text) > 0
+        with pytest.raises(FinetuiError) as caught:
+            talker.ask("tuned", (("user", "é" * 1500),), SHORT).wait()
+        assert caught.value.code == "talk-too-long"
+        [tokens] = re.findall(r"It is ([\d,]+) tokens", caught.value.why)
+        assert 3000 < int(tokens.replace(",", "")) < 3100, (
+            "two bytes a character, a token each, and the template's"
+        )
     finally:
         talker.close()
 
