@@ -141,10 +141,11 @@ def test_twice_the_held_out_rows_at_once_are_advised_only_where_they_fit() -> No
         Recipe(), {"model.precision": "4bit", "model.max_length": 8192, "training.batch_size": 2}
     )
     assert asked is not None
-    found = advice.advise("training.evaluation_batch_size", asked, EIGHT)
+    here = replace(EIGHT, longest_tokens=8192)
+    found = advice.advise("training.evaluation_batch_size", asked, here)
     assert found is not None and found.value == 4 and "GiB free" in found.because
     full = replace(CARD, gpus=(replace(CARD.gpus[0], used_bytes=14 * GIB),))
-    found = advice.advise("training.evaluation_batch_size", asked, replace(EIGHT, machine=full))
+    found = advice.advise("training.evaluation_batch_size", asked, replace(here, machine=full))
     assert found is not None and found.value is None and "4 rows at once would take" in found.because
 
 
