@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import FinetuiError
 from ..core.recipe import Recipe
+from ..core.runs.control import Seen
 from ..core.runs.lineage import Longer, Origin
 from ..core.runs.store import RunFolder
 from ..core.text import bytes_words, one_line
@@ -20,7 +21,7 @@ from .modals.actions import ActionsModal
 from .modals.confirm import ConfirmModal
 from .modals.failure import FailureModal
 from .modals.text import TextModal
-from .run_requests import REQUESTS, Action, Changed, Seen
+from .run_requests import REQUESTS, Action, Changed
 from .starting import in_turn
 from .widgets.menu import Item
 

@@ -172,6 +172,7 @@ def derive(reducer: Reducer, run: RunFolder) -> RunStatus:
     step, stage, evaluation = reducer.step, reducer.stage, reducer.evaluation
     live = state in ("queued", "starting", "running")
     current = stage if stage is not None and not awaited else None
+    over = current is not None and current.stage in events.AFTER_TRAINING
     return RunStatus(
         state=state,
         job=job,
@@ -191,7 +192,7 @@ def derive(reducer: Reducer, run: RunFolder) -> RunStatus:
         best_evaluation_loss=reducer.best.loss if reducer.best and reducer.complete else None,
         best_evaluation_step=reducer.best.step if reducer.best and reducer.complete else None,
         seconds=_elapsed(reducer, started_ts, live, awaited),
-        eta_seconds=reducer.eta_seconds() if state == "running" and not awaited else None,
+        eta_seconds=reducer.eta_seconds() if state == "running" and not awaited and not over else None,
         card=card,
         started_ts=started_ts,
         ended_ts=reducer.ended_ts if ended is not None else (None if live else reducer.last_ts),

@@ -29,6 +29,7 @@ class Summary:
     name: str
     state: str
     job: str = ""
+    stage: str = ""
     paused: bool = False
     step: int = 0
     total_steps: int = 0
@@ -72,6 +73,7 @@ def summarize(run: RunFolder) -> Summary:
         name=labels.title or status.name or run.id[16:] or run.id,
         state=status.standing,
         job=status.job,
+        stage=status.stage,
         paused=status.paused,
         step=status.step,
         total_steps=status.total_steps,

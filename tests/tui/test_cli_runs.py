@@ -84,6 +84,26 @@ def test_stop_leaves_a_request_and_kill_spares_a_stranger(cli: Cli, sleeper: sub
     assert sleeper.poll() is None
 
 
+def test_a_stop_says_how_the_run_goes_on_and_the_rest_is_refused_where_no_step_comes(
+    cli: Cli, sleeper: subprocess.Popen[bytes]
+) -> None:
+    made = psutil.Process(sleeper.pid).create_time()
+    learning = at_work(sleeper)
+    assert f"finetui resume {learning.id}" in cli("stop", learning.id).out
+    assert f"finetui train {learning.recipe}" in cli("stop", learning.id, "--now").out
+    loading = make_run(Started("train", sleeper.pid, made, HOST), Progress("load"), name="loading")
+    assert "after the first step" in cli("pause", loading.id).out
+    said = cli("stop", loading.id).out
+    assert "before the first step" in said and f"finetui train {loading.recipe}" in said, said
+    over = (Step(9, 9, 1.0, 2.5, 1e-4, seconds=1.0), Progress("export", 0, 2))
+    exporting = make_run(Started("train", sleeper.pid, made, HOST), *over, name="exporting")
+    for name in ("pause", "save", "evaluate", "sample"):
+        told = cli(name, exporting.id)
+        assert told.code == exits.REFUSED and "The training is over" in told.err, told
+    listed = next(line for line in cli("runs").out.splitlines() if exporting.id in line)
+    assert "export" in listed and "left" not in listed
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 @pytest.mark.parametrize("words", [("--plain",), ("--json",)], ids=" ".join)
 def test_a_follower_that_is_ended_leaves_the_run_alone(

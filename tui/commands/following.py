@@ -135,12 +135,12 @@ def follow(
 
 def _ask(run: RunFolder) -> bool:
     try:
-        control.request(run, "stop")
+        words = control.request(run, "stop")
     except FinetuiError as error:
         if error.code != "run-not-running":  # it has just ended: the next look tells how
             output.card(error)
         return False
-    _note("Asked the run to save and stop. Ctrl+C again leaves it to itself; it will still save and stop.")
+    _note(f"{words} Ctrl+C again leaves it to itself; it stops all the same.")
     return True
 
 
