@@ -71,6 +71,20 @@ def test_json_leaves_out_broken_lines(cli: Cli) -> None:
     first, last = run.events.read_bytes().splitlines(keepends=True)
     run.events.write_bytes(first + b'{"torn": \n\xff\n[1]\n' + last)
     assert cli("attach", "last", "--json").out.encode() == first + last
+    assert "3 lines of events.jsonl could not be read" in cli("attach", "last", "--plain").out
+
+
+def test_a_worker_that_cannot_write_its_events_is_told_of(cli: Cli, sleeper: subprocess.Popen[bytes]) -> None:
+    run = at_work(sleeper)
+    told = [event_log.encode(Record(r.seq, r.ts - 60, r.event)) for r in event_log.read_all(run.events)]
+    run.events.write_bytes(b"".join(told))
+    run.log.write_text("finetui: events cannot be written: [Errno 5] Input/output error\n")
+    assert "cannot be written: [Errno 5] Input/output error." in cli("runs").out
+    follower = cli.start("attach", run.id, "--plain")
+    assert follower.stdout
+    until(lambda: "cannot be written: [Errno 5]" in follower.stdout.readline())
+    follower.kill()
+    follower.communicate()
 
 
 def test_stop_leaves_a_request_and_kill_spares_a_stranger(cli: Cli, sleeper: subprocess.Popen[bytes]) -> None:

@@ -107,6 +107,8 @@ def follow(
                 elif time.monotonic() - quiet_since > TICK_SECONDS:
                     plain.tick()
             status = follower.status
+            if not as_json:
+                plain.silent(status)
             if not status.live:
                 for record in follower.poll():
                     if not as_json:
@@ -117,7 +119,7 @@ def follow(
                         card = status.card
                         output.card(FinetuiError(card.what, card.why, card.fix, code=card.code), True)
                 else:
-                    plain.end(status)
+                    plain.end(status, skipped=follower.skipped)
                 wrong = notice.of_status(run, status)
                 if wrong:
                     _note(wrong)
