@@ -310,7 +310,9 @@ def report(app: FinetuiApp, run: RunFolder, changed: Changed) -> None:
 
 ACTIONS = (
     *REQUESTS,
-    Action("resume", "r", "Resume", "go on from its newest checkpoint", resume, ("stopped", *BAD)),
+    Action(
+        "resume", "r", "Resume", "go on from its newest checkpoint", resume, ("stopped", *BAD), resumable=True
+    ),
     Action("failure", "f", "Why it failed", "what happened, and retry with the fix", failure, BAD),
     Action("longer", "l", "Train longer", "so many epochs more, as a new run", longer, ("completed",)),
     Action("duplicate", "d", "Duplicate", "its settings in the wizard, to change", duplicate),

@@ -41,12 +41,15 @@ class Action:
     states: tuple[str, ...] = ()
     asks: Request | None = None
     paused: bool | None = None
+    resumable: bool = False
+    """Only of a run that has a checkpoint to go on from."""
 
     def allowed(self, of: Seen) -> bool:
         return (
             (not self.states or of.standing in self.states)
             and (self.asks is None or not refused(self.asks, of))
             and self.paused in (None, of.paused)
+            and (of.resumable or not self.resumable)
         )
 
 
@@ -98,7 +101,7 @@ def stopping(seen: Seen) -> str:
 
 
 REQUESTS = (
-    Action("stop", "s", "Stop", "saves what was learned, if you like", stop, LIVE),
+    Action("stop", "s", "Stop", "asks first, and what to keep", stop, LIVE),
     Action(
         "pause", "p", "Pause", "after this step; all stays in memory", Ask("pause"), AT_WORK, "pause", False
     ),

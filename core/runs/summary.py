@@ -30,6 +30,7 @@ class Summary:
     state: str
     job: str = ""
     stage: str = ""
+    resumable: bool = False
     paused: bool = False
     step: int = 0
     total_steps: int = 0
@@ -74,6 +75,7 @@ def summarize(run: RunFolder) -> Summary:
         state=status.standing,
         job=status.job,
         stage=status.stage,
+        resumable=status.resumable,
         paused=status.paused,
         step=status.step,
         total_steps=status.total_steps,

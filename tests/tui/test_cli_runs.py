@@ -81,8 +81,9 @@ def test_a_worker_that_cannot_write_its_events_is_told_of(cli: Cli, sleeper: sub
     run.log.write_text("finetui: events cannot be written: [Errno 5] Input/output error\n")
     assert "cannot be written: [Errno 5] Input/output error." in cli("runs").out
     follower = cli.start("attach", run.id, "--plain")
-    assert follower.stdout
-    until(lambda: "cannot be written: [Errno 5]" in follower.stdout.readline())
+    said = follower.stdout
+    assert said
+    until(lambda: "cannot be written: [Errno 5]" in said.readline())
     follower.kill()
     follower.communicate()
 

@@ -136,7 +136,7 @@ async def test_the_dashboard_retries_with_the_same_key_and_has_all_actions_in_a_
 
 
 REQUESTED = {"p": "pause", "S": "save", "v": "evaluate", "w": "sample"}
-TITLES = ("Pause", "Save now", "Evaluate now", "Sample now", "saves what was learned")
+TITLES = ("Pause", "Save now", "Evaluate now", "Sample now", "asks first, and what to keep")
 
 
 async def in_menu(app, pilot, key: str) -> None:
@@ -219,7 +219,7 @@ async def test_where_no_step_comes_a_run_can_only_be_stopped(worker: subprocess.
                     await pilot.pause()
                 await press(pilot, "p", "S", "v", "w", "m")
                 await modal(app, pilot, ActionsModal)
-                assert [title for title in TITLES if title in seen(app)] == ["saves what was learned"]
+                assert [title for title in TITLES if title in seen(app)] == ["asks first, and what to keep"]
                 await press(pilot, "s")
                 await modal(app, pilot, ConfirmModal)
                 await until(pilot, lambda: "What is done is kept" in seen(app), "for the question")
@@ -304,6 +304,9 @@ async def test_a_start_beside_another_run_waits_in_the_queue_where_that_is_chose
         assert queue.position(new) == 1 and lineage.origin(new) == lineage.Origin(recording.run.id, "copy")
         told = manifest.read(new)
         assert told is not None and told.how == "queued"
+        await until(
+            pilot, lambda: "Waiting in the queue" in seen(app) and "place 1" in seen(app), "for its place"
+        )
         slot.close()
 
 

@@ -61,10 +61,12 @@ class QuitModal(ModalScreen[str]):
     def compose(self) -> ComposeResult:
         status = self._status
         name = literal(status.name or self.run.id, 60)
+        queued = status.state == "queued"
         where = f" at step {status.step:,} of {status.total_steps:,}" if status.total_steps else ""
         left = f", about {duration_words(status.eta_seconds)} left" if status.eta_seconds is not None else ""
         text = Content.assemble(
-            (f"{name} is still at work", "bold $accent"), f"\n\nIt is{where or ' getting ready'}{left}."
+            (f"{name} {'waits in the queue' if queued else 'is still at work'}", "bold $accent"),
+            f"\n\nIt is{f' at place {status.queue_place}' if queued else where or ' getting ready'}{left}.",
         )
         with Vertical(classes="modal-box"):
             yield Static(text, markup=False)
