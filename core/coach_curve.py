@@ -240,10 +240,14 @@ def gradient_spikes(seen: Seen) -> Advice | None:
     if not wild:
         return None
     worst = max(wild, key=lambda point: point[1])
+    limit = seen.recipe.training.max_grad_norm if seen.recipe is not None else None
+    clipped = (
+        "" if limit is None else f" Each is clipped to {limit:g}." if limit else " None of them is clipped."
+    )
     return Advice(
         "gradient-spikes",
         "hint",
         "Single batches pull very hard: look for odd rows (very long, garbled, in another format) in the data.",
-        f"Gradient norm {worst[1]:.3g} at step {worst[0]:,.0f}, usually {usual:.2g}; {len(wild)} such step{'' if len(wild) == 1 else 's'}. "
-        "Each is clipped to 1.",
+        f"Gradient norm {worst[1]:.3g} at step {worst[0]:,.0f}, usually {usual:.2g}; {len(wild)} such step{'' if len(wild) == 1 else 's'}."
+        f"{clipped}",
     )

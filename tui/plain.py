@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from ..core.runs import event_log, events
 from ..core.runs.state import Card, Reducer, RunStatus
-from ..core.text import bytes_words, count_words, duration_words, one_line
+from ..core.text import bytes_words, count_words, counted, duration_words, one_line
 
 LABEL = 11
 """Columns of the label in front of each line."""
@@ -78,6 +78,7 @@ class Plain:
     _progress_done: tuple[str, float] = ("", -1.0)
     _step_ts: float = -math.inf
     _step: int = 0
+    _unwritten: str = ""
 
     def add(self, record: event_log.Record) -> None:
         """Tells `record`, if it is worth a line."""
@@ -130,9 +131,18 @@ class Plain:
         """Call it when nothing has come for a while: says a progress that was held back."""
         self._flush()
 
-    def end(self, status: RunStatus) -> None:
-        """The closing lines."""
+    def silent(self, status: RunStatus) -> None:
+        """Says once why nothing comes, where the worker cannot write it."""
+        if status.unwritten != self._unwritten:
+            self._unwritten = status.unwritten
+            if status.unwritten:
+                self._say("warning", status.unwritten)
+
+    def end(self, status: RunStatus, skipped: int = 0) -> None:
+        """The closing lines. `skipped` is how many lines of the events were damaged."""
         self._leave_stage()
+        if skipped:
+            self._say("warning", f"{counted(skipped, 'line')} of events.jsonl could not be read and left out")
         if status.state == "completed":
             self._say("done", f"{status.job} completed in {duration_words(status.seconds)}")
         elif status.state == "stopped":

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import FinetuiError
 from ..core.recipe import Recipe
+from ..core.runs.control import Seen
 from ..core.runs.lineage import Longer, Origin
 from ..core.runs.store import RunFolder
 from ..core.text import bytes_words, one_line
@@ -20,7 +21,7 @@ from .modals.actions import ActionsModal
 from .modals.confirm import ConfirmModal
 from .modals.failure import FailureModal
 from .modals.text import TextModal
-from .run_requests import REQUESTS, Action, Changed, Seen
+from .run_requests import REQUESTS, Action, Changed
 from .starting import in_turn
 from .widgets.menu import Item
 
@@ -309,7 +310,9 @@ def report(app: FinetuiApp, run: RunFolder, changed: Changed) -> None:
 
 ACTIONS = (
     *REQUESTS,
-    Action("resume", "r", "Resume", "go on from its newest checkpoint", resume, ("stopped", *BAD)),
+    Action(
+        "resume", "r", "Resume", "go on from its newest checkpoint", resume, ("stopped", *BAD), resumable=True
+    ),
     Action("failure", "f", "Why it failed", "what happened, and retry with the fix", failure, BAD),
     Action("longer", "l", "Train longer", "so many epochs more, as a new run", longer, ("completed",)),
     Action("duplicate", "d", "Duplicate", "its settings in the wizard, to change", duplicate),

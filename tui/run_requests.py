@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from ..core.runs.control import Request
+from ..core.runs.control import Request, Seen, refused, saves
 from ..core.runs.store import RunFolder
 from .modals.confirm import ConfirmModal
 
 if TYPE_CHECKING:
+    from ..core.runs.state import RunStatus
     from .app import FinetuiApp
 
 
@@ -25,24 +26,12 @@ Do = Callable[["FinetuiApp", RunFolder, Changed], object]
 
 AT_WORK = ("starting", "running")
 LIVE = ("queued", *AT_WORK)
-TRAINING = ("train", "resume")
-
-
-class Seen(Protocol):
-    """What allows an action or not: a run's status, or its summary."""
-
-    @property
-    def standing(self) -> str: ...
-    @property
-    def job(self) -> str: ...
-    @property
-    def paused(self) -> bool: ...
 
 
 @dataclass(frozen=True)
 class Action:
-    """One thing to do with a run. `states` and `jobs` are those of a run that allow it, and whether it has to be paused;
-    empty and None allow all."""
+    """One thing to do with a run. `states` are those of a run that allow it, and whether it has to be paused; empty and None
+    allow all. `asks` is what its worker is asked for, which not every stage allows."""
 
     name: str
     key: str
@@ -50,14 +39,17 @@ class Action:
     words: str
     do: Do
     states: tuple[str, ...] = ()
-    jobs: tuple[str, ...] = ()
+    asks: Request | None = None
     paused: bool | None = None
+    resumable: bool = False
+    """Only of a run that has a checkpoint to go on from."""
 
     def allowed(self, of: Seen) -> bool:
         return (
             (not self.states or of.standing in self.states)
-            and (not self.jobs or of.job in self.jobs)
+            and (self.asks is None or not refused(self.asks, of))
             and self.paused in (None, of.paused)
+            and (of.resumable or not self.resumable)
         )
 
 
@@ -78,26 +70,43 @@ class Ask:
 
 
 def stop(app: FinetuiApp, run: RunFolder, changed: Changed) -> None:
-    """Asks whether to save, then the worker to stop."""
+    """Asks whether to save where there is something to save, then the worker to stop."""
+    from ..core.runs import state
 
     def answered(answer: str | None) -> None:
         if answer == "stop" or answer == "stop-now":
             Ask(answer)(app, run, changed)
 
-    question = (
-        "Save and stop keeps a checkpoint and the adapter: the run can be resumed, or exported as it is."
-    )
-    answers = [("stop", "Save and stop"), ("stop-now", "Stop, save nothing"), ("cancel", "Keep training")]
-    app.push_screen(ConfirmModal("Stop this run?", question, answers), answered)
+    def ask(seen: RunStatus) -> None:
+        if saves(seen):
+            question = "Save and stop keeps a checkpoint and the adapter: the run can be resumed, or exported as it is."
+            answers = [("stop", "Save and stop"), ("stop-now", "Stop, save nothing")]
+        else:
+            question = stopping(seen)
+            answers = [("stop", "Stop")]
+        app.push_screen(
+            ConfirmModal("Stop this run?", question, [*answers, ("cancel", "Leave it")]), answered
+        )
+
+    app.in_background(f"look at {run.id}", lambda: state.status(run), ask)
+
+
+def stopping(seen: Seen) -> str:
+    """What a stop means where nothing is to be saved."""
+    if seen.standing == "queued":
+        return "It leaves the queue; nothing of it has begun."
+    if refused("save", seen):
+        return "What is done is kept; the rest is left out."
+    return "It has not come to its first step: there is nothing new to save."
 
 
 REQUESTS = (
-    Action("stop", "s", "Stop and save", "with a checkpoint to resume from, or not", stop, LIVE),
+    Action("stop", "s", "Stop", "asks first, and what to keep", stop, LIVE),
     Action(
-        "pause", "p", "Pause", "after this step; all stays in memory", Ask("pause"), AT_WORK, TRAINING, False
+        "pause", "p", "Pause", "after this step; all stays in memory", Ask("pause"), AT_WORK, "pause", False
     ),
-    Action("continue", "p", "Go on", "from the pause", Ask("continue"), AT_WORK, TRAINING, True),
-    Action("save", "S", "Save now", "a checkpoint after this step", Ask("save"), AT_WORK, TRAINING),
+    Action("continue", "p", "Go on", "from the pause", Ask("continue"), AT_WORK, "continue", True),
+    Action("save", "S", "Save now", "a checkpoint after this step", Ask("save"), AT_WORK, "save"),
     Action(
         "evaluate",
         "v",
@@ -105,7 +114,7 @@ REQUESTS = (
         "on the held-out rows, after this step",
         Ask("evaluate"),
         AT_WORK,
-        TRAINING,
+        "evaluate",
     ),
     Action(
         "sample",
@@ -114,7 +123,7 @@ REQUESTS = (
         "it answers its prompts after this step",
         Ask("sample"),
         AT_WORK,
-        TRAINING,
+        "sample",
     ),
 )
 """What a run at work can be asked for: on its dashboard each has a key of its own."""

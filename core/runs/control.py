@@ -5,36 +5,143 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 from .. import atomic, paths
 from ..errors import FinetuiError
 from . import manifest, queue, state
+from .events import AFTER_TRAINING
 from .store import RunFolder
 
 Request = Literal["stop", "stop-now", "pause", "continue", "save", "sample", "evaluate"]
 
 REQUESTS: tuple[Request, ...] = get_args(Request)
 
-WORDS: dict[Request, str] = {
+BEFORE = ("start", "download", "load", "dataset", "tokenize", "baseline", "probe")
+"""The stages of a training before its first step."""
+
+_OTHER_JOBS = ("export", "verify", "probe")
+
+_WORDS: dict[Request, str] = {
     "stop": "Stopping: the worker saves after this step, then ends.",
     "stop-now": "Stopping: the worker ends after this step, without saving.",
     "pause": "Pausing after this step; everything stays in memory.",
-    "continue": "Going on.",
+    "continue": "It goes on, without a pause.",
     "save": "A checkpoint is saved after this step.",
     "evaluate": "An evaluation follows this step.",
     "sample": "Samples follow this step.",
 }
-"""What follows from each request, in words."""
+"""What follows from each request, in words, where the run is at a step."""
 
-IN_EVALUATION: dict[Request, str] = {
-    "stop": "Stopping: the worker breaks the evaluation off, saves, then ends.",
-    "stop-now": "Stopping: the worker breaks the evaluation off, then ends without saving.",
-    "pause": "Pausing after the evaluation; everything stays in memory.",
+_FIRST: dict[Request, str] = {
+    "stop": "Stopping before the first step: nothing was learned that could be saved.",
+    "stop-now": "Stopping before the first step.",
+    "pause": "Pausing after the first step; everything stays in memory.",
+    "save": "A checkpoint is saved after the first step.",
+    "evaluate": "An evaluation follows the first step.",
+    "sample": "Samples follow the first step.",
 }
-"""The same where it is asked for while the held-out rows are evaluated."""
 
-PAUSING = (WORDS["pause"], IN_EVALUATION["pause"])
+_IN_PAUSE: dict[Request, str] = {
+    "stop": "Stopping: the worker saves, then ends.",
+    "stop-now": "Stopping: the worker ends without saving.",
+    "pause": "It is paused already; everything stays in memory.",
+    "continue": "Going on.",
+    "save": "A checkpoint is saved now.",
+    "evaluate": "An evaluation begins now.",
+    "sample": "Samples are made now.",
+}
+
+
+def _between(what: str) -> dict[Request, str]:
+    return {
+        "stop": f"Stopping: the worker breaks the {what} off, saves, then ends.",
+        "stop-now": f"Stopping: the worker breaks the {what} off, then ends without saving.",
+        "pause": f"Pausing after the {what}; everything stays in memory.",
+        "save": "A checkpoint is saved after the next step.",
+        "evaluate": "An evaluation follows the next step.",
+        "sample": "Samples follow the next step.",
+    }
+
+
+_BETWEEN = {"evaluate": _between("evaluation"), "sample": _between("samples")}
+"""Where the held-out rows are evaluated, or samples made, between two steps."""
+
+PAUSING = tuple(words["pause"] for words in (_WORDS, _FIRST, *_BETWEEN.values()))
+
+
+class Seen(Protocol):
+    """What decides what a run can be asked for: its status, or its summary."""
+
+    @property
+    def standing(self) -> str: ...
+    @property
+    def job(self) -> str: ...
+    @property
+    def stage(self) -> str: ...
+    @property
+    def step(self) -> int: ...
+    @property
+    def total_steps(self) -> int: ...
+    @property
+    def paused(self) -> bool: ...
+    @property
+    def resumable(self) -> bool: ...
+
+
+def refused(name: Request, of: Seen) -> str:
+    """Why a live run cannot be asked for `name`, in a sentence; empty where it can."""
+    if name in ("stop", "stop-now") or (name == "continue" and of.paused):
+        return ""
+    if of.standing == "queued":
+        return "It waits in the queue, and no step is made yet."
+    if of.job in _OTHER_JOBS:
+        return f"It is at the job {of.job}, which has no steps."
+    over = of.total_steps > 0 and of.step >= of.total_steps and of.stage not in BEFORE
+    return "The training is over, and no step follows." if over or of.stage in AFTER_TRAINING else ""
+
+
+def saves(of: Seen) -> bool:
+    """Whether a live run that is asked to stop has something of its training to save first."""
+    at_work = of.standing != "queued" and of.job not in _OTHER_JOBS
+    return at_work and not _at_no_step(of) and of.stage not in AFTER_TRAINING
+
+
+def way_back(run: RunFolder, of: state.RunStatus, *, saved: bool) -> str:
+    """How the training of `run`, seen as `of`, goes on once it has ended, in a sentence; empty where it is another job that
+    ends. `saved`: it saves at its end."""
+    if of.job in _OTHER_JOBS:
+        return ""
+    if saved or of.checkpoint_step is not None:
+        return f"finetui resume {run.id} goes on with it."
+    return f"finetui train {run.recipe} starts it again from the beginning."
+
+
+def _at_no_step(of: Seen) -> bool:
+    """Whether this attempt has not come to its first step."""
+    return of.stage in BEFORE or (of.stage == "sample" and not of.step)
+
+
+def _answer(name: Request, of: state.RunStatus) -> str:
+    """What follows from `name`, in words."""
+    if name in ("stop", "stop-now"):
+        if of.standing == "queued":
+            return "Taken out of the queue."
+        if of.stage == "save" and of.paused:
+            return "Stopping: the result, which waits for room, is given up."
+        if of.job in _OTHER_JOBS or refused("save", of):
+            return "Stopping: what is done is kept, and the rest is left out."
+    if of.paused:
+        return _IN_PAUSE.get(name, _WORDS[name])
+    if _at_no_step(of):
+        return _FIRST.get(name, _WORDS[name])
+    return _BETWEEN.get(_between_steps(of), _WORDS).get(name, _WORDS[name])
+
+
+def _between_steps(of: state.RunStatus) -> str:
+    """The stage that lasts between two steps; empty where a step is under way."""
+    return of.stage if of.stage in _BETWEEN and of.stage_done < of.stage_total else ""
+
 
 _TAKEN_BACK: dict[Request, Request] = {"pause": "continue", "continue": "pause"}
 
@@ -43,14 +150,25 @@ def request(run: RunFolder, name: Request) -> str:
     """Asks the run's worker for `name`. Asking twice is asking once; anybody may ask. `pause` and `continue` take each
     other back. Returns what follows, in words.
 
-    Raises FinetuiError: run-not-running where no worker lives (a reused pid is none), run-folder where the request
-    cannot be written.
+    Raises FinetuiError: run-not-running where no worker lives (a reused pid is none), no-steps where the worker would not
+    come to it, run-folder where the request cannot be written.
     """
     if name not in REQUESTS:
         raise ValueError(name)
     now = state.status(run)
     if not now.live:
         raise _not_running(run, now)
+    why = refused(name, now)
+    at_step = not (now.paused or _at_no_step(now) or _between_steps(now))
+    if not why and name == "pause" and at_step and now.step == now.total_steps - 1:
+        why = "Its last step is under way."
+    if why:
+        raise FinetuiError(
+            f"{run.id} cannot be asked to {name} now.",
+            why,
+            f"finetui attach {run.id} shows what it does; finetui stop {run.id} ends it.",
+            code="no-steps",
+        )
     try:
         paths.private_dir(run.control)
         if name in _TAKEN_BACK:
@@ -63,8 +181,7 @@ def request(run: RunFolder, name: Request) -> str:
             "Make room on the disk, or check who owns the folder.",
             code="run-folder",
         ) from error
-    words = WORDS[name]
-    return IN_EVALUATION.get(name, words) if now.stage == "evaluate" and not now.paused else words
+    return _answer(name, now)
 
 
 def pending(run: RunFolder) -> tuple[Request, ...]:
@@ -129,7 +246,9 @@ def kill(run: RunFolder) -> None:
 
 
 def _not_running(run: RunFolder, now: state.RunStatus) -> FinetuiError:
-    fix = f"finetui resume {run.id} goes on with it." if now.state in ("stopped", "crashed") else ""
+    fix = ""
+    if now.state in ("stopped", "crashed") and not now.trained:
+        fix = way_back(run, now, saved=False)
     return FinetuiError(
         f"{run.id} is not running.",
         f"It is {now.state}; no worker of its own is alive.",

@@ -20,6 +20,8 @@ Stage = Literal[
     "score",
     "export",
 ]
+AFTER_TRAINING: tuple[Stage, ...] = ("save", "score", "export")
+"""What follows the last step of a training."""
 Reason = Literal["completed", "stopped", "failed"]
 
 

@@ -1,6 +1,7 @@
-"""Tells a program of the person's that a run has ended, also when nobody looks: the command in `FINETUI_NOTIFY`.
+"""Tells a program of the person's that a run has ended, or needs them, also when nobody looks: the command in `FINETUI_NOTIFY`.
 
-The worker runs it at its end; of a worker that was killed, whoever follows the run does. It is run once for each job.
+The worker runs it at its end; of a worker that was killed, whoever follows the run does. It is run once for each job, and
+once for each kind of trouble that a job meets and cannot mend by itself.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from .state import RunStatus
 from .store import RunFolder
 
 VARIABLE = "FINETUI_NOTIFY"
+
+NEEDS_YOU = ("stop-unsaved", "result-waiting", "checkpoint-skipped", "rows-left-out")
+"""The codes of warnings that ask for a person: a run waits, or something is lost if nobody acts."""
 
 
 def command() -> list[str]:
@@ -45,7 +49,7 @@ def tell(run: RunFolder, *, name: str, job: str, state: str, what: str = "") -> 
     not wait for it. Returns in words why it could not be started, or nothing.
 
     It gets `FINETUI_RUN` (the id), `FINETUI_RUN_NAME`, `FINETUI_RUN_FOLDER`, `FINETUI_RUN_JOB` (train, resume, export, verify),
-    `FINETUI_RUN_STATE` (completed, stopped, failed, crashed) and `FINETUI_RUN_MESSAGE` (what happened, in a line).
+    `FINETUI_RUN_STATE` (completed, stopped, failed, crashed, trouble) and `FINETUI_RUN_MESSAGE` (what happened, in a line).
     """
     argv = command()
     if not argv:

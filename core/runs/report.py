@@ -18,7 +18,9 @@ from typing import Any
 
 from .. import atomic, doctor, recipe_file
 from ..dataset_files import read_rows
+from ..demo.recipe import demo_recipe
 from ..errors import FinetuiError
+from ..model_catalog import CATALOG
 from ..recipe import DEMO, Recipe
 from . import crash, event_log, events, manifest, state
 from .hiding import LEFT_OUT, Names, texts_in, without
@@ -30,6 +32,7 @@ MOST_OTHERS = 4000
 SECONDS = 30.0
 """For the comparison with the rows."""
 
+_RECOMMENDED = frozenset(model.id for model in CATALOG)
 _FREE = ("what", "why", "fix", "text", "sentence", "command", "failed", "path")
 """Fields of events that hold sentences; what else is text there are names out of our own lists."""
 _FRAME = re.compile(r'Traceback \(most recent call last\):|  File ".*", line \d+.*|\s+[~^]+\s*|finetui: \w.*')
@@ -46,7 +49,8 @@ _ABOUT = """A report on a run of finetui, for whoever looks for a fault.
   doctor.txt     what this machine can do
   versions.txt   what is installed now
 
-Left out: tokens, rows, prompts, answers, system prompts, notes, paths of this machine, names of user and host.
+Left out: tokens, rows, prompts, answers, system prompts, notes, paths of this machine, names of user, host and run, and
+of models and datasets but for the models that finetui recommends.
 {compared}
 Look through it before you send it.
 """
@@ -86,7 +90,7 @@ def make(run: RunFolder) -> dict[str, str]:
         "versions.txt": "".join(f"{name} {version}\n" for name, version in manifest.versions().items()),
     }
     if recipe is not None:
-        found["recipe.yaml"] = names.hide(recipe_file.dump(_without_prompts(recipe)), quoted=False)
+        found["recipe.yaml"] = names.hide(recipe_file.dump(_impersonal(recipe)), quoted=False)
     launched = manifest.read(run)
     if launched is not None:
         kept = dataclasses.asdict(launched) | {"host": "", "sources": len(launched.sources)}
@@ -96,7 +100,8 @@ def make(run: RunFolder) -> dict[str, str]:
 
 def name(run: RunFolder) -> str:
     """What the bundle of `run` is called where nobody says otherwise."""
-    return f"finetui-report-{run.id}.zip"
+    when = re.match(r"\d{8}-\d{6}", run.id)
+    return f"finetui-report-{when[0] if when else 'run'}.zip"
 
 
 def write(run: RunFolder, target: Path) -> tuple[str, ...]:
@@ -129,8 +134,10 @@ def _recipe(run: RunFolder) -> Recipe | None:
 
 
 def _sources(run: RunFolder, recipe: Recipe | None) -> Iterator[tuple[str, str]]:
-    """Files and folders that the recipe names, and what stands in their place."""
+    """Files, folders and what is on the hub that the recipe names, and what stands in their place. A recommended model is
+    no secret, nor is one without an owner."""
     yield str(run.path), "‹run›"
+    yield run.id, "‹run›"
     if recipe is None:
         return
     named = {
@@ -139,16 +146,27 @@ def _sources(run: RunFolder, recipe: Recipe | None) -> Iterator[tuple[str, str]]
     }
     for instead, sources in named.items():
         for source in sources:
-            if source and source != DEMO and (Path(source).is_absolute() or Path(source).suffix):
-                yield source, instead + Path(source).suffix
-                if len(Path(source).name) > 3:
-                    yield Path(source).name, instead + Path(source).suffix
+            if not source or source == DEMO or source in _RECOMMENDED:
+                continue
+            path, suffix = Path(source), re.fullmatch(r".*(\.[A-Za-z]\w*)", source)
+            if not ("/" in source or suffix or source == recipe.model.adapter):
+                continue
+            shown = instead + (suffix[1] if suffix else "")
+            yield source, shown
+            yield source.replace("/", "--"), shown  # as the hub's cache names it
+            if len(path.name) > (3 if path.is_absolute() or suffix else 7):
+                yield path.name, shown
 
 
 def _own(run: RunFolder, recipe: Recipe | None) -> Iterator[str]:
-    """What the person and the models wrote: prompts, answers, notes."""
+    """What the person and the models wrote: the run's name, prompts, answers, notes."""
     from . import care
 
+    named = [
+        run.id[16:],
+        *((recipe.name, recipe.name.lower()) if recipe is not None else ()),
+    ]  # Ollama: small letters
+    yield from (name for name in named if name != demo_recipe().name)
     if recipe is not None:
         yield from texts_in((recipe.dataset.system_prompt, recipe.training.sample_prompts))
     labels = care.labels(run)
@@ -215,7 +233,7 @@ def _line(record: event_log.Record, cleared: dict[str, str], names: Names, compa
     if "host" in told:
         told["host"] = ""
     if isinstance(event, events.Started):
-        told["name"] = names.hide(event.name)
+        told["name"] = ""
     for name in _FREE:
         if name not in told:
             continue
@@ -238,7 +256,7 @@ def _log(lines: list[str], cleared: dict[str, str], names: Names, compared: bool
         if not compared:
             fault = _FAULT.match(line)
             shown = (
-                names.hide(line, quoted=False)
+                names.hide(cleared.get(line, line), quoted=False)
                 if _FRAME.fullmatch(line)
                 else f"{fault[1]}: {LEFT_OUT}"
                 if fault
@@ -256,11 +274,12 @@ def _log(lines: list[str], cleared: dict[str, str], names: Names, compared: bool
     return "\n".join(kept) + "\n"
 
 
-def _without_prompts(recipe: Recipe) -> Recipe:
+def _impersonal(recipe: Recipe) -> Recipe:
     prompt = LEFT_OUT if recipe.dataset.system_prompt else recipe.dataset.system_prompt
     asked = tuple(f"{LEFT_OUT} {n}" for n, _ in enumerate(recipe.training.sample_prompts, 1))
     return recipe.model_copy(
         update={
+            "name": "run",
             "dataset": recipe.dataset.model_copy(update={"system_prompt": prompt}),
             "training": recipe.training.model_copy(update={"sample_prompts": asked}),
         }

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
-from . import crash, event_log, events, manifest, queue
+from . import crash, event_log, events, manifest, queue, silence
 from .reduce import Reducer
 from .store import RunFolder
 
@@ -86,6 +86,8 @@ class RunStatus:
     """The weights of its model, the adapter's aside."""
     paused: bool = False
     """The loop waits between two steps, with everything kept in memory."""
+    unwritten: str = ""
+    """Why the worker, which lives, cannot write its events, as far as that is seen from here."""
     elsewhere: bool = False
     """The worker is on another machine, so its life can only be judged by its events."""
     queue_place: int | None = None
@@ -172,6 +174,8 @@ def derive(reducer: Reducer, run: RunFolder) -> RunStatus:
     step, stage, evaluation = reducer.step, reducer.stage, reducer.evaluation
     live = state in ("queued", "starting", "running")
     current = stage if stage is not None and not awaited else None
+    silent = reducer.idle_seconds() > silence.AFTER_SECONDS
+    over = current is not None and current.stage in events.AFTER_TRAINING
     return RunStatus(
         state=state,
         job=job,
@@ -191,7 +195,7 @@ def derive(reducer: Reducer, run: RunFolder) -> RunStatus:
         best_evaluation_loss=reducer.best.loss if reducer.best and reducer.complete else None,
         best_evaluation_step=reducer.best.step if reducer.best and reducer.complete else None,
         seconds=_elapsed(reducer, started_ts, live, awaited),
-        eta_seconds=reducer.eta_seconds() if state == "running" and not awaited else None,
+        eta_seconds=reducer.eta_seconds() if state == "running" and not awaited and not over else None,
         card=card,
         started_ts=started_ts,
         ended_ts=reducer.ended_ts if ended is not None else (None if live else reducer.last_ts),
@@ -205,6 +209,7 @@ def derive(reducer: Reducer, run: RunFolder) -> RunStatus:
         warnings=reducer.warnings,
         model_parameters=reducer.model.parameters if reducer.model else None,
         paused=reducer.paused and live and not awaited,
+        unwritten=silence.reason(run) if current and live and silent else "",
         elsewhere=elsewhere,
         queue_place=place,
         host=host,

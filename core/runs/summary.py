@@ -29,6 +29,8 @@ class Summary:
     name: str
     state: str
     job: str = ""
+    stage: str = ""
+    resumable: bool = False
     paused: bool = False
     step: int = 0
     total_steps: int = 0
@@ -72,6 +74,8 @@ def summarize(run: RunFolder) -> Summary:
         name=labels.title or status.name or run.id[16:] or run.id,
         state=status.standing,
         job=status.job,
+        stage=status.stage,
+        resumable=status.resumable,
         paused=status.paused,
         step=status.step,
         total_steps=status.total_steps,

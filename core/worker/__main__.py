@@ -19,7 +19,7 @@ import psutil
 
 from ..errors import FinetuiError
 from ..runs import chosen, notice, queue, turns
-from ..runs.events import Ended, Started
+from ..runs.events import Ended, Started, Warned
 from ..runs.store import RunFolder
 from . import failures, logs, waiting, warm
 from .control import Control, Stopped
@@ -49,7 +49,12 @@ def work(name: str, run: RunFolder, formats: Sequence[str], asked_at: float, que
         print(f"finetui: another worker is at work on {run.id}; this one ends.", file=sys.stderr, flush=True)
         return 2
     chosen.settle(run, held=True)
-    writer = EventWriter(run.events)
+
+    def warned(event: Warned) -> None:
+        if event.code in notice.NEEDS_YOU:
+            _notify(run, job, name, "trouble", f"{event.what} {event.fix}")
+
+    writer = EventWriter(run.events, warned)
     control = Control(run.control)
     if not queued:  # what is asked of one that waits counts
         control.clear(before=asked_at)
@@ -95,12 +100,16 @@ def work(name: str, run: RunFolder, formats: Sequence[str], asked_at: float, que
     writer.close()
     turns.tend()  # those that wait for this one's end are alive to see it
     if mine:
-        what = failed.what if failed else ""
-        title = job.recipe.name if job.recipe else ""
-        wrong = notice.tell(run, name=title, job=name, state=state, what=what)
-        if wrong:
-            print(f"finetui: {wrong}", file=sys.stderr, flush=True)
+        _notify(run, job, name, state, failed.what if failed else "")
     return 1 if failed else 0
+
+
+def _notify(run: RunFolder, job: Job, name: str, state: str, what: str) -> None:
+    """Runs the person's own command, where there is one."""
+    title = job.recipe.name if job.recipe else ""
+    wrong = notice.tell(run, name=title, job=name, state=state, what=what)
+    if wrong:
+        print(f"finetui: {wrong}", file=sys.stderr, flush=True)
 
 
 def _export_words(words: Sequence[str]) -> tuple[tuple[str, ...], str | None, bool, bool | None]:

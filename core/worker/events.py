@@ -8,10 +8,12 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from ..runs.event_log import EventReader, Record, encode
-from ..runs.events import Event, Progress
+from ..runs.events import Event, Progress, Warned
+from ..runs.silence import UNWRITTEN, WRITTEN
 
 PENDING = 10_000
 """Events kept in memory while the file cannot be written; older ones are lost first."""
@@ -24,11 +26,12 @@ class EventWriter:
     """Appends events, one line each, with `seq` going on from what the file holds. Safe from any thread.
 
     An OSError (no space, read-only, I/O) is told once on stderr and never raised: the events wait in memory and
-    are written when that is possible again.
+    are written when that is possible again. `warned` hears of each kind of warning once, written or not.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, warned: Callable[[Warned], object] = lambda _: None) -> None:
         self.path = path
+        self._warned, self._codes = warned, set[str]()
         self._lock = threading.Lock()
         self._pending: collections.deque[tuple[float, Event]] = collections.deque(maxlen=PENDING)
         self._seq = 0
@@ -51,6 +54,9 @@ class EventWriter:
         with self._lock:
             self._pending.append((time.time(), event))
             self._flush()
+        if isinstance(event, Warned) and event.code not in self._codes:
+            self._codes.add(event.code)
+            self._warned(event)
 
     def progress(self, stage: str, done: float = 0, total: float = 0, unit: str = "", text: str = "") -> None:
         """A progress event, unless the same stage had one within `PROGRESS_SECONDS`. First and last always go."""
@@ -72,11 +78,13 @@ class EventWriter:
             except OSError as error:
                 if not self._told:
                     self._told = True
-                    print(f"finetui: events cannot be written: {error}", file=sys.stderr)
+                    print(f"{UNWRITTEN} {error}", file=sys.stderr, flush=True)
                 return
             if written < len(line) + self._torn:
                 self._torn = True
                 return
+            if self._told:
+                print(WRITTEN, file=sys.stderr, flush=True)
             self._torn = self._told = False
             self._seq += 1
             self._pending.popleft()

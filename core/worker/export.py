@@ -113,13 +113,17 @@ def prepare_tools(recipe: Recipe, emit: Emit, *, check: Check = go_on) -> None:
     if "merged_4bit" in formats:
         four_bit.can_pack(base_weights.folder(recipe))
     infos = [info for info in export_step.FORMATS.values() if info.format in formats and info.quantization]
+
+    def tell(said: str) -> None:
+        emit(Progress("load", text=said))
+
     try:
         if infos:
-            llama_cpp.converter(lambda said: emit(Progress("export", text=said)), check)
+            llama_cpp.converter(tell, check)
         if "adapter_gguf" in formats:
-            llama_cpp.adapter_converter(lambda said: emit(Progress("export", text=said)), check)
+            llama_cpp.adapter_converter(tell, check)
         if any(info.needs_llama_cpp for info in infos):
-            llama_cpp.quantizer(lambda said: emit(Progress("export", text=said)), check)
+            llama_cpp.quantizer(tell, check)
     except FinetuiError as error:
         emit(Warned(error.code, error.what, error.why, error.fix))
 

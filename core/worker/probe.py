@@ -78,6 +78,7 @@ class Probe(TrainerCallback):
             self._writer.progress("probe", text="the longest batch")
             self._control.check()
             self._writer.emit(self._probe(rows, shape))
+            self._control.check()
         else:
             self._writer.progress("probe", text=why)
         if self._alone:

@@ -88,7 +88,7 @@ def measure() -> list[Result]:
         threading.Thread(target=_report, args=(run, stop), daemon=True).start()
         terminal = Terminal([FINETUI, "attach", run.id])
         try:
-            terminal.until(b"Stop and save")
+            terminal.until(b"Stop")
             terminal.settle(5)
             process = psutil.Process(terminal.pid)
             before, terminal.seen = process.cpu_times(), b""

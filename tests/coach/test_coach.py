@@ -102,6 +102,15 @@ def test_one_batch_that_pulls_hard_is_named() -> None:
     seen.curves.add(1e9, 61, 0.7, 0.7, 1e-5, 48.0, 61)
     (advice,) = advise(seen)
     assert advice.rule == "gradient-spikes" and "48 at step 61" in advice.evidence
+    for limit, words in (
+        (1.0, "Each is clipped to 1."),
+        (0.3, "clipped to 0.3."),
+        (0.0, "None of them is clipped."),
+    ):
+        assert seen.recipe is not None
+        training = seen.recipe.training.model_copy(update={"max_grad_norm": limit})
+        limited = replace(seen, recipe=seen.recipe.model_copy(update={"training": training}))
+        assert advise(limited)[0].evidence.endswith(words)
 
 
 def card(**values: object) -> events.Device:

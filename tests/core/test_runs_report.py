@@ -26,6 +26,8 @@ LEARNED = "The board decided to close plant seven in May."
 NOTE = "never show this one to Bernadette"
 HUB_TOKEN = "hf_canaryCanaryCanary123"
 OTHER_TOKEN = "correct-horse-battery"
+RUN = "Merger-of-plants"
+MODEL = "acme-internal/plant-triage-7b"
 USER, HOST = "wilhelmina", "ws-wilhelmina-17"
 SECRETS = (
     ROW,
@@ -40,7 +42,9 @@ SECRETS = (
     "plant seven",
     NOTE,
 )
-NAMES = (HUB_TOKEN, OTHER_TOKEN, USER, "layoffs", "private things")
+NAMES = (
+    HUB_TOKEN, OTHER_TOKEN, USER, "layoffs", "private things", RUN, "merger-of-plants", MODEL, "plant-triage", "acme-internal",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -65,21 +69,29 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     return made(rows)
 
 
-def made(source: Path | str) -> RunFolder:
+def made(source: Path | str, model: str = MODEL) -> RunFolder:
     recipe = Recipe.model_validate(
         {
-            "name": "try",
+            "name": RUN,
+            "model": {"source": model},
             "dataset": {"source": str(source), "system_prompt": PROMPT, "system_mode": "add"},
             "training": {"sample_prompts": [ASKED], "learning_rate": 0.0123},
         }
     )
-    run = store.create("try")
+    run = store.create(RUN)
     recipe_file.save(recipe, run.recipe)
     care.label(run, title="Plant seven", note=NOTE)
     quoted = f"KeyError: '{ROW[:30]}' while reading {source}, row “{ANSWER}”, token {HUB_TOKEN}"
     told = (
-        events.Started("train", 4, 1.0, HOST, "try"),
+        events.Started("train", 4, 1.0, HOST, RUN),
         events.Progress("load", text=f"reading {ROW}"),
+        events.Progress("load", text=f"models--{MODEL.replace('/', '--')} for {RUN}"),
+        events.Exported(
+            "gguf_q8_0",
+            "exports/gguf_q8_0/merger-of-plants-q8_0.gguf",
+            9,
+            command="ollama run merger-of-plants",
+        ),
         events.Sample(1, 0, ASKED, LEARNED, ANSWER),
         events.Step(1, 2, 0.5, 1.25, 1e-4),
         events.Scored(1, examples=(events.ScoreExample(ASKED, ANSWER, LEARNED, LEARNED),)),
@@ -97,6 +109,7 @@ def made(source: Path | str) -> RunFolder:
     launch.sign(run, "train", 4, 1.0, "cold", None)
     run.log.write_text(
         f"==((====))==  Unsloth 2026.10.9: Fast Llama patching\n{OTHER_TOKEN} {HUB_TOKEN}\n"
+        f"loading {MODEL}; finetui: exports of {run.id}\nfinetui: {RUN} cannot be told\n"
         f"map: {{'text': '{ROW}'}}\nprompt was {PROMPT} and then {LEARNED[:20]}\n"
         "Traceback (most recent call last):\n"
         f'  File "{Path.home()}/venv/lib/python3.11/site-packages/trl/trainer.py", line 12, in train\n'
@@ -129,9 +142,15 @@ def test_nothing_private_is_in_it_and_what_is_needed_is(run: RunFolder) -> None:
     assert held.training.learning_rate == 0.0123 and held.dataset.system_mode == "add"
 
 
+def test_a_recommended_model_is_told_and_the_file_has_no_name(run: RunFolder) -> None:
+    model = "unsloth/Qwen2.5-0.5B-Instruct"
+    assert f"source: {model}" in report.make(made("somebody/rows-on-the-hub", model))["recipe.yaml"]
+    assert report.name(run) == f"finetui-report-{run.id[:15]}.zip"
+
+
 def test_rows_that_cannot_be_gone_through_leave_only_the_frame(run: RunFolder) -> None:
     shown = texts(made("somebody/rows-on-the-hub"))
-    for secret in (*SECRETS, *NAMES):
+    for secret in (*SECRETS, *NAMES, "somebody/rows"):
         assert secret not in shown, secret
     assert "site-packages/trl/trainer.py" in shown and "ValueError: ‹left out›" in shown
     assert "lines left out" in shown and "could not be gone through" in shown and "run-failed" in shown

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -24,11 +25,38 @@ from finetui.core.runs.events import (
     Started,
     Warned,
 )
+from finetui.core.worker.events import EventWriter
 from tests.waiting import has_ended, until
 
 from .run_events import HOST, gone, run, signed, sleeper, step, write
 
 __all__ = ["run", "sleeper"]
+
+
+UNHEARD = "The worker is alive, but its events cannot be written"
+
+
+def test_a_worker_that_cannot_write_is_told_from_one_at_a_long_step(
+    run, sleeper, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long_ago = time.time() - 60
+    write(run, signed(sleeper), step(1), start=long_ago)
+    assert state.status(run).unwritten == ""
+    blocked = EventWriter(run.path / "gone" / "events.jsonl")
+    blocked.emit(step(2))
+    blocked.emit(step(3))
+    said = capfd.readouterr().err
+    run.log.write_text(f"Unsloth\n{said}more\n")
+    assert said.count("\n") == 1 and "No such file" in state.status(run).unwritten
+    blocked.path.parent.mkdir()
+    blocked.emit(step(4))
+    run.log.write_text(f"Unsloth\n{said}more\n{capfd.readouterr().err}")
+    assert state.status(run).unwritten == ""
+    free = shutil.disk_usage(run.path)._replace(free=4096)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
+    assert state.status(run).unwritten.startswith(f"{UNHEARD}: the disk is full.")
+    write(run, step(5))
+    assert state.status(run).unwritten == "", "who is heard can write"
 
 
 def test_a_fresh_folder_is_starting_and_an_old_empty_one_never_started(run: store.RunFolder) -> None:

@@ -18,7 +18,17 @@ from finetui.core.errors import FinetuiError
 from finetui.core.runs import control, event_log, follow, history, launch, manifest, state, store, warm
 from finetui.core.runs.curves import Curves
 from finetui.core.runs.event_log import Record
-from finetui.core.runs.events import Device, Ended, Evaluation, Progress, Started, Step
+from finetui.core.runs.events import (
+    Checkpoint,
+    Device,
+    Ended,
+    Evaluation,
+    Event,
+    Paused,
+    Progress,
+    Started,
+    Step,
+)
 from tests.waiting import until
 
 from .run_events import HOST, run
@@ -66,6 +76,99 @@ def test_a_request_is_one_file_and_asking_twice_is_asking_once(run, process) -> 
     assert control.pending(run) == ("stop", "save")
     control.clear(run)
     assert control.pending(run) == ()
+
+
+MOMENTS = {
+    "loading": (("train", Progress("load")), "first step", "nothing was learned"),
+    "at the first step": (("train", Progress("train", 0, 9)), "this step", "saves after this step"),
+    "evaluating": (
+        ("train", Step(4, 9, 0.1, 2.5, 1e-4), Progress("evaluate", 1, 3)),
+        "step",
+        "breaks the evaluation off, saves",
+    ),
+    "after an evaluation": (
+        ("train", Step(4, 9, 0.1, 2.5, 1e-4), Progress("evaluate", 3, 3)),
+        "this step",
+        "saves after this step",
+    ),
+    "sampling": (
+        ("train", Step(4, 9, 0.1, 2.5, 1e-4), Progress("sample", 1, 3)),
+        "step",
+        "samples off, saves",
+    ),
+    "resumed, loading": (("resume", Progress("load")), "first step", "nothing was learned"),
+}
+WAITING: tuple[control.Request, ...] = ("pause", "save", "evaluate", "sample")
+
+
+def at(run: store.RunFolder, child: subprocess.Popen[bytes], job: str, *happened: Event) -> None:
+    made = psutil.Process(child.pid).create_time()
+    told = (Started(job, child.pid, made, HOST), *happened)
+    append(run, *(Record(n, time.time(), event) for n, event in enumerate(told, 1)))
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_the_answer_to_a_request_is_what_follows_at_that_stage(run, process, moment: str) -> None:
+    (job, *happened), after, stop = MOMENTS[moment]
+    at(run, process(), job, *happened)
+    answers = {name: control.request(run, name) for name in WAITING}
+    assert all(after in answers[name] for name in WAITING if name != "pause"), answers
+    assert answers["pause"].startswith("Pausing after") and answers["pause"] in control.PAUSING
+    assert control.request(run, "continue") == "It goes on, without a pause."
+    assert stop in control.request(run, "stop")
+
+
+NO_STEPS = {
+    "exporting at the end": ("train", Step(9, 9, 1.0, 2.5, 1e-4), Progress("export", 0, 2)),
+    "scoring": ("resume", Step(9, 9, 1.0, 2.5, 1e-4), Progress("score", 0, 2)),
+    "at the last evaluation": ("train", Step(9, 9, 1.0, 2.5, 1e-4), Progress("evaluate", 0, 2)),
+    "an export": ("export", Progress("export", 0, 2)),
+    "a verification that loads": ("verify", Progress("load")),
+    "a probe": ("probe", Progress("load")),
+}
+
+
+@pytest.mark.parametrize("moment", NO_STEPS)
+def test_what_no_step_would_answer_is_refused_and_a_stop_says_what_is_kept(run, process, moment: str) -> None:
+    at(run, process(), *NO_STEPS[moment])
+    for name in (*WAITING, "continue"):
+        with pytest.raises(FinetuiError) as caught:
+            control.request(run, name)
+        assert caught.value.code == "no-steps" and "step" in caught.value.why
+    assert control.pending(run) == ()
+    assert control.request(run, "stop") == "Stopping: what is done is kept, and the rest is left out."
+    assert state.status(run).eta_seconds is None
+
+
+def test_a_result_that_waits_for_room_can_go_on_or_be_given_up(run, process) -> None:
+    at(run, process(), "train", Step(9, 9, 1.0, 2.5, 1e-4), Progress("save", 0, 1), Paused(9))
+    assert control.request(run, "continue") == "Going on."
+    assert "given up" in control.request(run, "stop")
+    with pytest.raises(FinetuiError):
+        control.request(run, "save")
+
+
+def test_no_pause_after_the_last_step(run, process) -> None:
+    at(run, process(), "train", Step(8, 9, 1.0, 2.5, 1e-4))
+    with pytest.raises(FinetuiError) as caught:
+        control.request(run, "pause")
+    assert caught.value.why == "Its last step is under way."
+    assert "after this step" in control.request(run, "save")
+
+
+@pytest.mark.parametrize(("checkpoint", "way"), [(True, "finetui resume"), (False, "finetui train")])
+def test_who_stops_what_does_not_run_is_told_what_can_be_done(run, checkpoint: bool, way: str) -> None:
+    kept = (Checkpoint(1, "checkpoints/checkpoint-1"),) if checkpoint else ()
+    told = (
+        Started("train", 2**22 + 1, 1.0, HOST),
+        Step(1, 9, 0.1, 2.5, 1e-4),
+        *kept,
+        Ended("train", "stopped"),
+    )
+    append(run, *(Record(n, time.time(), event) for n, event in enumerate(told, 1)))
+    with pytest.raises(FinetuiError) as caught:
+        control.request(run, "stop")
+    assert way in caught.value.fix
 
 
 @pytest.mark.parametrize("name", control.REQUESTS)

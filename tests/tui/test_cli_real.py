@@ -76,7 +76,7 @@ def test_ctrl_c_saves_and_stops_and_resume_goes_on_to_the_end(
     follower.send_signal(signal.SIGINT)
     out, err = follower.communicate(timeout=SECONDS)
     assert follower.returncode == exits.INTERRUPTED, out + err
-    assert "Asked the run to save and stop" in err and "stopped" in out and "step 1/400" in out
+    assert "the worker saves after this step" in err and "stopped" in out and "step 1/400" in out
     seen = state.status(run)
     assert seen.state == "stopped" and seen.checkpoint_step == seen.step < 400
     assert str(run.path.parents[3] / "rows.jsonl") in run.recipe.read_text()

@@ -71,6 +71,21 @@ def test_json_leaves_out_broken_lines(cli: Cli) -> None:
     first, last = run.events.read_bytes().splitlines(keepends=True)
     run.events.write_bytes(first + b'{"torn": \n\xff\n[1]\n' + last)
     assert cli("attach", "last", "--json").out.encode() == first + last
+    assert "3 lines of events.jsonl could not be read" in cli("attach", "last", "--plain").out
+
+
+def test_a_worker_that_cannot_write_its_events_is_told_of(cli: Cli, sleeper: subprocess.Popen[bytes]) -> None:
+    run = at_work(sleeper)
+    told = [event_log.encode(Record(r.seq, r.ts - 60, r.event)) for r in event_log.read_all(run.events)]
+    run.events.write_bytes(b"".join(told))
+    run.log.write_text("finetui: events cannot be written: [Errno 5] Input/output error\n")
+    assert "cannot be written: [Errno 5] Input/output error." in cli("runs").out
+    follower = cli.start("attach", run.id, "--plain")
+    said = follower.stdout
+    assert said
+    until(lambda: "cannot be written: [Errno 5]" in said.readline())
+    follower.kill()
+    follower.communicate()
 
 
 def test_stop_leaves_a_request_and_kill_spares_a_stranger(cli: Cli, sleeper: subprocess.Popen[bytes]) -> None:
@@ -82,6 +97,26 @@ def test_stop_leaves_a_request_and_kill_spares_a_stranger(cli: Cli, sleeper: sub
     assert cli("stop", "try", "--kill").code == exits.REFUSED
     assert cli("resume", "try").code == exits.REFUSED
     assert sleeper.poll() is None
+
+
+def test_a_stop_says_how_the_run_goes_on_and_the_rest_is_refused_where_no_step_comes(
+    cli: Cli, sleeper: subprocess.Popen[bytes]
+) -> None:
+    made = psutil.Process(sleeper.pid).create_time()
+    learning = at_work(sleeper)
+    assert f"finetui resume {learning.id}" in cli("stop", learning.id).out
+    assert f"finetui train {learning.recipe}" in cli("stop", learning.id, "--now").out
+    loading = make_run(Started("train", sleeper.pid, made, HOST), Progress("load"), name="loading")
+    assert "after the first step" in cli("pause", loading.id).out
+    said = cli("stop", loading.id).out
+    assert "before the first step" in said and f"finetui train {loading.recipe}" in said, said
+    over = (Step(9, 9, 1.0, 2.5, 1e-4, seconds=1.0), Progress("export", 0, 2))
+    exporting = make_run(Started("train", sleeper.pid, made, HOST), *over, name="exporting")
+    for name in ("pause", "save", "evaluate", "sample"):
+        told = cli(name, exporting.id)
+        assert told.code == exits.REFUSED and "The training is over" in told.err, told
+    listed = next(line for line in cli("runs").out.splitlines() if exporting.id in line)
+    assert "export" in listed and "left" not in listed
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])

@@ -58,7 +58,7 @@ async def test_the_footer_keeps_help_and_quit_at_every_size(worker: subprocess.P
             await pilot.resize_terminal(*size)
             await pilot.pause()
             last = seen(app).splitlines()[-1]
-            assert "?" in last and "q" in last and "Stop and save" in last, size
+            assert "?" in last and "q" in last and "s Stop" in last, size
             assert "45/74" in seen(app), size
             assert "loss" in seen(app).lower(), size
 
@@ -142,6 +142,21 @@ async def test_leaving_asks_and_does_what_was_answered(
         await until(pilot, lambda: not app.is_running or app.return_code == 0, "for the end")
     assert control.pending(recording.run) == asked
     assert worker.poll() is None and state.status(recording.run).live
+
+
+async def test_who_leaves_what_has_nothing_to_save_is_offered_no_save(
+    worker: subprocess.Popen[bytes],
+) -> None:
+    recording = recorded.new().started(worker.pid).add(events.Progress("load", text="weights"))
+    async with shown(recording) as (app, pilot, _):
+        await press(pilot, "q")
+        await until(pilot, lambda: "not come to its first step" in flat(app), "for the question")
+        assert "Save and stop" not in flat(app)
+        await press(pilot, "s")
+        assert isinstance(app.screen, QuitModal) and control.pending(recording.run) == ()
+        await press(pilot, "x")
+        await until(pilot, lambda: not app.is_running or app.return_code == 0, "for the end")
+    assert control.pending(recording.run) == ("stop-now",)
 
 
 @pytest.mark.parametrize("place", ["run", "home"])

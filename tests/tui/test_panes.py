@@ -69,6 +69,25 @@ async def test_the_log_is_sifted_by_level_and_words(worker: subprocess.Popen[byt
         assert "Rows were cut" in flat(app) and app.screen is screen
 
 
+async def test_damaged_lines_are_counted_over_the_log(worker: subprocess.Popen[bytes]) -> None:
+    recording = recorded.new().started(worker.pid).ready().train(1, 5)
+    async with shown(recording) as (app, pilot, _):
+        await press(pilot, "2")
+        assert "damaged" not in flat(app)
+        recording.raw(b'{"torn": \n\xff\n').train(6, 6)
+        await until(pilot, lambda: "2 damaged lines left out" in flat(app), "for the count")
+
+
+async def test_what_keeps_the_events_from_being_written_is_said(worker: subprocess.Popen[bytes]) -> None:
+    recording = recorded.new().started(worker.pid).ready().train(1, 5)
+    recording.run.log.write_text("finetui: events cannot be written: [Errno 5] Input/output error\n")
+    async with shown(recording, (120, 36)) as (app, pilot, _):
+        await until(
+            pilot, lambda: "its events cannot be written: [Errno 5] Input/output" in flat(app), "for the word"
+        )
+        assert "long step" not in flat(app)
+
+
 async def test_the_output_follows_and_goes_back_through_a_long_file(worker: subprocess.Popen[bytes]) -> None:
     recording = recorded.new().started(worker.pid).ready().train(1, 5)
     log = recording.run.log

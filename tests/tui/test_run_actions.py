@@ -136,7 +136,7 @@ async def test_the_dashboard_retries_with_the_same_key_and_has_all_actions_in_a_
 
 
 REQUESTED = {"p": "pause", "S": "save", "v": "evaluate", "w": "sample"}
-TITLES = ("Pause", "Save now", "Evaluate now", "Sample now", "Stop and save")
+TITLES = ("Pause", "Save now", "Evaluate now", "Sample now", "asks first, and what to keep")
 
 
 async def in_menu(app, pilot, key: str) -> None:
@@ -199,16 +199,34 @@ def is_paused(place: object) -> bool:
     return place.chosen is not None and place.chosen.paused
 
 
-async def test_an_export_at_work_can_only_be_stopped(worker: subprocess.Popen[bytes]) -> None:
-    recording = made(of(), events.Ended("train", "completed", 9.0), checkpoint=40)
-    recording.started(worker.pid, job="export").add(events.Progress("export", 0, 2, "formats"))
+async def test_where_no_step_comes_a_run_can_only_be_stopped(worker: subprocess.Popen[bytes]) -> None:
+    """In an export of its own and in one at the end of a training, from the dashboard and from the browser."""
+    later = made(of(), events.Ended("train", "completed", 9.0), checkpoint=40)
+    later.started(worker.pid, job="export").add(events.Progress("export", 0, 2, "formats"))
+    same = recorded.new(of()).started(worker.pid).ready().train(1, 74, every=0)
+    same.add(events.Progress("export", 0, 2, "formats"))
     async with wizard() as (app, pilot):
-        app.open_run(recording.run.path)
-        await until(pilot, lambda: "exporting" in seen(app), "for the export")
-        await press(pilot, "p", "S", "v", "w", "m")
-        await modal(app, pilot, ActionsModal)
-        assert [title for title in TITLES if title in seen(app)] == ["Stop and save"]
-        assert control.pending(recording.run) == ()
+        for live in (later, same):
+            for open_it in (
+                lambda live=live: app.open_run(live.run.path),
+                lambda: app.push_screen(RunsScreen()),
+            ):
+                open_it()
+                await until(pilot, lambda: "exporting" in seen(app) or "74/74" in seen(app), "for the export")
+                if isinstance(app.screen, RunsScreen):
+                    row = app.screen.shown_keys().index(live.run.id)
+                    app.screen.table.move_cursor(row=row)
+                    await pilot.pause()
+                await press(pilot, "p", "S", "v", "w", "m")
+                await modal(app, pilot, ActionsModal)
+                assert [title for title in TITLES if title in seen(app)] == ["asks first, and what to keep"]
+                await press(pilot, "s")
+                await modal(app, pilot, ConfirmModal)
+                await until(pilot, lambda: "What is done is kept" in seen(app), "for the question")
+                assert "Save and stop" not in seen(app)
+                await press(pilot, "escape")
+                assert control.pending(live.run) == ()
+                app.go_home()
 
 
 async def test_a_run_is_named_tagged_noted_and_archived_from_the_browser() -> None:
@@ -286,6 +304,9 @@ async def test_a_start_beside_another_run_waits_in_the_queue_where_that_is_chose
         assert queue.position(new) == 1 and lineage.origin(new) == lineage.Origin(recording.run.id, "copy")
         told = manifest.read(new)
         assert told is not None and told.how == "queued"
+        await until(
+            pilot, lambda: "Waiting in the queue" in seen(app) and "place 1" in seen(app), "for its place"
+        )
         slot.close()
 
 

@@ -23,8 +23,9 @@ from finetui.tui.screens.runs import RunsScreen
 from . import recorded
 from .driving import SIZES, home, press, seen, until, wizard
 from .recorded import Recording
+from .run_screen import worker
 
-__all__ = ["home"]
+__all__ = ["home", "worker"]
 
 
 def made(name: str, steps: int, rate: float = 1e-3) -> Recording:
@@ -74,6 +75,26 @@ async def test_runs_are_sorted_filtered_marked_and_compared(size: tuple[int, int
         assert app.screen is screen
         await press(pilot, "up", "up", "enter")
         await until(pilot, lambda: isinstance(app.screen, RunScreen), "for the run")
+
+
+async def test_a_run_without_a_checkpoint_is_offered_no_resume(worker: subprocess.Popen[bytes]) -> None:
+    """And an empty filter says how to leave it, one that is paused that it is."""
+    failed = recorded.new().started().add(events.Ended("train", "failed", 9.0, "It broke."))
+    live = recorded.new().started(worker.pid).ready().train(1, 5, every=0).add(events.Paused(5))
+    async with wizard((120, 36)) as (app, pilot):
+        await press(pilot, "r")
+        screen = app.screen
+        assert isinstance(screen, RunsScreen)
+        await until(pilot, lambda: len(screen.shown_keys()) == 2 and "paused" in seen(app), "for the runs")
+        screen.table.move_cursor(row=screen.shown_keys().index(failed.run.id))
+        await pilot.pause()
+        assert not screen.check_action("act", ("resume",)) and screen.check_action("act", ("failure",))
+        failed.add(events.Checkpoint(5, "checkpoints/checkpoint-5"))
+        await until(pilot, lambda: screen.check_action("act", ("resume",)), "for the checkpoint")
+        await press(pilot, "slash", *"nosuch")
+        await until(pilot, lambda: "Esc shows all" in seen(app), "for the way out")
+        await press(pilot, "enter", "escape")
+        assert live.run.id in screen.shown_keys()
 
 
 def test_summaries_are_kept_until_a_file_changes(tmp_path: Path) -> None:

@@ -206,7 +206,7 @@ def test_in_a_real_terminal_a_run_outlives_the_killed_wizard_and_the_next_one_at
     shown = terminal.wait("Running", "tiny")
     assert "Continue your draft" not in shown
     terminal.keys("End", "Up", "Up", "Enter")  # from Doctor over Learn to the running one
-    terminal.wait("training", "Stop and save")
+    terminal.wait("training", "s Stop")
 
     terminal.keys("q")
     terminal.wait("Detach", f"finetui attach {run.id}")

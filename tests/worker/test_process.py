@@ -27,6 +27,7 @@ from finetui.core.runs.events import (
     Sample,
     Started,
     Step,
+    Warned,
 )
 from finetui.core.runs.store import RunFolder
 from finetui.core.worker.events import EventWriter
@@ -236,6 +237,14 @@ def test_the_writer_goes_on_where_the_file_ends(tmp_path: Path, tail: bytes) -> 
     assert [(r.seq, r.event) for r in read_all(path)] == [
         (n, Evaluation(n, loss)) for n, loss in ((1, 2.0), (2, 1.0), (3, 0.5))
     ]
+
+
+def test_the_writer_tells_each_kind_of_warning_once(tmp_path: Path) -> None:
+    heard: list[str] = []
+    writer = EventWriter(tmp_path / "none" / "events.jsonl", lambda warned: heard.append(warned.code))
+    for code in ("a", "b", "a", "a"):
+        writer.emit(Warned(code, "Something is wrong."))
+    assert heard == ["a", "b"], "also where it cannot be written"
 
 
 def test_events_wait_while_they_cannot_be_written(tmp_path: Path) -> None:

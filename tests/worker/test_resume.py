@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import resource
+import shlex
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -116,9 +118,12 @@ def test_a_killed_run_falls_back_to_the_last_whole_checkpoint(
 
 
 def test_a_disk_that_takes_nothing_costs_a_checkpoint_and_not_the_run(
-    made_of: Recipe, never_stopped: RunFolder
+    made_of: Recipe, never_stopped: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Events, log and checkpoints all meet a real limit on the size of files (EFBIG) while the worker trains."""
+    """Events, log and checkpoints all meet a real limit on the size of files (EFBIG) while the worker trains. The person's
+    command, which inherits the limit, makes a folder of what it is told."""
+    writes = 'import os, sys; os.mkdir(f\'{sys.argv[1]}/{os.environ["FINETUI_RUN_STATE"]} {os.environ["FINETUI_RUN_MESSAGE"][:40]}\')'
+    monkeypatch.setenv("FINETUI_NOTIFY", shlex.join([sys.executable, "-c", writes, str(tmp_path)]))
     run = harness.make_run(made_of)
     worker = harness.start("train", run)
     harness.until(lambda: harness.events(run, Checkpoint), worker)
@@ -134,6 +139,12 @@ def test_a_disk_that_takes_nothing_costs_a_checkpoint_and_not_the_run(
     (run.control / "continue").touch()
     assert harness.finish(worker, run) == 0
     assert harness.ended(run).reason == "completed"
+    harness.until(lambda: len(list(tmp_path.iterdir())) == 3)
+    told = sorted(path.name for path in tmp_path.iterdir())
+    assert told[0] == "completed tiny: completed", told
+    assert told[1].startswith("trouble The checkpoint of") and told[2].startswith("trouble The run waits"), (
+        told
+    )
     assert [r.seq for r in read_all(run.events)] == list(range(1, len(read_all(run.events)) + 1))
     assert_same_losses(run, never_stopped)
 

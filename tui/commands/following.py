@@ -107,6 +107,8 @@ def follow(
                 elif time.monotonic() - quiet_since > TICK_SECONDS:
                     plain.tick()
             status = follower.status
+            if not as_json:
+                plain.silent(status)
             if not status.live:
                 for record in follower.poll():
                     if not as_json:
@@ -117,7 +119,7 @@ def follow(
                         card = status.card
                         output.card(FinetuiError(card.what, card.why, card.fix, code=card.code), True)
                 else:
-                    plain.end(status)
+                    plain.end(status, skipped=follower.skipped)
                 wrong = notice.of_status(run, status)
                 if wrong:
                     _note(wrong)
@@ -135,12 +137,12 @@ def follow(
 
 def _ask(run: RunFolder) -> bool:
     try:
-        control.request(run, "stop")
+        words = control.request(run, "stop")
     except FinetuiError as error:
         if error.code != "run-not-running":  # it has just ended: the next look tells how
             output.card(error)
         return False
-    _note("Asked the run to save and stop. Ctrl+C again leaves it to itself; it will still save and stop.")
+    _note(f"{words} Ctrl+C again leaves it to itself; it stops all the same.")
     return True
 
 

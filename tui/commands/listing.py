@@ -125,6 +125,8 @@ def summary(status: RunStatus) -> str:
         parts.append(f"{duration_words(status.eta_seconds)} left")
     elif not status.live and status.seconds:
         parts.append(f"took {duration_words(status.seconds)}")
+    if status.unwritten:
+        parts.append(one_line(status.unwritten, 160))
     if status.elsewhere:
         parts.append(f"on {one_line(status.host, 60)}")
     if status.card:

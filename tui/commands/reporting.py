@@ -25,7 +25,7 @@ def report(
 ) -> None:
     """Bundle what a bug report needs: events, settings, versions, the log's end, this machine.
 
-    Tokens, rows, prompts, answers, paths and names are left out.
+    Tokens, rows, prompts, answers, paths and names are left out, of models too unless finetui recommends them.
     """
     from ...core.runs import report as bundle
     from ...core.runs import store

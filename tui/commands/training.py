@@ -143,31 +143,25 @@ def stop(
     as_json: JsonOption = False,
 ) -> None:
     """Ask a run to save and stop."""
-    from ...core.runs import control, store
+    from ...core.runs import control, state, store
 
     folder = store.find(run)
     if now and kill:
         raise usage(
             "--now and --kill do not go together.", "One asks, the other does not.", "Give one of them."
         )
-    if kill:
+    name: Literal["kill", "stop", "stop-now"] = "kill" if kill else "stop-now" if now else "stop"
+    before = state.status(folder)
+    if name == "kill":
         control.kill(folder)
+        words = f"Killed the worker of {folder.id}."
     else:
-        control.request(folder, "stop-now" if now else "stop")
+        words = f"{folder.id}: {control.request(folder, name)}"
     if as_json:
-        output.data(
-            {
-                "run": folder.id,
-                "path": str(folder.path),
-                "request": "kill" if kill else "stop-now" if now else "stop",
-            }
-        )
-    elif kill:
-        output.line(f"Killed the worker of {folder.id}.")
-    elif now:
-        output.line(f"Asked {folder.id} to stop at its next step, without saving.")
-    else:
-        output.line(f"Asked {folder.id} to save and stop. finetui resume {folder.id} goes on with it later.")
+        output.data({"run": folder.id, "path": str(folder.path), "request": name})
+        return
+    saved = name == "stop" and control.saves(before)
+    output.line(f"{words} {control.way_back(folder, before, saved=saved)}".rstrip())
 
 
 def start(
@@ -228,7 +222,8 @@ def detached(run: RunFolder, as_json: bool) -> None:
 
     place = queue.position(run)
     output.line(f"Started {run.id}." if place is None else f"{run.id} waits in the queue, at place {place}.")
-    output.line(f"finetui attach {run.id} follows it; finetui stop {run.id} saves and stops it.")
+    stops = "saves and stops it" if place is None else "takes it out"
+    output.line(f"finetui attach {run.id} follows it; finetui stop {run.id} {stops}.")
     _warn_of_log_out()
 
 

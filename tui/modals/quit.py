@@ -14,21 +14,27 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
 from ...core.errors import FinetuiError
-from ...core.runs.control import Request
+from ...core.runs.control import Request, saves
 from ...core.runs.state import RunStatus
 from ...core.runs.store import RunFolder
 from ...core.text import duration_words
+from ..run_requests import stopping
 from ..widgets.text import literal
 
 if TYPE_CHECKING:
     from ..app import FinetuiApp
 
-ANSWERS = (
-    ("detach", "Detach", "it goes on without this window"),
-    ("save", "Save and stop", "a checkpoint and the adapter are kept; it can be resumed"),
-    ("stop", "Stop", "it ends after this step, and saves nothing more"),
-    ("cancel", "Cancel", "stay here"),
-)
+DETACH = ("detach", "Detach", "it goes on without this window")
+SAVE = ("save", "Save and stop", "a checkpoint and the adapter are kept; it can be resumed")
+STOP = ("stop", "Stop", "it ends after this step, and saves nothing more")
+CANCEL = ("cancel", "Cancel", "stay here")
+
+
+def answers(status: RunStatus) -> tuple[tuple[str, str, str], ...]:
+    """The answers that a run allows: each with its title and what follows."""
+    if saves(status):
+        return DETACH, SAVE, STOP, CANCEL
+    return DETACH, ("stop", "Stop", stopping(status)), CANCEL
 
 
 class QuitModal(ModalScreen[str]):
@@ -55,15 +61,17 @@ class QuitModal(ModalScreen[str]):
     def compose(self) -> ComposeResult:
         status = self._status
         name = literal(status.name or self.run.id, 60)
+        queued = status.state == "queued"
         where = f" at step {status.step:,} of {status.total_steps:,}" if status.total_steps else ""
         left = f", about {duration_words(status.eta_seconds)} left" if status.eta_seconds is not None else ""
         text = Content.assemble(
-            (f"{name} is still at work", "bold $accent"), f"\n\nIt is{where or ' getting ready'}{left}."
+            (f"{name} {'waits in the queue' if queued else 'is still at work'}", "bold $accent"),
+            f"\n\nIt is{f' at place {status.queue_place}' if queued else where or ' getting ready'}{left}.",
         )
         with Vertical(classes="modal-box"):
             yield Static(text, markup=False)
             with Vertical(id="answers"):
-                for key, title, words in ANSWERS:
+                for key, title, words in answers(status):
                     yield Button(
                         Content.assemble((title.ljust(15), "bold"), words), id=f"answer-{key}", compact=True
                     )
@@ -79,7 +87,8 @@ class QuitModal(ModalScreen[str]):
         self.dismiss((event.button.id or "").removeprefix("answer-"))
 
     def action_answer(self, answer: str) -> None:
-        self.dismiss(answer)
+        if any(key == answer for key, _, _ in answers(self._status)):
+            self.dismiss(answer)
 
 
 def leave(app: FinetuiApp) -> None:
@@ -97,7 +106,7 @@ def leave(app: FinetuiApp) -> None:
     def seen(status: RunStatus) -> None:
         app.leaving = False
         if status.live:
-            app.push_screen(QuitModal(run, status), lambda answer: _act(app, run, answer or "cancel"))
+            app.push_screen(QuitModal(run, status), lambda answer: _act(app, run, status, answer or "cancel"))
         else:
             app.exit(0)
 
@@ -105,21 +114,18 @@ def leave(app: FinetuiApp) -> None:
     app.in_background("leave", look, seen, lambda _: app.exit(0))
 
 
-def _act(app: FinetuiApp, run: RunFolder, answer: str) -> None:
+def _act(app: FinetuiApp, run: RunFolder, status: RunStatus, answer: str) -> None:
     if answer == "detach":
         app.exit(0, message=Text(f"{run.id} goes on.  finetui attach {run.id}  shows it again."))
     elif answer in ("save", "stop"):
         name: Request = "stop" if answer == "save" else "stop-now"
-        words = (
-            f"{run.id} saves and stops.  finetui resume {run.id}  goes on with it."
-            if answer == "save"
-            else f"{run.id} stops."
-        )
 
-        def ask() -> None:
+        def ask() -> str:
             from ...core.runs import control
 
-            control.request(run, name)
+            words = control.request(run, name)
+            way = control.way_back(run, status, saved=name == "stop" and saves(status))
+            return f"{run.id}: {words} {way}".rstrip()
 
         def failed(error: FinetuiError) -> None:
             if error.code == "run-not-running":
@@ -127,4 +133,4 @@ def _act(app: FinetuiApp, run: RunFolder, answer: str) -> None:
             else:
                 app.show_error(error)
 
-        app.in_background("leave", ask, lambda _: app.exit(0, message=Text(words)), failed)
+        app.in_background("leave", ask, lambda words: app.exit(0, message=Text(words)), failed)

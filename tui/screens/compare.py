@@ -118,7 +118,7 @@ class CompareScreen(Screen[None]):
             told = one.summary
             best = number(told.best) if told.best is not None else marks.dash
             loss = number(told.loss) if told.loss is not None else marks.dash
-            figures = f"  {told.state}  loss {loss}  best {best}  {duration_words(told.seconds)}"
+            figures = f"  {told.state}  last loss {loss}  best {best}  {duration_words(told.seconds)}"
             name = clip_middle(f"{literal(told.name, 80)} {told.run[:15]}", max(10, width - len(figures) - 4))
             lines.append(
                 Content.assemble(

@@ -45,6 +45,8 @@ class FollowingScreen(Screen[None]):
         self.status: RunStatus | None = None
         self.history: float | None = None
         """How much of a long run's beginning was read; None where nothing is left to read."""
+        self.skipped = 0
+        """Lines of events.jsonl that were damaged, and so left out."""
         self.caught_up = False
         """Whether the history was read to its end."""
         self.use_at = 0
@@ -111,6 +113,7 @@ class FollowingScreen(Screen[None]):
         self.story.whole = news.history is None
         self.story.extend(news.records)
         self.history = news.history
+        self.skipped = news.skipped
         self.caught_up = not news.more and self.status is not None
         if news.more:
             self.set_timer(SOON_SECONDS, self.pump)

@@ -154,7 +154,8 @@ class PanedScreen(FollowingScreen):
             ruler = self.query_one("#log-ruler", Block)
             width = ruler.content_size.width or self.pane_cells
             following = self._following(pane)
-            ruler.show(logs.ruler(self._sifted[1], self.sifting, following, shown, width))
+            skipped = self.skipped if self.tab == "Log" else 0
+            ruler.show(logs.ruler(self._sifted[1], self.sifting, following, shown, width, skipped))
             self._followed = following
 
     def on_resize(self, event: events.Resize) -> None:

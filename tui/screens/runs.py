@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 2.0
 WAYS: dict[Column, str] = {
     "newest": "the newest first",
-    "name": "name",
-    "state": "state",
-    "loss": "loss",
-    "best": "best held-out loss",
-    "time": "time taken",
-    "model": "model",
-    "data": "data",
-    "size": "size on disk",
+    "name": "by name",
+    "state": "by state",
+    "loss": "by loss",
+    "best": "by best held-out loss",
+    "time": "by time taken",
+    "model": "by model",
+    "data": "by data",
+    "size": "by size on disk",
 }
 
 
@@ -130,7 +130,9 @@ class RunsScreen(Screen[None]):
         middot = f" {glyphs().middot} "
         runs = counted(len(every), "run")
         told = [f"{len(self.shown):,} of {runs}" if words else runs]
-        told.append(f"by {WAYS[self.order]}" + (", the other way round" if self.reverse else ""))
+        told.append(WAYS[self.order] + (", the other way round" if self.reverse else ""))
+        if words and not self.shown:
+            told.append("Esc shows all")
         if self.marked:
             told.append(f"{len(self.marked)} marked")
         if self.found is None:
@@ -142,10 +144,10 @@ class RunsScreen(Screen[None]):
         table = self.table
         at, scroll = self._current(), table.scroll_y
         table.clear(columns=True)
-        wide, roomy = width >= 110, width >= 150
+        wide, roomy = width >= 116, width >= 150
         heads = [("", 1), ("State", 9), ("Steps", 11), ("Loss", 6), ("Best", 6)]
         if wide:
-            heads += [("Time", 12), ("Model", 22), ("Size", 9)]
+            heads += [("Time", 11), ("Model", 16), ("Size", 9)]
         if roomy:
             heads += [("Data", 24)]
         heads.append(("Ago", 6))
@@ -168,14 +170,15 @@ class RunsScreen(Screen[None]):
         cells = [
             "*" if one.run in self.marked else mark,
             clip_middle(literal(one.name, 80), name),
-            one.state,
+            "paused" if one.paused else one.state,
             steps,
             number(one.loss) if one.loss is not None else marks.dash,
             number(one.best) if one.best is not None else marks.dash,
         ]
         if wide:
-            model = clip_middle(literal(one.model, 120), 22)
-            cells += [duration_words(one.seconds), model, bytes_words(one.bytes)]
+            model = clip_middle(literal(one.model, 120).rpartition("/")[2], 16)
+            took = duration_words(one.seconds) if one.state != "queued" else marks.dash
+            cells += [took, model, bytes_words(one.bytes)]
         if roomy:
             cells += [clip_middle(literal(one.data, 120), 24)]
         cells.append(_ago(now - one.started_ts) if one.started_ts else marks.dash)
@@ -296,7 +299,9 @@ class RunsScreen(Screen[None]):
 
 
 def _ago(seconds: float) -> str:
-    """`5 min`, `3 h`, `12 d`."""
+    """`now`, `5 min`, `3 h`, `12 d`."""
+    if seconds < 60:
+        return "now"
     if seconds < 3600:
-        return f"{max(0, int(seconds // 60))} min"
+        return f"{int(seconds // 60)} min"
     return f"{int(seconds // 3600)} h" if seconds < 172_800 else f"{int(seconds // 86_400)} d"

@@ -22,7 +22,7 @@ QUIET_SECONDS = 60.0
 def alert(
     status: RunStatus | None, *, trouble: str, said: str, warning: Warned | None, way: Use | None, width: int
 ) -> list[Content]:
-    """One line, or none: files that cannot be read (`trouble`), what the last action did (`said`), a silent worker, the
+    """One line, or none: files that cannot be read (`trouble`), what the last action did (`said`), a silent worker and why, the
     command that `y` copies (`way`, for where no pane shows it), the newest warning."""
     marks = glyphs()
     quiet = time.time() - status.last_ts if status and status.live and status.last_ts is not None else 0.0
@@ -30,6 +30,8 @@ def alert(
     if trouble:
         words = f"The run's files cannot be read: {literal(trouble, 200)}"
         runs = [(f"{marks.warn} {words}", "$text-warning")]
+    elif status is not None and status.unwritten:
+        runs = [(f"{marks.warn} {literal(status.unwritten, 400)}", "$text-warning")]
     elif status is not None and status.paused and said in ("", *PAUSING):
         runs = [(f"{marks.pause} Paused. p goes on; everything is kept in memory.", "$accent")]
     elif said:

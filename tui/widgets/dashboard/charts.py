@@ -21,6 +21,8 @@ def way(status: RunStatus) -> tuple[str, ...]:
     if status.job in ("export", "verify"):
         return ("start", "load", "export")
     stages = [stage for stage in BEFORE_TRAINING if stage != "baseline" or status.job != "resume"]
+    if now == "queue":
+        stages.insert(0, "queue")
     if now == "download":
         stages.insert(1, "download")
     if now == "sample" and "baseline" in stages:

@@ -33,6 +33,8 @@ class News:
     """The whole story of a long run, in place of what was known: its beginning has been read."""
     history: float | None = None
     """How much of a long run's beginning has been read; None where nothing is left to read."""
+    skipped: int = 0
+    """Lines of events.jsonl that were damaged, and so left out."""
 
 
 class Feed:
@@ -54,6 +56,7 @@ class Feed:
         self._history: History | None = None
         self._past: Story | None = None
         self._read = False
+        self._skipped = self._skipped_before = 0
         self._stopping = threading.Event()
         self._nudge = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="feed", daemon=True)
@@ -85,6 +88,7 @@ class Feed:
                 self._trouble,
                 self._story,
                 self._history.share if self._history is not None else None,
+                self._skipped_before + self._skipped,
             )
             self._status = self._log = self._story = None
             return news
@@ -115,6 +119,7 @@ class Feed:
                     self._put([], state.status(self.run), None, polled=False)
                     first = False
                 records = follower.poll()
+                self._skipped = follower.skipped
                 if follower.gap is not None and self._history is None:
                     self._read_past(follower.gap)
                 elif follower.gap is None:
@@ -161,5 +166,6 @@ class Feed:
         with self._lock:
             self._records.clear()
             self._story, self._history, self._past = past, None, None
+            self._skipped_before = history.skipped
             self._status = status
             self._log = log if log is not None else self._log

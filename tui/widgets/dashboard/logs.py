@@ -80,9 +80,10 @@ def _told(lines: Sequence[Content], shown: int, total: int, sifting: Sifting, no
 
 
 def ruler(
-    sifted: Sifted, sifting: Sifting, following: bool, piece: Piece | None, width: int
+    sifted: Sifted, sifting: Sifting, following: bool, piece: Piece | None, width: int, skipped: int = 0
 ) -> list[Content]:
-    """The line over a log: what of it is shown, and the keys that change that. `piece`: the one in sight of worker.log."""
+    """The line over a log: what of it is shown, and the keys that change that. `piece`: the one in sight of worker.log.
+    `skipped`: lines of events.jsonl that were damaged."""
     marks = glyphs()
     level, words = LEVEL_WORDS[sifting.level], literal(sifting.words, 40)
     parts: list[list[Run]] = [
@@ -91,6 +92,8 @@ def ruler(
     ]
     if sifted.shown < sifted.total:
         parts.append([(f"{sifted.shown:,} of {counted(sifted.total, 'line')}", "$text-muted")])
+    if skipped:
+        parts.append([(f"{counted(skipped, 'damaged line')} left out", "$text-warning")])
     parts.append([("F ", "$accent"), ("following" if following else "held", "$foreground")])
     if piece is not None and piece.size > piece.end - piece.start:
         share = 100 * piece.end / piece.size

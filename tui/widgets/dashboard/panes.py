@@ -332,7 +332,7 @@ def stages(order: Sequence[str], status: RunStatus, width: int, rows: int) -> li
             lines.append(Content.assemble((f"{marks.todo} ", "$text-disabled"), (name, "$text-disabled")))
         else:
             amount = progress_words(status.stage_done, status.stage_total, status.stage_unit)
-            text = one_line(status.stage_text, 120)
+            text = f"place {status.queue_place}" if status.queue_place else one_line(status.stage_text, 120)
             right = "  ".join(part for part in (text, amount, duration_words(status.seconds)) if part)
             lines.append(
                 spread(

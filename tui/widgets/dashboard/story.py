@@ -26,6 +26,7 @@ ANSWERS = 200
 SHOWN_CHARACTERS = 2000
 
 STAGES = {
+    "queue": "Waiting in the queue",
     "start": "Importing Unsloth",
     "download": "Downloading the model",
     "load": "Loading the model",
@@ -43,6 +44,7 @@ STAGES = {
 """What each stage is called while it lasts."""
 
 MEANINGS = {
+    "queue": "It starts by itself once what is before it has ended. finetui queue shows and changes the order.",
     "start": "The libraries are read from disk: 10 to 40 seconds, longer the first time.",
     "download": "Once only; the next run finds it in the cache.",
     "load": "Weights go into memory, and the adapter is laid over them.",
