@@ -8,7 +8,7 @@ from pathlib import Path
 
 from . import recipe_file
 from .errors import FinetuiError
-from .runs import care, state, store
+from .runs import care, follow, store
 from .runs.chosen import settle
 from .text import one_line
 
@@ -44,7 +44,7 @@ def run_models() -> tuple[RunModel, ...]:
         if adapter is None and whole is None:
             continue
         try:
-            now = state.status(run)
+            now = follow.whole(run).status
             recipe = recipe_file.load(run.recipe)
         except (OSError, FinetuiError):  # a recipe of another version, a folder that vanishes meanwhile
             continue

@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
-from . import event_log, events, state
+from . import event_log, events, history, state
 from .store import RunFolder
 
 LONG_BYTES = 8 * 1024 * 1024
 """An events file beyond this is not read whole before the first picture: its two ends are."""
 HEAD_BYTES = 64 * 1024
 TAIL_BYTES = 1024 * 1024
+
+
+def whole(run: RunFolder) -> Follower:
+    """A follower that has read all of a run, whatever its length. Blocking, as `history.fold`. Raises OSError."""
+    reducer, reader = history.fold(run.events)
+    return Follower(run, reducer, _reader=reader)
 
 
 @dataclass

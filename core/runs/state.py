@@ -1,7 +1,7 @@
 """A run's state: derived from its events and from whether its worker lives, never stored.
 
 `derive` makes it of the figures that `reduce.Reducer` has folded; the list of runs, the dashboard and the command line share
-both. `status` looks at a run from outside and reads only the two ends of a long events file.
+both. `status` looks at a run from outside and reads only the two ends of a long events file; `follow.whole` reads all of it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
-from . import crash, event_log, events, manifest, queue
+from . import crash, event_log, events, history, manifest, queue
 from .reduce import Reducer
 from .store import RunFolder
 
@@ -20,7 +20,7 @@ FRESH_SECONDS = 120.0
 """A worker on another machine counts as running while its last word is no older than this."""
 
 CREATE_TIME_TOLERANCE_SECONDS = 1.0
-WHOLE_BYTES = 512 * 1024
+WHOLE_BYTES = 2 * 1024 * 1024
 """An events file up to this size is read whole by `status`."""
 HEAD_BYTES = 64 * 1024
 TAIL_BYTES = 256 * 1024
@@ -308,8 +308,7 @@ def _read_ends(run: RunFolder) -> Reducer:
         with run.events.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size <= WHOLE_BYTES:
-                _fold(reducer, file.read())
-                return reducer
+                return history.fold(run.events)[0]
             reducer.complete = False
             head = file.read(HEAD_BYTES)
             _fold(reducer, head)
