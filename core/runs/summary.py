@@ -53,7 +53,8 @@ class Summary:
 
     @property
     def live(self) -> bool:
-        return self.state in ("starting", "running")
+        """Whether a worker is at work on the run, or waits for its turn."""
+        return self.state in ("queued", "starting", "running")
 
     @property
     def best(self) -> float | None:
@@ -151,6 +152,9 @@ class Summaries:
             return {}
 
 
+_FLOATS = {one.name for one in fields(Summary) if "float" in str(one.type)}
+
+
 def _plain(summary: Summary) -> dict[str, Any]:
     return {
         name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
@@ -161,9 +165,9 @@ def _plain(summary: Summary) -> dict[str, Any]:
 def _restored(entry: dict[str, Any]) -> Summary | None:
     try:
         values = dict(entry["is"])
-        for name, value in values.items():
-            if value in ("nan", "inf", "-inf"):
-                values[name] = float(value)
+        for name in _FLOATS & values.keys():
+            if values[name] is not None:
+                values[name] = float(values[name])
         values["tags"] = tuple(values["tags"])
         return Summary(**values) if {f.name for f in fields(Summary)} == set(values) else None
     except (KeyError, TypeError, ValueError):

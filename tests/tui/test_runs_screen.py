@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 
 from finetui.core.demo.recipe import demo_recipe
 from finetui.core.errors import FinetuiError
-from finetui.core.runs import care, compare, events, summary
+from finetui.core.runs import care, compare, events, launch, queue, summary, turns
 from finetui.core.runs.summary import Summaries, Summary
 from finetui.tui.screens.compare import CompareScreen
 from finetui.tui.screens.run import RunScreen
@@ -90,6 +91,32 @@ def test_summaries_are_kept_until_a_file_changes(tmp_path: Path) -> None:
     assert again[first.run.id].model == "demo" and again[first.run.id].name == "renamed"
     (tmp_path / "home" / "cache" / "runs.json").write_text("no json")
     assert len(Summaries().read()) == 2
+
+
+@pytest.mark.parametrize("title", ["nan", "inf", "-inf"])
+def test_a_name_that_reads_as_a_number_stays_a_name(title: str) -> None:
+    run = made("one", 20).add(recorded.step(21, 74, float(title))).run
+    care.label(run, title=title, add_tags=["nan"])
+    first, again = Summaries().read(), Summaries().read()
+    assert repr(first) == repr(again) and again[0].name == title and again[0].tags == ("nan",)
+    assert repr(again[0].loss) == title
+    assert [one.name for one in summary.matching(summary.ordered(again, "name"), title)] == [title]
+
+
+def test_a_run_that_was_killed_while_it_waited_waits_no_more() -> None:
+    run = made("one", 20).run
+    waiting = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        launch.sign(run, "resume", waiting.pid, time.time(), turns.HOW, None)
+        with queue.changing() as places:
+            places.append(queue.Place(str(run.path.absolute()), "resume"))
+        summaries = Summaries()
+        assert [one.state for one in summaries.read()] == ["queued"]
+    finally:
+        waiting.kill()
+        waiting.wait()
+    queue.leave(run)
+    assert [one.state for one in (*summaries.read(), *Summaries().read())] == ["crashed", "crashed"]
 
 
 async def test_an_export_makes_no_completed_run_of_one_that_was_stopped() -> None:
