@@ -44,7 +44,7 @@ def run_models() -> tuple[RunModel, ...]:
         if adapter is None and whole is None:
             continue
         try:
-            now = follow.whole(run).status
+            now = follow.whole_status(run)
             recipe = recipe_file.load(run.recipe)
         except (OSError, FinetuiError):  # a recipe of another version, a folder that vanishes meanwhile
             continue

@@ -138,7 +138,8 @@ def cleaning(run: RunFolder) -> Cleaning:
 
     The best is the last checkpoint at or before the lowest held-out loss. Removes nothing.
     """
-    if state.status(run).live:
+    now = state.status(run)
+    if now.live or (now.card is not None and now.card.code == event_log.UNREADABLE):
         return Cleaning(run, (), (), 0)
     found = checkpoints.newest_first(run.checkpoints)[::-1]
     whole = [path for path in found if (path / checkpoints.SEAL).is_file()]

@@ -60,12 +60,12 @@ class History:
     """The kind of the record before, where it was one of many and taken: samples come in groups."""
 
     def read(self, stopping: Callable[[], bool] = lambda: False) -> bool:
-        """Reads it all. False where `stopping` said so before the end. Raises OSError."""
+        """Reads it all. False where `stopping` said so before the end. Raises as `event_log.opened`."""
         stride = self.end // SPARSE_RECORDS if self.end > WHOLE_BYTES else 0
         next_at = dict.fromkeys(_SPARSE, 0)
         if self.curves is None:
             next_at = dict.fromkeys((b"device", b"sample"), self.end)
-        with self.path.open("rb") as file:
+        with event_log.opened(self.path) as file:
             at, rest = 0, b""
             while at < self.end:
                 if stopping():
@@ -147,10 +147,10 @@ class History:
 def fold(path: Path) -> tuple[Reducer, event_log.EventReader]:
     """All of an events file, its steps skimmed but for those at the end; and the reader that goes on from there.
 
-    Blocking: about ten milliseconds for a thousand steps. A missing file is empty. Raises OSError.
+    Blocking: about ten milliseconds for a thousand steps. A missing file is empty. Raises FinetuiError: run-unreadable.
     """
     at = 0
-    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+    with contextlib.suppress(FileNotFoundError), event_log.opened(path) as file:
         end = file.seek(0, os.SEEK_END)
         if end > TAIL_BYTES:
             file.seek(end - TAIL_BYTES)

@@ -1,15 +1,16 @@
 """A run's state: derived from its events and from whether its worker lives, never stored.
 
 `derive` makes it of the figures that `reduce.Reducer` has folded; the list of runs, the dashboard and the command line share
-both. `status` looks at a run from outside and reads only the two ends of a long events file; `follow.whole` reads all of it.
+both. `status` looks at a run from outside and reads only the two ends of a long events file; `follow.whole_status` reads all of it.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from ..errors import FinetuiError
 from . import crash, event_log, events, history, manifest, queue
 from .reduce import Reducer
 from .store import RunFolder
@@ -298,14 +299,25 @@ def _fresh(reducer: Reducer, run: RunFolder) -> bool:
 
 def status(run: RunFolder) -> RunStatus:
     """The run's status, read from the two ends of its events: fast whatever the run's length. Blocking."""
-    seen = derive(_read_ends(run), run)
-    return derive(_read_ends(run), run) if seen.state == "crashed" else seen
+    try:
+        seen = derive(_read_ends(run), run)
+        return derive(_read_ends(run), run) if seen.state == "crashed" else seen
+    except FinetuiError as error:
+        return unreadable(run, error)
+
+
+def unreadable(run: RunFolder, error: FinetuiError) -> RunStatus:
+    """What is known of a run whose events cannot be read: whether its worker lives, and what the disk says."""
+    seen = derive(Reducer(), run)
+    card = Card(error.what, error.why, error.fix, error.code)
+    known = seen.pid is not None or seen.queue_place is not None
+    return seen if seen.live and known else replace(seen, state="crashed", stage="", card=card)
 
 
 def _read_ends(run: RunFolder) -> Reducer:
     reducer = Reducer()
     try:
-        with run.events.open("rb") as file:
+        with event_log.opened(run.events) as file:
             size = os.fstat(file.fileno()).st_size
             if size <= WHOLE_BYTES:
                 return history.fold(run.events)[0]

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from .. import atomic, paths, recipe_file
 from ..errors import FinetuiError
-from . import care, store
-from .follow import Follower, whole
+from . import care, event_log, state, store
+from .follow import Follower, whole_status
 from .store import RunFolder
 
 Column = Literal["newest", "name", "state", "loss", "best", "time", "model", "data", "size"]
@@ -41,6 +41,8 @@ class Summary:
     seconds: float = 0.0
     eta_seconds: float | None = None
     started_ts: float | None = None
+    card: state.Card | None = None
+    """Why its newest job ended badly."""
     model: str = ""
     data: str = ""
     bytes: int = 0
@@ -57,6 +59,11 @@ class Summary:
         return self.state in ("queued", "starting", "running")
 
     @property
+    def settled(self) -> bool:
+        """Whether it stays so until one of its files changes."""
+        return not self.live and (self.card is None or self.card.code != event_log.UNREADABLE)
+
+    @property
     def best(self) -> float | None:
         """The best held-out loss, else the newest."""
         return self.best_evaluation_loss if self.best_evaluation_loss is not None else self.evaluation_loss
@@ -64,9 +71,7 @@ class Summary:
 
 def summarize(run: RunFolder, follower: Follower | None = None) -> Summary:
     """Reads one run's figures. Blocking: about ten milliseconds for a thousand steps, less where `follower` has read it."""
-    follower = follower or whole(run)
-    follower.poll()
-    status, labels = follower.status, care.labels(run)
+    status, labels = whole_status(run, follower), care.labels(run)
     try:
         recipe = recipe_file.load(run.recipe)
         model, data = recipe.model.source, recipe.dataset.source
@@ -87,6 +92,7 @@ def summarize(run: RunFolder, follower: Follower | None = None) -> Summary:
         seconds=status.seconds,
         eta_seconds=status.eta_seconds,
         started_ts=status.started_ts,
+        card=status.card,
         model=model,
         data=data,
         bytes=care.sizes(run).total,
@@ -128,12 +134,12 @@ class Summaries:
             entry = kept.get(key)
             summary = _restored(entry) if entry is not None and entry.get("of") == signature else None
             if summary is None:
-                follower = self._followed.pop(key, None) or whole(run)
+                follower = self._followed.pop(key, None) or Follower(run, whole=True)
                 summary = summarize(run, follower)
-                changed = changed or not summary.live
+                changed = changed or summary.settled
                 if summary.live:
                     followed[key] = follower
-            if not summary.live:
+            if summary.settled:
                 now[key] = {"of": signature, "is": _plain(summary)}
             found.append(summary)
             taken(summary)
@@ -169,6 +175,7 @@ def _restored(entry: dict[str, Any]) -> Summary | None:
             if values[name] is not None:
                 values[name] = float(values[name])
         values["tags"] = tuple(values["tags"])
+        values["card"] = state.Card(**values["card"]) if values["card"] is not None else None
         return Summary(**values) if {f.name for f in fields(Summary)} == set(values) else None
     except (KeyError, TypeError, ValueError):
         return None

@@ -9,6 +9,7 @@ import pytest
 from finetui.core.runs import checkpoints, event_log, follow, retry, state, store, summary
 from finetui.core.runs.event_log import Record
 from finetui.core.runs.events import Checkpoint, Device, Ended, Evaluation, Event, Started
+from finetui.core.runs.history import fold
 
 from .run_events import gone, run, signed, sleeper, step, write
 
@@ -65,7 +66,7 @@ def test_a_run_at_work_is_told_on_from_where_it_was_read(
 def test_what_is_skimmed_and_what_is_decoded_give_the_same(run: store.RunFolder) -> None:
     trained(run, gone())
     write(run, gone("resume"), *(step(n, 0.9, STEPS) for n in range(5001, 7000)), Evaluation(6999, 0.7))
-    every, skimmed = state.Reducer(), follow.whole(run).reducer
+    every, skimmed = state.Reducer(), fold(run.events)[0]
     for record in event_log.read_all(run.events):
         every.add(record)
     for name in (
@@ -91,7 +92,7 @@ def test_a_step_that_is_none_is_passed_over(run: store.RunFolder, number: bytes)
     run.events.write_bytes(
         content.replace(line, line.replace(b'"step":', b'"step":' + number + b',"x":', 1), 1)
     )
-    assert follow.whole(run).status.step == STEPS
+    assert follow.whole_status(run).step == STEPS
 
 
 def test_a_retry_goes_on_from_the_checkpoint_that_stands_there(run: store.RunFolder) -> None:

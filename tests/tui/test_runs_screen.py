@@ -22,6 +22,7 @@ from finetui.tui.screens.run import RunScreen
 from finetui.tui.screens.runs import RunsScreen
 
 from . import recorded
+from .command_line import finetui
 from .driving import SIZES, home, press, seen, until, wizard
 from .recorded import Recording
 
@@ -117,6 +118,42 @@ def test_a_run_that_was_killed_while_it_waited_waits_no_more() -> None:
         waiting.wait()
     queue.leave(run)
     assert [one.state for one in (*summaries.read(), *Summaries().read())] == ["crashed", "crashed"]
+
+
+async def test_a_run_that_cannot_be_read_hides_no_other(home: Path) -> None:
+    worker = recorded.sleeper()
+    try:
+        at_work = recorded.new().started(worker.pid).ready().train(1, 9)
+        lost = made("lost", 20)
+        content = lost.run.events.read_bytes()
+        lost.run.events.unlink()
+        lost.run.events.mkdir()  # what a disk refuses in any other way goes the same way
+        summaries = Summaries()
+        found = {one.run: one for one in summaries.read()}
+        card = found[lost.run.id].card
+        assert card is not None and "cannot be read" in card.what and found[at_work.run.id].state == "running"
+        listed = finetui("runs")
+        assert (
+            listed.returncode == 0 and at_work.run.id in listed.stdout and "cannot be read" in listed.stdout
+        )
+        assert finetui("runs", "--sort", "name").returncode == 0
+        assert finetui("clean").returncode == 0
+        named = finetui("attach", lost.run.id, "--plain")
+        assert named.returncode == 6 and "cannot be read" in named.stderr
+        async with wizard((120, 36)) as (app, pilot):
+            await until(pilot, lambda: "Running" in seen(app) and "cannot be read" in seen(app), "for Home")
+            await press(pilot, "r")
+            screen = app.screen
+            assert isinstance(screen, RunsScreen)
+            await until(pilot, lambda: len(screen.shown_keys()) == 2, "for the runs")
+            app.open_run(lost.run.path)
+            await until(pilot, lambda: "cannot be read" in seen(app), "for the card")
+        lost.run.events.rmdir()
+        lost.run.events.write_bytes(content)
+        assert {one.state for one in summaries.read()} == {"running", "completed"}
+    finally:
+        worker.kill()
+        worker.communicate()
 
 
 async def test_an_export_makes_no_completed_run_of_one_that_was_stopped() -> None:
