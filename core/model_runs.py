@@ -60,7 +60,7 @@ def run_models() -> tuple[RunModel, ...]:
                 ended=datetime.fromtimestamp(now.ended_ts or now.last_ts or 0).astimezone()
                 if now.ended_ts or now.last_ts
                 else None,
-                state=now.state,
+                state=now.standing,
                 adapter=adapter,
                 merged=whole,
                 best_loss=best if best is not None else now.loss,

@@ -310,7 +310,7 @@ def report(app: FinetuiApp, run: RunFolder, changed: Changed) -> None:
 ACTIONS = (
     *REQUESTS,
     Action("resume", "r", "Resume", "go on from its newest checkpoint", resume, ("stopped", *BAD)),
-    Action("failure", "f", "Why it failed", "what happened, and retry with the fix", failure, BAD),
+    Action("failure", "f", "Why it failed", "what happened, and retry with the fix", failure, failed=True),
     Action("longer", "l", "Train longer", "so many epochs more, as a new run", longer, ("completed",)),
     Action("duplicate", "d", "Duplicate", "its settings in the wizard, to change", duplicate),
     Action("onward", "a", "From its adapter", "a new run that starts from what it learned", onward, OVER),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from ..core.runs.control import Request
+from ..core.runs.state import Card
 from ..core.runs.store import RunFolder
 from .modals.confirm import ConfirmModal
 
@@ -37,6 +38,8 @@ class Seen(Protocol):
     def job(self) -> str: ...
     @property
     def paused(self) -> bool: ...
+    @property
+    def card(self) -> Card | None: ...
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,15 @@ class Action:
     states: tuple[str, ...] = ()
     jobs: tuple[str, ...] = ()
     paused: bool | None = None
+    failed: bool = False
+    """Only where the newest job ended badly."""
 
     def allowed(self, of: Seen) -> bool:
         return (
             (not self.states or of.standing in self.states)
             and (not self.jobs or of.job in self.jobs)
             and self.paused in (None, of.paused)
+            and (not self.failed or of.card is not None)
         )
 
 

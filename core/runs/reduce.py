@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 from . import event_log, events
 
+TRAINING = ("train", "resume")
+"""The jobs that train; the others work on what was trained."""
 RECENT_STEPS = 64
 """Steps whose times make the estimate of the time left."""
 
@@ -41,6 +43,8 @@ class Reducer:
     checkpoint: events.Checkpoint | None = None
     exports: dict[str, events.Exported] = field(default_factory=dict)
     proofs: dict[str, events.Proved] = field(default_factory=dict)
+    training_seconds: float = 0.0
+    """What the training jobs took that are over: a training, and what was resumed of it."""
     trained: bool = False
     cut_short: bool = False
     warnings: int = 0
@@ -101,6 +105,8 @@ class Reducer:
         return True
 
     def _start(self, event: events.Started, ts: float) -> None:
+        if self.started is not None and self.started.job in TRAINING and self.ended is None:
+            self.training_seconds += self._job_seconds  # it ended without a word
         self.started, self.started_ts = event, ts
         self.ended = self.ended_ts = self.stage = self.device = self.probe = None
         self.paused = False
@@ -110,7 +116,7 @@ class Reducer:
         self._times.clear()
         if event.job == "train":
             self.step = self.evaluation = self.best = self.checkpoint = self.score = None
-            self.trained = False
+            self.trained, self.training_seconds = False, 0.0
 
     def _step(self, event: events.Step, ts: float) -> None:
         if self.step is not None and event.step <= self.step.step:
@@ -136,9 +142,11 @@ class Reducer:
             self.best = event
 
     def _end(self, event: events.Ended, ts: float) -> None:
+        if event.job in TRAINING and self.ended is None:
+            self.training_seconds += event.seconds if event.seconds > 0 else self._job_seconds
         self.ended, self.ended_ts = event, ts
         self.paused = False
-        if event.job in ("train", "resume"):
+        if event.job in TRAINING:
             self.trained = self.trained or event.reason == "completed"
             self.cut_short = event.reason != "completed"
 

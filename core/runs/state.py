@@ -12,7 +12,7 @@ from typing import Literal
 
 from ..errors import FinetuiError
 from . import crash, event_log, events, history, manifest, queue
-from .reduce import Reducer
+from .reduce import TRAINING, Reducer
 from .store import RunFolder
 
 State = Literal["queued", "starting", "running", "completed", "stopped", "failed", "crashed"]
@@ -63,6 +63,8 @@ class RunStatus:
     best_evaluation_step: int | None = None
     seconds: float = 0.0
     """How long the newest job has taken so far, or took."""
+    training_seconds: float = 0.0
+    """How long the training has taken so far, or took: with all that was resumed, without exports and proofs."""
     eta_seconds: float | None = None
     """Seconds of training left, evaluations included roughly. Never negative, falls between steps, does not follow the
     clock when it jumps."""
@@ -102,8 +104,17 @@ class RunStatus:
 
     @property
     def standing(self) -> State:
-        """What to call the run: an export that completed makes no completed run of one that was stopped."""
-        return "stopped" if self.state == "completed" and self.cut_short else self.state
+        """What to call the run: by its training, whatever became of an export or a proof after it."""
+        if self.live or self.job in ("", *TRAINING):
+            return self.state
+        return "stopped" if self.cut_short else "completed" if self.trained else self.state
+
+    @property
+    def aside(self) -> str:
+        """What is to be said beside `standing`: that an export or a proof ended badly, such as `export failed`."""
+        if self.card is None or self.standing == self.state:
+            return ""
+        return f"{'proof' if self.job == 'verify' else 'export'} {self.state}"
 
     @property
     def resumable(self) -> bool:
@@ -172,6 +183,8 @@ def derive(reducer: Reducer, run: RunFolder) -> RunStatus:
         job = job or "train"
     step, stage, evaluation = reducer.step, reducer.stage, reducer.evaluation
     live = state in ("queued", "starting", "running")
+    seconds = _elapsed(reducer, started_ts, live, awaited)
+    training = job in TRAINING and ended is None and not awaited
     current = stage if stage is not None and not awaited else None
     return RunStatus(
         state=state,
@@ -191,7 +204,8 @@ def derive(reducer: Reducer, run: RunFolder) -> RunStatus:
         evaluation_loss=evaluation.loss if evaluation else None,
         best_evaluation_loss=reducer.best.loss if reducer.best and reducer.complete else None,
         best_evaluation_step=reducer.best.step if reducer.best and reducer.complete else None,
-        seconds=_elapsed(reducer, started_ts, live, awaited),
+        seconds=seconds,
+        training_seconds=reducer.training_seconds + (seconds if training else 0.0),
         eta_seconds=reducer.eta_seconds() if state == "running" and not awaited else None,
         card=card,
         started_ts=started_ts,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -24,13 +24,20 @@ VERSION = 2
 
 @dataclass(frozen=True)
 class Summary:
-    """One run. Losses in nats per token, `seconds` of its newest job, `bytes` on the disk. None is not known."""
+    """One run. Losses in nats per token, `seconds` of its training (of its newest job where it has not trained), `bytes` on the
+    disk. None is not known."""
 
     run: str
     """The run's id."""
     name: str
     state: str
+    aside: str = ""
+    """What is to be said beside the state, such as `export failed`."""
     job: str = ""
+    stage: str = ""
+    """What it is at, where it is at work."""
+    host: str = ""
+    """The machine that it is on, where that is another one."""
     paused: bool = False
     step: int = 0
     total_steps: int = 0
@@ -41,11 +48,15 @@ class Summary:
     seconds: float = 0.0
     eta_seconds: float | None = None
     started_ts: float | None = None
+    ended_ts: float | None = None
+    """When it ended, or last said something."""
     card: state.Card | None = None
     """Why its newest job ended badly."""
     model: str = ""
     data: str = ""
     bytes: int = 0
+    title: str = ""
+    """The name that a person gave it."""
     tags: tuple[str, ...] = ()
     archived: bool = False
 
@@ -81,7 +92,10 @@ def summarize(run: RunFolder, follower: Follower | None = None) -> Summary:
         run=run.id,
         name=labels.title or status.name or run.id[16:] or run.id,
         state=status.standing,
+        aside=status.aside,
         job=status.job,
+        stage=status.stage if status.live else "",
+        host=status.host if status.elsewhere else "",
         paused=status.paused,
         step=status.step,
         total_steps=status.total_steps,
@@ -89,13 +103,15 @@ def summarize(run: RunFolder, follower: Follower | None = None) -> Summary:
         evaluation_loss=status.evaluation_loss,
         best_evaluation_loss=status.best_evaluation_loss,
         best_evaluation_step=status.best_evaluation_step,
-        seconds=status.seconds,
+        seconds=status.training_seconds or status.seconds,
         eta_seconds=status.eta_seconds,
         started_ts=status.started_ts,
+        ended_ts=status.ended_ts or status.last_ts,
         card=status.card,
         model=model,
         data=data,
-        bytes=care.sizes(run).total,
+        bytes=care.size_of(run.path),
+        title=labels.title,
         tags=labels.tags,
         archived=labels.archived,
     )
@@ -122,14 +138,14 @@ class Summaries:
         self._followed: dict[str, Follower] = {}
         """The runs at work: of those, only what is new is read."""
 
-    def read(self, taken: Callable[[Summary], object] = lambda _: None) -> list[Summary]:
-        """Every run, newest first; `taken` has each as soon as it is known. Blocking."""
+    def read(self, most: int | None = None) -> list[Summary]:
+        """Every run, or the newest `most`; newest first. Blocking."""
         kept = self._kept if self._kept is not None else self._load()
-        now: dict[str, dict[str, Any]] = {}
+        now: dict[str, dict[str, Any]] = {} if most is None else dict(kept)
         followed: dict[str, Follower] = {}
         found: list[Summary] = []
         changed = False
-        for run in store.all_runs():
+        for run in store.all_runs()[:most]:
             key, signature = str(run.path), _signature(run)
             entry = kept.get(key)
             summary = _restored(entry) if entry is not None and entry.get("of") == signature else None
@@ -142,7 +158,6 @@ class Summaries:
             if summary.settled:
                 now[key] = {"of": signature, "is": _plain(summary)}
             found.append(summary)
-            taken(summary)
         if changed or len(now) != len(kept):
             with contextlib.suppress(OSError):
                 paths.private_dir(self._path.parent)
