@@ -242,11 +242,11 @@ def test_the_training_takes_what_its_jobs_took(run: store.RunFolder) -> None:
 def test_a_resumed_run_shows_its_newest_attempt(
     run: store.RunFolder, sleeper: subprocess.Popen[bytes]
 ) -> None:
-    write(run, gone(), step(1), step(2, 0.9), Evaluation(2, 0.1), step(3, 0.8))
+    write(run, gone(), step(1), Evaluation(1, 0.3), step(2, 0.9), Evaluation(2, 0.1), step(3, 0.8))
     write(run, signed(sleeper, "resume"), Progress("train"), step(2, 0.7))
     seen = state.status(run)
     assert (seen.step, seen.loss, seen.job) == (2, 0.7, "resume")
-    assert seen.best_evaluation_loss is None  # the evaluation at step 2 belongs to what was taken back
+    assert (seen.best_evaluation_loss, seen.best_evaluation_step) == (0.3, 1)  # step 2 was taken back
 
 
 def many(run: store.RunFolder, count: int, *before: Event) -> None:

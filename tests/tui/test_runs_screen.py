@@ -15,11 +15,24 @@ import pytest
 
 from finetui.core.demo.recipe import demo_recipe
 from finetui.core.errors import FinetuiError
-from finetui.core.runs import care, compare, events, launch, queue, summary, turns
+from finetui.core.runs import (
+    care,
+    checkpoints,
+    chosen,
+    compare,
+    event_log,
+    events,
+    launch,
+    queue,
+    summary,
+    turns,
+)
 from finetui.core.runs.summary import Summaries, Summary
 from finetui.tui.screens.compare import CompareScreen
 from finetui.tui.screens.run import RunScreen
 from finetui.tui.screens.runs import RunsScreen
+from finetui.tui.widgets.dashboard import panes
+from finetui.tui.widgets.dashboard.story import Story
 
 from . import recorded
 from .command_line import finetui
@@ -154,6 +167,25 @@ async def test_a_run_that_cannot_be_read_hides_no_other(home: Path) -> None:
     finally:
         worker.kill()
         worker.communicate()
+
+
+def test_after_a_resume_that_goes_back_all_say_the_same_best() -> None:
+    recording = recorded.new().started().ready().train(1, 20, every=0)
+    recording.add(events.Evaluation(20, 0.8)).train(21, 40, every=0).add(events.Evaluation(40, 0.5))
+    recording.started(job="resume").train(21, 30, every=0).add(events.Evaluation(30, 0.85))
+    recording.train(31, 34, every=0).add(events.Ended("resume", "stopped", 40.0))
+    for step in (10, 20, 30):
+        folder = recording.run.checkpoints / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "weights").write_text("w")
+        checkpoints.seal(folder)
+    (one,) = Summaries().read()
+    story = Story()
+    story.extend(event_log.read_all(recording.run.events))
+    assert (one.best, one.best_evaluation_step) == (0.8, 20) and story.curves.best == (20.0, 0.8)
+    assert any("best 0.800 at 20" in line.plain for line in panes.figures(story, 120, 2))
+    assert [path.name for path in care.cleaning(recording.run).kept] == ["checkpoint-20", "checkpoint-30"]
+    assert chosen.told(recording.run)[1] == {20: 0.8, 30: 0.85}
 
 
 async def test_an_export_makes_no_completed_run_of_one_that_was_stopped() -> None:
