@@ -62,9 +62,9 @@ class History:
     def read(self, stopping: Callable[[], bool] = lambda: False) -> bool:
         """Reads it all. False where `stopping` said so before the end. Raises as `event_log.opened`."""
         stride = self.end // SPARSE_RECORDS if self.end > WHOLE_BYTES else 0
-        next_at = dict.fromkeys(_SPARSE, 0)
+        next_at: dict[bytes, int] = dict.fromkeys(_SPARSE, 0)
         if self.curves is None:
-            next_at = dict.fromkeys((b"device", b"sample"), self.end)
+            next_at = {b"device": self.end, b"sample": self.end}
         with event_log.opened(self.path) as file:
             at, rest = 0, b""
             while at < self.end:
