@@ -8,7 +8,7 @@ from pathlib import Path
 
 from . import recipe_file
 from .errors import FinetuiError
-from .runs import care, state, store
+from .runs import care, follow, store
 from .runs.chosen import settle
 from .text import one_line
 
@@ -44,7 +44,7 @@ def run_models() -> tuple[RunModel, ...]:
         if adapter is None and whole is None:
             continue
         try:
-            now = state.status(run)
+            now = follow.whole_status(run)
             recipe = recipe_file.load(run.recipe)
         except (OSError, FinetuiError):  # a recipe of another version, a folder that vanishes meanwhile
             continue
@@ -60,7 +60,7 @@ def run_models() -> tuple[RunModel, ...]:
                 ended=datetime.fromtimestamp(now.ended_ts or now.last_ts or 0).astimezone()
                 if now.ended_ts or now.last_ts
                 else None,
-                state=now.state,
+                state=now.standing,
                 adapter=adapter,
                 merged=whole,
                 best_loss=best if best is not None else now.loss,

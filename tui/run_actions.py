@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import FinetuiError
 from ..core.recipe import Recipe
-from ..core.runs.control import Seen
 from ..core.runs.lineage import Longer, Origin
 from ..core.runs.store import RunFolder
 from ..core.text import bytes_words, one_line
@@ -21,7 +20,7 @@ from .modals.actions import ActionsModal
 from .modals.confirm import ConfirmModal
 from .modals.failure import FailureModal
 from .modals.text import TextModal
-from .run_requests import REQUESTS, Action, Changed
+from .run_requests import REQUESTS, Action, Changed, Seen
 from .starting import in_turn
 from .widgets.menu import Item
 
@@ -313,7 +312,7 @@ ACTIONS = (
     Action(
         "resume", "r", "Resume", "go on from its newest checkpoint", resume, ("stopped", *BAD), resumable=True
     ),
-    Action("failure", "f", "Why it failed", "what happened, and retry with the fix", failure, BAD),
+    Action("failure", "f", "Why it failed", "what happened, and retry with the fix", failure, failed=True),
     Action("longer", "l", "Train longer", "so many epochs more, as a new run", longer, ("completed",)),
     Action("duplicate", "d", "Duplicate", "its settings in the wizard, to change", duplicate),
     Action("onward", "a", "From its adapter", "a new run that starts from what it learned", onward, OVER),

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from ..core.runs.control import Request, Seen, refused, saves
+from ..core.runs import control
+from ..core.runs.control import Request, refused, saves
+from ..core.runs.state import Card
 from ..core.runs.store import RunFolder
 from .modals.confirm import ConfirmModal
 
@@ -28,6 +30,13 @@ AT_WORK = ("starting", "running")
 LIVE = ("queued", *AT_WORK)
 
 
+class Seen(control.Seen, Protocol):
+    """What allows an action or not: a run's status, or its summary."""
+
+    @property
+    def card(self) -> Card | None: ...
+
+
 @dataclass(frozen=True)
 class Action:
     """One thing to do with a run. `states` are those of a run that allow it, and whether it has to be paused; empty and None
@@ -43,6 +52,8 @@ class Action:
     paused: bool | None = None
     resumable: bool = False
     """Only of a run that has a checkpoint to go on from."""
+    failed: bool = False
+    """Only where the newest job ended badly."""
 
     def allowed(self, of: Seen) -> bool:
         return (
@@ -50,6 +61,7 @@ class Action:
             and (self.asks is None or not refused(self.asks, of))
             and self.paused in (None, of.paused)
             and (of.resumable or not self.resumable)
+            and (not self.failed or of.card is not None)
         )
 
 

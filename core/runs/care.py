@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from .. import atomic
 from ..errors import FinetuiError
 from ..text import bytes_words, one_line
-from . import checkpoints, event_log, events, state
+from . import checkpoints, event_log, history, state
 from .chosen import half_made
 from .store import RunFolder
 
@@ -138,7 +138,8 @@ def cleaning(run: RunFolder) -> Cleaning:
 
     The best is the last checkpoint at or before the lowest held-out loss. Removes nothing.
     """
-    if state.status(run).live:
+    now = state.status(run)
+    if now.live or (now.card is not None and now.card.code == event_log.UNREADABLE):
         return Cleaning(run, (), (), 0)
     found = checkpoints.newest_first(run.checkpoints)[::-1]
     whole = [path for path in found if (path / checkpoints.SEAL).is_file()]
@@ -213,6 +214,5 @@ def _listed(folder: Path) -> list[Path]:
 
 
 def _best_step(run: RunFolder) -> int | None:
-    found = [r.event for r in event_log.read_all(run.events) if isinstance(r.event, events.Evaluation)]
-    usable = [event for event in found if event.loss == event.loss]
-    return min(usable, key=lambda event: event.loss).step if usable else None
+    best = history.fold(run.events)[0].best
+    return best.step if best is not None else None

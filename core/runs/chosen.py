@@ -156,6 +156,8 @@ def told(run: RunFolder) -> tuple[int | None, dict[int, float]]:
     for record in event_log.read_all(run.events):
         event = record.event
         if isinstance(event, events.Step):
+            if last is not None and event.step <= last:  # it is done again
+                losses = {step: loss for step, loss in losses.items() if step < event.step}
             last = event.step
         elif isinstance(event, events.Evaluation):
             losses[event.step] = event.loss

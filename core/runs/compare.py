@@ -58,7 +58,7 @@ def read(run: RunFolder) -> Compared:
     try:
         end = run.events.stat().st_size
         History(run.events, end, found.curves, take).read()
-    except OSError:
+    except (OSError, FinetuiError):
         pass
     return found
 

@@ -7,21 +7,26 @@ is not yet an event; a broken line in the middle is skipped and counted.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
 import os
 import types
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from ..errors import FinetuiError
 from .events import KINDS, Event, Unknown
 
 VERSION = 1
 MAX_LINE_BYTES = 4 * 1024 * 1024
 """A longer line is no event of ours; it is skipped."""
+UNREADABLE = "run-unreadable"
+"""The code of what `opened` raises."""
 
 
 @dataclass(frozen=True)
@@ -111,11 +116,28 @@ def decode(line: bytes) -> Record | None:
     return Record(seq, float(ts), event)
 
 
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """An events file, to be read. Raises FileNotFoundError, and FinetuiError (run-unreadable) where the disk refuses it."""
+    try:
+        with path.open("rb") as file:
+            yield file
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise FinetuiError(
+            "The run cannot be read.",
+            f"{path}: {error.strerror or error}.",
+            "Check the disk that holds it, and who owns its folder.",
+            code=UNREADABLE,
+        ) from error
+
+
 @dataclass
 class EventReader:
     """Reads an events file forward, again and again, as it grows.
 
-    `read` returns the records that are new since the last call. A missing file reads as empty.
+    `read` returns the records that are new since the last call. A missing file reads as empty. Raises as `opened`.
     """
 
     path: Path
@@ -126,7 +148,7 @@ class EventReader:
     def read(self, max_bytes: int = 8 * 1024 * 1024) -> list[Record]:
         """The next records, from at most `max_bytes` of the file; call again while there are more."""
         try:
-            with self.path.open("rb") as file:
+            with opened(self.path) as file:
                 if os.fstat(file.fileno()).st_size < self.offset:  # replaced by a shorter file
                     self.offset, self._rest = 0, b""
                 file.seek(self.offset)
@@ -149,7 +171,7 @@ class EventReader:
 
 
 def read_all(path: Path) -> list[Record]:
-    """Every record of a file."""
+    """Every record of a file. Raises FinetuiError: run-unreadable."""
     reader = EventReader(path)
     records: list[Record] = []
     while new := reader.read():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
-from . import event_log, events, state
+from ..errors import FinetuiError
+from . import event_log, events, history, state
 from .store import RunFolder
 
 LONG_BYTES = 8 * 1024 * 1024
@@ -18,13 +19,16 @@ TAIL_BYTES = 1024 * 1024
 class Follower:
     """One reader of one run. Any number of them may follow; none disturbs the worker.
 
-    `poll` and `status` read files: call them off the event loop, from one thread at a time. Of a very long run the first
+    `poll` and `status` read files: call them off the event loop, from one thread at a time. They raise FinetuiError
+    (run-unreadable). Of a very long run the first
     poll gives the two ends, and `gap` is the place where the tail begins: what lies before it is `history.History`'s to
     read, whose reducer `adopt` takes over.
     """
 
     run: RunFolder
     reducer: state.Reducer = field(default_factory=state.Reducer)
+    whole: bool = False
+    """Fold all of it at the first poll, whatever its length (`history.fold`); the records are not handed out then."""
     keep: bool = False
     """Keep what came since `gap`, for `adopt`."""
     gap: int | None = None
@@ -60,7 +64,9 @@ class Follower:
         return taken
 
     def _pull(self) -> None:
-        if self._reader is None:
+        if self._reader is None and self.whole:
+            self.reducer, self._reader = history.fold(self.run.events)
+        elif self._reader is None:
             self._reader = event_log.EventReader(self.run.events)
             self._catch_up()
         while records := self._reader.read():
@@ -71,7 +77,7 @@ class Follower:
     def _catch_up(self) -> None:
         assert self._reader is not None
         try:
-            with self.run.events.open("rb") as file:
+            with event_log.opened(self.run.events) as file:
                 size = os.fstat(file.fileno()).st_size
                 if size <= LONG_BYTES:
                     return
@@ -87,3 +93,13 @@ class Follower:
             dense = record is None or isinstance(record.event, (events.Step, events.Evaluation))
             if record is not None and self.reducer.add(record) and not dense:
                 self._held.append(record)
+
+
+def whole_status(run: RunFolder, follower: Follower | None = None) -> state.RunStatus:
+    """The run's status from all of its events, of which `follower` may have read some. Blocking, as `history.fold`."""
+    follower = follower or Follower(run, whole=True)
+    try:
+        follower.poll()
+        return follower.status
+    except FinetuiError as error:
+        return state.unreadable(run, error)

@@ -10,6 +10,10 @@ from dataclasses import dataclass, field
 
 from . import event_log, events
 
+TRAINING = ("train", "resume")
+"""The jobs that train; the others work on what was trained."""
+MOST_BESTS = 4096
+"""Of evaluations that were the lowest so far, the newest that are kept."""
 RECENT_STEPS = 64
 """Steps whose times make the estimate of the time left."""
 
@@ -32,7 +36,8 @@ class Reducer:
     stage: events.Progress | None = None
     step: events.Step | None = None
     evaluation: events.Evaluation | None = None
-    best: events.Evaluation | None = None
+    bests: deque[events.Evaluation] = field(default_factory=lambda: deque(maxlen=MOST_BESTS))
+    """The evaluations that were lower than all before them, of those that count still."""
     model: events.ModelReady | None = None
     dataset: events.DatasetReady | None = None
     probe: events.Probed | None = None
@@ -41,6 +46,8 @@ class Reducer:
     checkpoint: events.Checkpoint | None = None
     exports: dict[str, events.Exported] = field(default_factory=dict)
     proofs: dict[str, events.Proved] = field(default_factory=dict)
+    training_seconds: float = 0.0
+    """What the training jobs took that are over: a training, and what was resumed of it."""
     trained: bool = False
     cut_short: bool = False
     warnings: int = 0
@@ -54,6 +61,11 @@ class Reducer:
     _evaluation_seconds: float = 0.0
     _times: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=RECENT_STEPS))
     _seen_at: float | None = None
+
+    @property
+    def best(self) -> events.Evaluation | None:
+        """The lowest evaluation of those that count still: a resume takes back what lies after its checkpoint."""
+        return self.bests[-1] if self.bests else None
 
     def add(self, record: event_log.Record) -> bool:
         """Takes `record` in. Returns False where it was older than what is known, and ignored."""
@@ -101,6 +113,8 @@ class Reducer:
         return True
 
     def _start(self, event: events.Started, ts: float) -> None:
+        if self.started is not None and self.started.job in TRAINING and self.ended is None:
+            self.training_seconds += self._job_seconds  # it ended without a word
         self.started, self.started_ts = event, ts
         self.ended = self.ended_ts = self.stage = self.device = self.probe = None
         self.paused = False
@@ -109,14 +123,14 @@ class Reducer:
         self._evaluation_seconds = 0.0
         self._times.clear()
         if event.job == "train":
-            self.step = self.evaluation = self.best = self.checkpoint = self.score = None
-            self.trained = False
+            self.step = self.evaluation = self.checkpoint = self.score = None
+            self.bests.clear()
+            self.trained, self.training_seconds = False, 0.0
 
     def _step(self, event: events.Step, ts: float) -> None:
         if self.step is not None and event.step <= self.step.step:
             self._times.clear()
-            if self.best is not None and self.best.step >= event.step:
-                self.best = None  # it belongs to an attempt that was taken back
+            self._take_back(event.step)
         self.step = event
         self.paused = False
         # Whatever evaluation or sampling went before is over.
@@ -132,13 +146,21 @@ class Reducer:
         self.evaluation = event
         self._attempt_evaluations += 1
         self._evaluation_seconds += max(0.0, event.seconds)
-        if not math.isnan(event.loss) and (self.best is None or event.loss < self.best.loss):
-            self.best = event
+        self._take_back(event.step)
+        if math.isfinite(event.loss) and (self.best is None or event.loss < self.best.loss):
+            self.bests.append(event)
+
+    def _take_back(self, step: int) -> None:
+        """Forgets what was evaluated at `step` and after it: it is done again."""
+        while self.bests and self.bests[-1].step >= step:
+            self.bests.pop()
 
     def _end(self, event: events.Ended, ts: float) -> None:
+        if event.job in TRAINING and self.ended is None:
+            self.training_seconds += event.seconds if event.seconds > 0 else self._job_seconds
         self.ended, self.ended_ts = event, ts
         self.paused = False
-        if event.job in ("train", "resume"):
+        if event.job in TRAINING:
             self.trained = self.trained or event.reason == "completed"
             self.cut_short = event.reason != "completed"
 

@@ -114,7 +114,7 @@ def plan(run: RunFolder) -> Retry:
     mended, changes = _changed(recipe, found.values)
     first = card.fix if found.by_hand and not changes else ""
     checkpoint = None
-    if not found.anew and now.resumable:
+    if not found.anew and not now.trained:
         checkpoint, _ = checkpoints.choose(run.checkpoints)
     if not changes and checkpoint is not None:
         return Retry(run, card, recipe, (), "", first, "resume", False, checkpoint)

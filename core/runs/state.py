@@ -1,17 +1,18 @@
 """A run's state: derived from its events and from whether its worker lives, never stored.
 
 `derive` makes it of the figures that `reduce.Reducer` has folded; the list of runs, the dashboard and the command line share
-both. `status` looks at a run from outside and reads only the two ends of a long events file.
+both. `status` looks at a run from outside and reads only the two ends of a long events file; `follow.whole_status` reads all of it.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from . import crash, event_log, events, manifest, queue, silence
-from .reduce import Reducer
+from ..errors import FinetuiError
+from . import crash, event_log, events, history, manifest, queue, silence
+from .reduce import TRAINING, Reducer
 from .store import RunFolder
 
 State = Literal["queued", "starting", "running", "completed", "stopped", "failed", "crashed"]
@@ -20,7 +21,7 @@ FRESH_SECONDS = 120.0
 """A worker on another machine counts as running while its last word is no older than this."""
 
 CREATE_TIME_TOLERANCE_SECONDS = 1.0
-WHOLE_BYTES = 512 * 1024
+WHOLE_BYTES = 2 * 1024 * 1024
 """An events file up to this size is read whole by `status`."""
 HEAD_BYTES = 64 * 1024
 TAIL_BYTES = 256 * 1024
@@ -62,6 +63,8 @@ class RunStatus:
     best_evaluation_step: int | None = None
     seconds: float = 0.0
     """How long the newest job has taken so far, or took."""
+    training_seconds: float = 0.0
+    """How long the training has taken so far, or took: with all that was resumed, without exports and proofs."""
     eta_seconds: float | None = None
     """Seconds of training left, evaluations included roughly. Never negative, falls between steps, does not follow the
     clock when it jumps."""
@@ -103,8 +106,17 @@ class RunStatus:
 
     @property
     def standing(self) -> State:
-        """What to call the run: an export that completed makes no completed run of one that was stopped."""
-        return "stopped" if self.state == "completed" and self.cut_short else self.state
+        """What to call the run: by its training, whatever became of an export or a proof after it."""
+        if self.live or self.job in ("", *TRAINING):
+            return self.state
+        return "stopped" if self.cut_short else "completed" if self.trained else self.state
+
+    @property
+    def aside(self) -> str:
+        """What is to be said beside `standing`: that an export or a proof ended badly, such as `export failed`."""
+        if self.card is None or self.standing == self.state:
+            return ""
+        return f"{'proof' if self.job == 'verify' else 'export'} {self.state}"
 
     @property
     def resumable(self) -> bool:
@@ -173,6 +185,8 @@ def derive(reducer: Reducer, run: RunFolder) -> RunStatus:
         job = job or "train"
     step, stage, evaluation = reducer.step, reducer.stage, reducer.evaluation
     live = state in ("queued", "starting", "running")
+    seconds = _elapsed(reducer, started_ts, live, awaited)
+    training = job in TRAINING and ended is None and not awaited
     current = stage if stage is not None and not awaited else None
     silent = reducer.idle_seconds() > silence.AFTER_SECONDS
     over = current is not None and current.stage in events.AFTER_TRAINING
@@ -194,7 +208,8 @@ def derive(reducer: Reducer, run: RunFolder) -> RunStatus:
         evaluation_loss=evaluation.loss if evaluation else None,
         best_evaluation_loss=reducer.best.loss if reducer.best and reducer.complete else None,
         best_evaluation_step=reducer.best.step if reducer.best and reducer.complete else None,
-        seconds=_elapsed(reducer, started_ts, live, awaited),
+        seconds=seconds,
+        training_seconds=reducer.training_seconds + (seconds if training else 0.0),
         eta_seconds=reducer.eta_seconds() if state == "running" and not awaited and not over else None,
         card=card,
         started_ts=started_ts,
@@ -303,18 +318,28 @@ def _fresh(reducer: Reducer, run: RunFolder) -> bool:
 
 def status(run: RunFolder) -> RunStatus:
     """The run's status, read from the two ends of its events: fast whatever the run's length. Blocking."""
-    seen = derive(_read_ends(run), run)
-    return derive(_read_ends(run), run) if seen.state == "crashed" else seen
+    try:
+        seen = derive(_read_ends(run), run)
+        return derive(_read_ends(run), run) if seen.state == "crashed" else seen
+    except FinetuiError as error:
+        return unreadable(run, error)
+
+
+def unreadable(run: RunFolder, error: FinetuiError) -> RunStatus:
+    """What is known of a run whose events cannot be read: whether its worker lives, and what the disk says."""
+    seen = derive(Reducer(), run)
+    card = Card(error.what, error.why, error.fix, error.code)
+    known = seen.pid is not None or seen.queue_place is not None
+    return seen if seen.live and known else replace(seen, state="crashed", stage="", card=card)
 
 
 def _read_ends(run: RunFolder) -> Reducer:
     reducer = Reducer()
     try:
-        with run.events.open("rb") as file:
+        with event_log.opened(run.events) as file:
             size = os.fstat(file.fileno()).st_size
             if size <= WHOLE_BYTES:
-                _fold(reducer, file.read())
-                return reducer
+                return history.fold(run.events)[0]
             reducer.complete = False
             head = file.read(HEAD_BYTES)
             _fold(reducer, head)

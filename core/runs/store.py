@@ -131,10 +131,17 @@ def alone(run: RunFolder) -> Iterator[None]:
 def all_runs() -> list[RunFolder]:
     """Every run folder, newest first. A folder without a recipe is none of ours."""
     try:
-        folders = [p for p in paths.runs().iterdir() if p.name[:1] != "." and (p / "recipe.yaml").is_file()]
+        folders = [p for p in paths.runs().iterdir() if p.name[:1] != "." and _ours(p)]
     except OSError:
         return []
     return [RunFolder(p) for p in sorted(folders, key=lambda p: p.name, reverse=True)]
+
+
+def _ours(folder: Path) -> bool:
+    try:
+        return (folder / "recipe.yaml").is_file()
+    except OSError:
+        return True  # nobody may look into it now, which its state tells
 
 
 def find(text: str) -> RunFolder:

@@ -232,14 +232,49 @@ def test_an_export_after_training(run: store.RunFolder, sleeper: subprocess.Pope
     assert [e.path for e in seen.exports] == ["exports/b"]
 
 
+@pytest.mark.parametrize(
+    ("training", "job", "reason", "called"),
+    [
+        ("completed", "export", "failed", ("completed", "export failed")),
+        ("completed", "verify", "failed", ("completed", "proof failed")),
+        ("completed", "export", "", ("completed", "export crashed")),
+        ("completed", "export", "stopped", ("completed", "")),
+        ("stopped", "export", "failed", ("stopped", "export failed")),
+        ("stopped", "export", "completed", ("stopped", "")),
+        ("failed", "", "", ("failed", "")),
+        ("completed", "resume", "failed", ("failed", "")),
+    ],
+)
+def test_a_run_is_called_by_its_training(
+    run: store.RunFolder, training: str, job: str, reason: str, called: tuple[str, str]
+) -> None:
+    write(run, gone(), step(10), Ended("train", training, 10_800.0))
+    if job:
+        write(run, gone(job), *((Ended(job, reason, 12.0, "It cannot be."),) if reason else ()))
+    seen = state.status(run)
+    assert (seen.standing, seen.aside) == called
+    assert (seen.card is not None) == (seen.state in ("failed", "crashed"))
+
+
+def test_the_training_takes_what_its_jobs_took(run: store.RunFolder) -> None:
+    write(run, gone(), step(1), step(2), start=1000.0, gap=50.0)  # which vanished after 100 s
+    assert state.status(run).training_seconds == 100.0
+    write(run, gone("resume"), step(3), Ended("resume", "completed", 10_000.0), start=5000.0)
+    write(run, gone("export"), Ended("export", "completed", 12.0), start=20_000.0)
+    seen = state.status(run)
+    assert (seen.seconds, seen.training_seconds) == (12.0, 10_100.0)
+    write(run, gone(), step(1), start=30_000.0, gap=7.0)
+    assert state.status(run).training_seconds == 7.0  # it was begun anew
+
+
 def test_a_resumed_run_shows_its_newest_attempt(
     run: store.RunFolder, sleeper: subprocess.Popen[bytes]
 ) -> None:
-    write(run, gone(), step(1), step(2, 0.9), Evaluation(2, 0.1), step(3, 0.8))
+    write(run, gone(), step(1), Evaluation(1, 0.3), step(2, 0.9), Evaluation(2, 0.1), step(3, 0.8))
     write(run, signed(sleeper, "resume"), Progress("train"), step(2, 0.7))
     seen = state.status(run)
     assert (seen.step, seen.loss, seen.job) == (2, 0.7, "resume")
-    assert seen.best_evaluation_loss is None  # the evaluation at step 2 belongs to what was taken back
+    assert (seen.best_evaluation_loss, seen.best_evaluation_step) == (0.3, 1)  # step 2 was taken back
 
 
 def many(run: store.RunFolder, count: int, *before: Event) -> None:

@@ -374,9 +374,10 @@ def test_of_a_long_run_the_ends_come_first_and_all_of_it_follows(run, process) -
     append(run, Record(seq + 1, now + 1, Step(total + 1, total + 1, 1.0, 0.5, 1e-4)))
     assert [r.seq for r in follower.poll()] == [seq + 1]
     others: list[Record] = []
-    past = history.History(run.events, follower.gap, Curves(), others.append)
+    curves = Curves()
+    past = history.History(run.events, follower.gap, curves, others.append)
     assert past.read() and past.share == 1.0
-    assert past.curves.steps + len(steps) == total and past.curves.newest == steps[0] - 1
+    assert curves.steps + len(steps) == total and curves.newest == steps[0] - 1
     taken = follower.adopt(past.reducer)
     assert len([r for r in (*others, *taken) if isinstance(r.event, Evaluation)]) == 12
     assert follower.status.best_evaluation_loss == pytest.approx(1.0) and follower.status.step == total + 1

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,13 +15,27 @@ import pytest
 
 from finetui.core.demo.recipe import demo_recipe
 from finetui.core.errors import FinetuiError
-from finetui.core.runs import care, compare, events, summary
+from finetui.core.runs import (
+    care,
+    checkpoints,
+    chosen,
+    compare,
+    event_log,
+    events,
+    launch,
+    queue,
+    summary,
+    turns,
+)
 from finetui.core.runs.summary import Summaries, Summary
 from finetui.tui.screens.compare import CompareScreen
 from finetui.tui.screens.run import RunScreen
 from finetui.tui.screens.runs import RunsScreen
+from finetui.tui.widgets.dashboard import panes
+from finetui.tui.widgets.dashboard.story import Story
 
 from . import recorded
+from .command_line import finetui
 from .driving import SIZES, home, press, seen, until, wizard
 from .recorded import Recording
 from .run_screen import worker
@@ -111,6 +126,87 @@ def test_summaries_are_kept_until_a_file_changes(tmp_path: Path) -> None:
     assert again[first.run.id].model == "demo" and again[first.run.id].name == "renamed"
     (tmp_path / "home" / "cache" / "runs.json").write_text("no json")
     assert len(Summaries().read()) == 2
+
+
+@pytest.mark.parametrize("title", ["nan", "inf", "-inf"])
+def test_a_name_that_reads_as_a_number_stays_a_name(title: str) -> None:
+    run = made("one", 20).add(recorded.step(21, 74, float(title))).run
+    care.label(run, title=title, add_tags=["nan"])
+    first, again = Summaries().read(), Summaries().read()
+    assert repr(first) == repr(again) and again[0].name == title and again[0].tags == ("nan",)
+    assert repr(again[0].loss) == title
+    assert [one.name for one in summary.matching(summary.ordered(again, "name"), title)] == [title]
+
+
+def test_a_run_that_was_killed_while_it_waited_waits_no_more() -> None:
+    run = made("one", 20).run
+    waiting = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        launch.sign(run, "resume", waiting.pid, time.time(), turns.HOW, None)
+        with queue.changing() as places:
+            places.append(queue.Place(str(run.path.absolute()), "resume"))
+        summaries = Summaries()
+        assert [one.state for one in summaries.read()] == ["queued"]
+    finally:
+        waiting.kill()
+        waiting.wait()
+    queue.leave(run)
+    assert [one.state for one in (*summaries.read(), *Summaries().read())] == ["crashed", "crashed"]
+
+
+async def test_a_run_that_cannot_be_read_hides_no_other(home: Path) -> None:
+    worker = recorded.sleeper()
+    try:
+        at_work = recorded.new().started(worker.pid).ready().train(1, 9)
+        lost = made("lost", 20)
+        content = lost.run.events.read_bytes()
+        lost.run.events.unlink()
+        lost.run.events.mkdir()  # what a disk refuses in any other way goes the same way
+        summaries = Summaries()
+        found = {one.run: one for one in summaries.read()}
+        card = found[lost.run.id].card
+        assert card is not None and "cannot be read" in card.what and found[at_work.run.id].state == "running"
+        listed = finetui("runs")
+        assert (
+            listed.returncode == 0 and at_work.run.id in listed.stdout and "cannot be read" in listed.stdout
+        )
+        assert finetui("runs", "--sort", "name").returncode == 0
+        assert finetui("clean").returncode == 0
+        named = finetui("attach", lost.run.id, "--plain")
+        assert named.returncode == 6 and "cannot be read" in named.stderr
+        async with wizard((120, 36)) as (app, pilot):
+            await until(pilot, lambda: "Running" in seen(app) and "cannot be read" in seen(app), "for Home")
+            await press(pilot, "r")
+            screen = app.screen
+            assert isinstance(screen, RunsScreen)
+            await until(pilot, lambda: len(screen.shown_keys()) == 2, "for the runs")
+            app.open_run(lost.run.path)
+            await until(pilot, lambda: "cannot be read" in seen(app), "for the card")
+        lost.run.events.rmdir()
+        lost.run.events.write_bytes(content)
+        assert {one.state for one in summaries.read()} == {"running", "completed"}
+    finally:
+        worker.kill()
+        worker.communicate()
+
+
+def test_after_a_resume_that_goes_back_all_say_the_same_best() -> None:
+    recording = recorded.new().started().ready().train(1, 20, every=0)
+    recording.add(events.Evaluation(20, 0.8)).train(21, 40, every=0).add(events.Evaluation(40, 0.5))
+    recording.started(job="resume").train(21, 30, every=0).add(events.Evaluation(30, 0.85))
+    recording.train(31, 34, every=0).add(events.Ended("resume", "stopped", 40.0))
+    for step in (10, 20, 30):
+        folder = recording.run.checkpoints / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "weights").write_text("w")
+        checkpoints.seal(folder)
+    (one,) = Summaries().read()
+    story = Story()
+    story.extend(event_log.read_all(recording.run.events))
+    assert (one.best, one.best_evaluation_step) == (0.8, 20) and story.curves.best == (20.0, 0.8)
+    assert any("best 0.800 at 20" in line.plain for line in panes.figures(story, 120, 2))
+    assert [path.name for path in care.cleaning(recording.run).kept] == ["checkpoint-20", "checkpoint-30"]
+    assert chosen.told(recording.run)[1] == {20: 0.8, 30: 0.85}
 
 
 async def test_an_export_makes_no_completed_run_of_one_that_was_stopped() -> None:

@@ -13,6 +13,7 @@ from .recipes import JsonOption
 
 if TYPE_CHECKING:
     from ...core.runs.state import RunStatus
+    from ...core.runs.summary import Summary
 
 
 def runs(
@@ -31,41 +32,39 @@ def runs(
     as_json: JsonOption = False,
 ) -> None:
     """List the runs, newest first."""
-    from ...core.runs import care, state, store
+    from ...core.runs import care, follow, store
+    from ...core.runs.summary import Summaries
 
     if sort != "newest" or words:
         _chosen(sort, words, everything, tag, as_json)
         return
-    labelled = [(run, care.labels(run)) for run in store.all_runs()]
-    shown = [
-        (run, labels)
-        for run, labels in labelled
-        if (everything or not labels.archived) and (tag is None or tag in labels.tags)
-    ]
-    found = [(run, state.status(run), labels) for run, labels in shown]
     if as_json:
+        labelled = [(run, care.labels(run)) for run in store.all_runs()]
         output.data(
             [
                 {
                     "run": run.id,
                     "path": str(run.path),
-                    **_fields(status),
+                    **_fields(follow.whole_status(run)),
                     "labels": labels.model_dump(mode="json"),
                 }
-                for run, status, labels in found
+                for run, labels in labelled
+                if (everything or not labels.archived) and (tag is None or tag in labels.tags)
             ]
         )
         return
-    if not found and labelled:
+    every = Summaries().read()
+    found = [one for one in every if (everything or not one.archived) and (tag is None or tag in one.tags)]
+    if not found and every:
         output.line("No run to show; finetui runs --all shows archived ones.")
         return
     if not found:
         output.line("No run has been started yet. Try: finetui demo")
         return
-    wide = max(len(run.id) for run, _, _ in found)
-    for run, status, labels in found:
-        output.line(f"{run.id:<{wide}}  {status.standing:<9}  {summary(status)}".rstrip())
-        about = " ".join([labels.title, *(f"#{one}" for one in labels.tags)]).strip()
+    wide = max(len(one.run) for one in found)
+    for one in found:
+        output.line(f"{one.run:<{wide}}  {one.state:<9}  {words_of(one)}".rstrip())
+        about = " ".join([one.title, *(f"#{tag}" for tag in one.tags)]).strip()
         if about:
             output.line(f"{'':<{wide}}  {one_line(about, 160)}")
 
@@ -107,30 +106,31 @@ def _chosen(sort: str, words: str, everything: bool, tag: str | None, as_json: b
         output.line(f"{one.run:<34}  {one.state:<9}  {' · '.join(about)} · {one_line(one.model, 40)}")
 
 
-def summary(status: RunStatus) -> str:
+def words_of(one: Summary) -> str:
     """Where a run stands, in a line."""
     from ...core.text import duration_words
     from ..plain import number
 
     parts = []
-    if status.total_steps:
-        parts.append(f"step {status.step:,}/{status.total_steps:,}")
-    if status.loss is not None:
-        parts.append(f"loss {number(status.loss)}")
-    if status.evaluation_loss is not None:
-        parts.append(f"held-out {number(status.evaluation_loss)}")
-    if status.state == "running" and status.stage not in ("", "train"):
-        parts.append(one_line(status.stage, 20))
-    if status.eta_seconds is not None:
-        parts.append(f"{duration_words(status.eta_seconds)} left")
-    elif not status.live and status.seconds:
-        parts.append(f"took {duration_words(status.seconds)}")
-    if status.unwritten:
-        parts.append(one_line(status.unwritten, 160))
-    if status.elsewhere:
-        parts.append(f"on {one_line(status.host, 60)}")
-    if status.card:
-        parts.append(one_line(f"{status.card.what} {status.card.why}", 160))
+    if one.total_steps:
+        parts.append(f"step {one.step:,}/{one.total_steps:,}")
+    if one.loss is not None:
+        parts.append(f"loss {number(one.loss)}")
+    if one.evaluation_loss is not None:
+        parts.append(f"held-out {number(one.evaluation_loss)}")
+    if one.state == "running" and one.stage not in ("", "train"):
+        parts.append(one_line(one.stage, 20))
+    if one.eta_seconds is not None:
+        parts.append(f"{duration_words(one.eta_seconds)} left")
+    elif not one.live and one.seconds:
+        parts.append(f"took {duration_words(one.seconds)}")
+    if one.unwritten:
+        parts.append(one_line(one.unwritten, 160))
+    if one.host:
+        parts.append(f"on {one_line(one.host, 60)}")
+    if one.card:
+        aside = f"{one.aside}: " if one.aside else ""
+        parts.append(one_line(f"{aside}{one.card.what} {one.card.why}", 160))
     return " · ".join(parts)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual import on
@@ -24,12 +24,12 @@ from ..widgets.menu import Item, Menu, state_mark
 from .closing import while_standing
 
 if TYPE_CHECKING:
-    from ...core.runs.state import RunStatus
-    from ...core.runs.store import RunFolder
+    from ...core.runs.summary import Summaries, Summary
     from ..app import FinetuiApp
 
 LOOK_SECONDS = 2.0
 MOST_RUNS = 50
+"""The newest that are listed, beside all that are at work."""
 WELCOME = (
     "finetui teaches a language model a new habit from your examples: a format, a tone, a skill. "
     "It runs on this machine, step by step, and explains each choice."
@@ -37,30 +37,21 @@ WELCOME = (
 FIRST_TIME = "New here? The demo shows it all: press Enter five times, and a small model learns to sort customer messages."
 
 
-@dataclass(frozen=True)
-class Seen:
-    """One run as the list shows it."""
-
-    run: RunFolder
-    status: RunStatus
-
-
-def run_words(seen: Seen) -> str:
+def run_words(one: Summary) -> str:
     """What a run is at, in a few words."""
     from ...core.text import duration_words
 
-    status = seen.status
-    words = [status.standing]
-    if status.total_steps:
-        words.append(f"step {status.step:,}/{status.total_steps:,}")
-    elif status.stage and status.live:
-        words.append(status.stage)
-    if status.loss is not None:
-        words.append(f"loss {status.loss:.3g}")
-    if status.live and status.eta_seconds is not None:
-        words.append(f"{duration_words(status.eta_seconds)} left")
-    elif status.card is not None:
-        words.append(status.card.what)
+    words = [one.state]
+    if one.total_steps:
+        words.append(f"step {one.step:,}/{one.total_steps:,}")
+    elif one.stage:
+        words.append(one.stage)
+    if one.loss is not None:
+        words.append(f"loss {one.loss:.3g}")
+    if one.live and one.eta_seconds is not None:
+        words.append(f"{duration_words(one.eta_seconds)} left")
+    elif one.card is not None:
+        words.append(one.aside or one.card.what)
     return " · ".join(words)
 
 
@@ -90,7 +81,9 @@ class HomeScreen(Screen[None]):
         yield Footer(first=("home.new", "home.demo", "home.learn", "home.doctor"))
 
     def on_mount(self) -> None:
-        self._runs: list[Seen] | None = None
+        self._runs: list[Summary] | None = None
+        self._summaries: Summaries | None = None
+        self._looking = False
         self._placed = False
         self._placed_at = ""
         self._machine_shown: tuple[str, str] | None = None
@@ -117,28 +110,37 @@ class HomeScreen(Screen[None]):
             self.query_one(Header).show_machine(machine)
 
     def _look(self) -> None:
-        """Reads the runs' states in a thread."""
-        if self.app.screen is not self:  # one that lies below would paint through to what is above
+        """Reads the runs in a thread: first the newest, then all, since an older one may be at work."""
+        if self._looking or self.app.screen is not self:  # one below would paint through to what is above
             return
+        self._looking, most = True, MOST_RUNS if self._runs is None else None
 
-        def work() -> list[Seen]:
-            from ...core.runs import state, store
+        def work() -> list[Summary]:
+            from ...core.runs.summary import Summaries
 
-            return [Seen(run, state.status(run)) for run in store.all_runs()[:MOST_RUNS]]
+            self._summaries = self._summaries or Summaries()
+            return self._summaries.read(most)
 
-        self.finetui.in_background("runs", work, self._found, lambda _: None)
+        def failed(_: object) -> None:
+            self._looking = False
+
+        self.finetui.in_background("runs", work, self._found, failed)
 
     @while_standing
-    def _found(self, runs: list[Seen]) -> None:
-        if self.app.screen is not self and self._runs is not None:
+    def _found(self, runs: list[Summary]) -> None:
+        self._looking = False
+        first = self._runs is None
+        if self.app.screen is not self and not first:
             return
-        first, self._runs = self._runs is None, runs
+        self._runs = [one for one in runs if not one.archived]
+        if first and len(runs) == MOST_RUNS:
+            self._look()
         menu = self.query_one("#menu", Menu)
         untouched = first and menu.chosen == self._placed_at
         self.paint()
-        live = next((seen for seen in runs if seen.status.live), None)
+        live = next((one for one in self._runs if one.live), None)
         if untouched and live is not None:  # what goes on already is what one most likely came for
-            menu.highlight("run:" + str(live.run.path))
+            menu.highlight(f"run:{live.run}")
 
     @while_standing
     def paint(self) -> None:
@@ -180,12 +182,12 @@ class HomeScreen(Screen[None]):
         items.append(Item("new", "New run", "your own model and data", "n", marks.current, "$accent"))
         if demo not in items:
             items.append(demo)
-        live = [seen for seen in runs if seen.status.live]
-        past = [seen for seen in runs if not seen.status.live]
+        live = [one for one in runs if one.live]
+        past = [one for one in runs if not one.live][:MOST_RUNS]
         for heading, some in (("Running", live), ("Past runs", past)):
             if some:
                 items += [Item("", ""), Item("", heading)]
-                items += [self._run_item(seen) for seen in some]
+                items += [self._run_item(one) for one in some]
         items.append(Item("", ""))
         if past:
             items.append(Item("runs", "All runs", "sort, filter, compare", "r", marks.current, "$text-muted"))
@@ -211,36 +213,37 @@ class HomeScreen(Screen[None]):
         )
         return items
 
-    def _run_item(self, seen: Seen) -> Item:
+    def _run_item(self, one: Summary) -> Item:
         from ..widgets.gauges import elapsed_words
 
-        mark, style = state_mark(seen.status.standing)
-        at = seen.status.ended_ts or seen.status.last_ts or seen.status.started_ts
-        at = None if seen.status.live else at
+        mark, style = state_mark(one.state)
+        at = None if one.live else one.ended_ts or one.started_ts
         ago = elapsed_words(max(0.0, time.time() - at)) if at else ""
-        name = seen.status.name or seen.run.id[16:] or seen.run.id
-        return Item("run:" + str(seen.run.path), name, run_words(seen), ago, mark, style)
+        return Item(f"run:{one.run}", one.name, run_words(one), ago, mark, style)
+
+    def _run_of(self, key: str) -> Path | None:
+        from ...core.runs.summary import folder_of
+
+        return next((folder_of(one) for one in self._runs or [] if key == f"run:{one.run}"), None)
 
     @on(OptionList.OptionSelected, "#menu")
     def _selected(self, event: OptionList.OptionSelected) -> None:
         event.stop()
         key = self.query_one("#menu", Menu).items[event.option_index].key
         if key.startswith("run:"):
-            run = next((seen.run for seen in self._runs or [] if "run:" + str(seen.run.path) == key), None)
-            if run is not None:
-                self.finetui.open_run(run.path)
+            if (run := self._run_of(key)) is not None:
+                self.finetui.open_run(run)
         elif key:
             getattr(self, f"action_{key}")()
 
     # ── Actions ──
 
     def action_talk(self) -> None:
-        key = self.query_one("#menu", Menu).chosen
-        run = next((seen.run for seen in self._runs or [] if "run:" + str(seen.run.path) == key), None)
+        run = self._run_of(self.query_one("#menu", Menu).chosen)
         if run is None:
             self.app.bell()
         else:
-            self.finetui.open_chat(run.path)
+            self.finetui.open_chat(run)
 
     def action_demo(self) -> None:
         self._replace_draft(demo_recipe())

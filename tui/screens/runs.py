@@ -77,6 +77,7 @@ class RunsScreen(Screen[None]):
         self.reverse = False
         self.archived = False
         self._summaries = Summaries()
+        self._looking = False
         self._drawn: object = None
 
     @property
@@ -107,11 +108,16 @@ class RunsScreen(Screen[None]):
 
     def look(self) -> None:
         """Reads the runs in a thread."""
-        if self.app.screen is self or self.found is None:
-            self.finetui.in_background("all runs", self._summaries.read, self._read, lambda _: None)
+        if not self._looking and (self.app.screen is self or self.found is None):
+            self._looking = True
+            self.finetui.in_background("all runs", self._summaries.read, self._read, self._not_read)
+
+    def _not_read(self, _: object) -> None:
+        self._looking = False
 
     @while_standing
     def _read(self, found: list[Summary]) -> None:
+        self._looking = False
         if self.app.screen is not self and self.found is not None:
             return
         self.found = found

@@ -61,7 +61,8 @@ def progress(status: RunStatus | None, *, steps: bool) -> Progress:
         return None, "Opening the run", None
     if not status.live:
         share = status.step / status.total_steps if status.total_steps else None
-        return 1.0 if status.state == "completed" else share, status.state.capitalize(), None
+        words = status.aside or status.state
+        return 1.0 if status.state == "completed" else share, words.capitalize(), None
     if status.stage == "train" and status.total_steps:
         at = f" {status.step:,}/{status.total_steps:,}" if steps else ""
         return status.step / status.total_steps, f"Training{at}", None

@@ -45,9 +45,7 @@ def _end(story: Story, status: RunStatus, width: int) -> list[Content]:
     lines: list[Content] = []
     if status.card is not None:
         lines += result.card(status.card, width)
-        ways = [
-            ("f", "retry with the fix, as a new run" if mends(status.card.code) else "what to do, and retry")
-        ]
+        ways = [("f", "retry with the fix" if mends(status.card.code) else "what to do, and retry")]
         ways += [("r", "resume from the checkpoint")] if status.resumable else []
         ways.append(("b", f"change and retry: {STEP_NAMES[step_to_fix(status.card.code)]}"))
         for key, words in ways:

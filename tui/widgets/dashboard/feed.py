@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 
+from ....core.errors import FinetuiError
 from ....core.runs import output, state
 from ....core.runs.event_log import Record
 from ....core.runs.follow import Follower
@@ -136,8 +137,8 @@ class Feed:
                     self._join(follower, log)
                 else:
                     self._put(records, follower.status, log)
-            except OSError as error:  # a network file system may come back
-                self._put([], None, None, f"{error.strerror or error}")
+            except (OSError, FinetuiError) as error:  # a network file system may come back
+                self._put([], None, None, error.why if isinstance(error, FinetuiError) else str(error))
             self._nudge.wait(POLL_SECONDS)
             self._nudge.clear()
 
@@ -151,7 +152,7 @@ class Feed:
         def read() -> None:
             try:
                 self._read = history.read(self._stopping.is_set)
-            except OSError:
+            except (OSError, FinetuiError):
                 self._read = False  # the tail stays what is known
 
         threading.Thread(target=read, name="history", daemon=True).start()

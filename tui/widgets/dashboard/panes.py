@@ -30,11 +30,11 @@ def figures(story: Story, width: int, most: int) -> list[Content]:
     parts: list[list[Run]] = [[("loss ", "$text-muted"), (number(story.smoothed_loss), "bold $accent")]]
     raw = f" raw {number(step.loss)}"
     parts[0].append((raw, "$text-muted"))
-    evaluation = story.evaluation
+    evaluation, best = story.evaluation, story.curves.best
     if evaluation is not None:
         part = [("eval ", "$text-muted"), (number(evaluation.loss), "bold $success")]
-        if story.best is not None and story.best.step != evaluation.step:
-            part.append((f" best {number(story.best.loss)} at {story.best.step:,}", "$text-muted"))
+        if best is not None and best[0] != evaluation.step:
+            part.append((f" best {number(best[1])} at {best[0]:,.0f}", "$text-muted"))
         parts.append(part)
     else:
         parts.append([("eval ", "$text-muted"), (marks.dash, "$text-disabled")])

@@ -129,7 +129,6 @@ class Story:
     curves: Curves = field(default_factory=Curves)
     step: events.Step | None = None
     evaluation: events.Evaluation | None = None
-    best: events.Evaluation | None = None
     first_evaluation: events.Evaluation | None = None
     model: events.ModelReady | None = None
     dataset: events.DatasetReady | None = None
@@ -286,8 +285,6 @@ class Story:
         self.evaluation = event
         self.curves.evaluated(event.step, event.loss)
         self.first_evaluation = self.first_evaluation or event
-        if math.isfinite(event.loss) and (self.best is None or event.loss < self.best.loss):
-            self.best = event
         self._say(ts, f"Evaluation {number(event.loss)} at step {event.step:,}")
 
     def _add_sample(self, event: events.Sample, ts: float) -> None:
