@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from . import hub, recipe_file
+from . import hub, system_prompt
 from .export import ADAPTERS, ASK_SCRIPT, adapter_file
 from .leaving import Finished, base_name, modelfile_name, several_modelfiles, subfolder
 from .model import DEMO_FACTS
@@ -96,7 +96,7 @@ def _license_on_hub(repository: str, revision: str | None) -> License:
 
 def write(run: RunFolder, exports: Sequence[Finished], licence: License, place: str = "") -> str:
     """The card's text. `place` is the hub repository that it goes to, empty for a folder. Raises FinetuiError (recipe)."""
-    recipe = recipe_file.load(run.recipe)
+    recipe = system_prompt.trained(run)
     reducer = state.Reducer()
     for record in event_log.read_all(run.events):
         reducer.add(record)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from . import model_adapter, proof_file, recipe_file
+from . import model_adapter, proof_file, recipe_file, system_prompt
 from .errors import FinetuiError
 from .recipe import Recipe
 from .runs import checkpoints, event_log, events, state, store
@@ -109,7 +109,7 @@ def _in_run(target: Target) -> Target:
             name = f"{recipe.name}, {target.path.name}"
             return Target(
                 target.kind, target.path, name, folder, target.base or recipe.model.source, recipe.model.revision,
-                recipe.model.remote_code, _precision(recipe), _system(run, recipe.dataset.system_prompt),
+                recipe.model.remote_code, _precision(recipe), system_prompt.of_run(run, recipe),
             )  # fmt: skip
     return target
 
@@ -139,22 +139,13 @@ def of_run(run: RunFolder) -> Target:
     model = recipe.model
     return Target(
         kind, run.checkpoints if kind == "checkpoint" else result, recipe.name, run.path, model.source,
-        model.revision, model.remote_code, _precision(recipe), _system(run, recipe.dataset.system_prompt), whole,
+        model.revision, model.remote_code, _precision(recipe), system_prompt.of_run(run, recipe), whole,
     )  # fmt: skip
 
 
 def _precision(recipe: Recipe) -> str:
     """How the base is held: as in training, but whole where LoftQ repaired it, which its adapter leaves to the base."""
     return "16bit" if recipe.lora.initialization == "loftq" else recipe.model.precision
-
-
-def _system(run: RunFolder, stated: str | None) -> str:
-    """The system prompt of the training: the recipe's, else that of the first held-out row."""
-    if stated:
-        return stated
-    reference = proof_file.load_reference(run)
-    first = reference.prompts[0].messages[:1] if reference is not None and reference.prompts else ()
-    return first[0][1] if first and first[0][0] == "system" else ""
 
 
 # ---- Held-out prompts ----

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finetui.core import recipe_file
 from finetui.core.errors import FinetuiError
+from finetui.core.recipe import DatasetSection
 from finetui.core.runs.events import Event, Exported, Warned
-from finetui.core.worker import export, merge, modelfile, verify
+from finetui.core.worker import dataset, export, merge, modelfile, verify
+from finetui.core.worker.events import EventWriter
 from tests import waiting
 
+from . import tiny
 from .exporting import Tuned, make_run, prompt_ids, tuned_model
 
 
@@ -52,6 +56,21 @@ def test_the_adapter_loads_in_peft_and_says_the_same(tuned: Tuned) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert tokenizer.chat_template
     assert done.bytes == sum(p.stat().st_size for p in folder.iterdir())
+
+
+def test_the_prompt_of_all_rows_goes_along_where_the_recipe_has_none(tuned: Tuned, tmp_path: Path) -> None:
+    made = make_run(tmp_path / "run", tuned.base)
+    told = {"role": "system", "content": "Say a colour."}
+    rows = [{"messages": [told, *row["messages"]]} for row in tiny.rows(20)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    section = DatasetSection(source=str(tmp_path / "rows.jsonl"), evaluation_share=0.1)
+    made = replace(made, recipe=made.recipe.model_copy(update={"dataset": section}))
+    writer = EventWriter(made.run.events)
+    tokenizer = AutoTokenizer.from_pretrained(tuned.base)
+    writer.emit(dataset.prepare(made.recipe, tokenizer, writer, lambda: None).ready)
+    [adapter, _gguf], _events = do(made, "adapter", "gguf_f16")
+    assert (made.run.path / adapter.path / "system_prompt.txt").read_text() == "Say a colour."
+    assert 'SYSTEM "Say a colour."' in (made.run.exports / "gguf_f16" / "Modelfile").read_text()
 
 
 @pytest.mark.parametrize("format", ["adapter", "merged"])
