@@ -206,7 +206,6 @@ class _Work:
                 self.recipe.name,
                 self._base_name(),
                 self.recipe.dataset.system_prompt,
-                self.recipe.lora.adapter_rank,
             ),
             step=self.weights.step,
             kept=kept,
