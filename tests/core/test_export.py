@@ -272,6 +272,12 @@ def test_a_disk_that_cannot_hold_the_exports_is_said_before_training() -> None:
     assert (path, error.code) == ("export.formats", "no-space") and "Merged, 16-bit" in error.what
     roomy = dataclasses.replace(machine, disk_free_bytes=100 * GIB)
     assert export_budget.before_training(recipe, roomy, DEMO_FACTS) == []
+    short = export_budget.memory_before_training(recipe, machine, LLAMA_8B)
+    assert short.startswith("Making the exports takes about") and "1.0 GiB is free" in short
+    proved = dataclasses.replace(machine, memory_available_bytes=4 * GIB)
+    assert export_budget.memory_before_training(recipe, proved, LLAMA_8B).startswith("Proving the exports")
+    large = dataclasses.replace(machine, memory_available_bytes=64 * GIB)
+    assert export_budget.memory_before_training(recipe, large, LLAMA_8B) == ""
 
 
 @pytest.mark.parametrize(
