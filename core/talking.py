@@ -106,7 +106,7 @@ class Talker:
         self._last = 0
         self._closed = False
         self._process: subprocess.Popen[bytes] | None = None
-        self.device = device
+        self.device: Device = device
         self._started = threading.Event()
         threading.Thread(target=self._live, name="talk", daemon=True).start()
         self._started.wait(30)

@@ -183,6 +183,7 @@ async def test_an_adapter_goes_into_ollama_over_a_base_named_here(
         await type_over(pilot, str(base))
         await press(pilot, "enter")
         await until(pilot, lambda: modal.planned is not None, "for the plan")
+        assert modal.planned is not None
         assert f"FROM {base}" in modal.planned.lines[-2] and "sed " in modal.planned.lines[-2]
         assert modal.query_one("#outlets-base").region.height == 1
 
