@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import psutil
 
-from . import leaving, model_card, recipe_file
+from . import leaving, model_card, recipe_file, system_prompt
 from .errors import FinetuiError
 from .runs.store import RunFolder
 from .text import bytes_words, one_line
@@ -81,7 +81,7 @@ def plan(run: RunFolder, target: Path, formats: Sequence[str] = ()) -> Plan:
 
     Raises FinetuiError: export-missing, copy-target (it cannot be the place, or holds other things), no-space.
     """
-    recipe = recipe_file.load(run.recipe)
+    recipe = system_prompt.trained(run)
     exports = leaving.chosen(run, formats)
     place = _place(run, target)
     _put_back(place)

@@ -173,27 +173,41 @@ ASK_SCRIPT = "ask.py"
 """Beside an adapter or a merged model: a script that asks it a question."""
 
 
+def not_in_vllm(lora: LoraSection) -> str:
+    """What of an adapter vLLM refuses (vllm/lora/peft_helper.py), in a word or two; empty where it serves it."""
+    return "DoRA" if lora.dora else "trained tables" if lora.modules_to_save else ""
+
+
+def serve_adapter(base: str, name: str, place: str, lora: LoraSection) -> str:
+    """The command with which vLLM serves the adapter at `place` over `base`."""
+    words = ["vllm", "serve", base, "--enable-lora", "--lora-modules", f"{name}={place}"]
+    if lora.adapter_rank > _VLLM_RANKS[0]:
+        most = next((most for most in _VLLM_RANKS if most >= lora.adapter_rank), _VLLM_RANKS[-1])
+        words += ["--max-lora-rank", str(most)]
+    return shlex.join(words)
+
+
 def next_commands(
     format: ExportFormat,
     path: Path,
     name: str,
     base: str,
     system_prompt: str | None = None,
-    rank: int = 16,
+    lora: LoraSection | None = None,
 ) -> tuple[NextCommand, ...]:
     """The ways to use the export at `path`, the best first, each an exact, quoted shell command.
 
     `path` is the GGUF file, or the folder of the other formats; `base` the base model's folder or hub id. A
-    `system_prompt` that was trained is given along where the command can carry one. `rank` is the adapter's.
+    `system_prompt` that was trained is given along where the command can carry one. `lora` is what the adapter was trained by.
     """
     quoted = shlex.quote(str(path))
     ask = NextCommand("Ask it", shlex.join([sys.executable, str(path / ASK_SCRIPT), "Hello!"]))
     if format == "adapter":
-        vllm = ["vllm", "serve", base, "--enable-lora", "--lora-modules", f"{name}={path}"]
-        if rank > _VLLM_RANKS[0]:
-            most = next((most for most in _VLLM_RANKS if most >= rank), _VLLM_RANKS[-1])
-            vllm += ["--max-lora-rank", str(most)]
-        return (ask, NextCommand("Serve it with vLLM", shlex.join(vllm)))
+        lora = lora or LoraSection()
+        if what := not_in_vllm(lora):
+            merge = shlex.join(["finetui", "export", str(path.parent.parent), "--format", "merged"])
+            return (ask, NextCommand(f"vLLM takes no adapter with {what}: export it merged", merge))
+        return (ask, NextCommand("Serve it with vLLM", serve_adapter(base, name, str(path), lora)))
     if format == "adapter_gguf":
         over = ["-m", "BASE.gguf", "--lora", str(path / adapter_file(name))]
         serve = ["llama-server", *over, "--alias", name]
@@ -231,7 +245,6 @@ def next_command(
     name: str,
     base: str,
     system_prompt: str | None = None,
-    rank: int = 16,
 ) -> str:
     """The exact shell command that uses the export at `path` next: the first of `next_commands`."""
-    return next_commands(format, path, name, base, system_prompt, rank)[0].command
+    return next_commands(format, path, name, base, system_prompt)[0].command

@@ -249,15 +249,21 @@ def too_little_memory(found: Budget, free_bytes: int | None) -> str:
     made, proved = found.ram_bytes or 0, found.proof_ram_bytes or 0
     if made > free_bytes:
         return (
-            f"Making them takes about {bytes_words(made)} of memory, and {bytes_words(free_bytes)} is free: "
+            f"Making the exports takes about {bytes_words(made)} of memory, and {bytes_words(free_bytes)} is free: "
             "the system may end it. It goes on where it was when it is started again."
         )
     if proved > free_bytes:
         return (
-            f"Proving them takes about {bytes_words(proved)} of memory, and {bytes_words(free_bytes)} is free: "
+            f"Proving the exports takes about {bytes_words(proved)} of memory, and {bytes_words(free_bytes)} is free: "
             "they may stay unproved. finetui verify RUN proves them later."
         )
     return ""
+
+
+def memory_before_training(recipe: Recipe, machine: Machine, facts: ModelFacts) -> str:
+    """A sentence where the exports at a training's end take more memory than is free now; nothing where they do not. It is
+    no reason to refuse: memory may be freed meanwhile."""
+    return too_little_memory(of_facts(recipe, facts, recipe.export.formats), machine.memory_available_bytes)
 
 
 def before_training(recipe: Recipe, machine: Machine, facts: ModelFacts) -> list[tuple[str, FinetuiError]]:

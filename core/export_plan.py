@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import export, export_budget, export_record, model, system
+from . import export, export_budget, export_record, model, refusals_export, system
 from .errors import FinetuiError
 from .export_budget import Budget
 from .export_record import There
@@ -112,7 +112,7 @@ def plan(
 ) -> Plan:
     """What an export of `formats` would do. `importance` is the recipe's unless told. Reads events, headers and, where exports stand there, the weights. Blocking.
 
-    Raises FinetuiError: export-nothing, export-checkpoint, run-folder.
+    Raises FinetuiError: export-nothing, export-checkpoint, run-folder, and those of `refusals_export`.
     """
     recipe = export.with_importance(recipe, importance)
     weights = chosen.choose(run, recipe, chosen.parse(checkpoint or recipe.export.checkpoint))
@@ -130,14 +130,19 @@ def plan(
             code="run-folder",
         ) from error
     kept: tuple[ExportFormat, ...] = () if replace else tuple(one.format for one in there if one.same)
+    facts, machine = _facts(recipe), system.snapshot(run.path)
+    making = recipe.export.model_copy(update={"formats": tuple(f for f in formats if f not in kept)})
+    refused = refusals_export.of_export(recipe.model_copy(update={"export": making}), machine, facts)
+    if refused:
+        raise refused[0]
     return Plan(
         run,
         tuple(formats),
         weights,
         there,
-        export_budget.of_facts(recipe, _facts(recipe), formats, there=kept),
-        system.disk_free_bytes(run.path),
-        system.snapshot().memory_available_bytes,
+        export_budget.of_facts(recipe, facts, formats, there=kept),
+        machine.disk_free_bytes,
+        machine.memory_available_bytes,
     )
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
-from . import hub, recipe_file
-from .export import ADAPTERS, ASK_SCRIPT, adapter_file
+from . import hub, system_prompt
+from .export import ADAPTERS, ASK_SCRIPT, adapter_file, not_in_vllm, serve_adapter
 from .leaving import Finished, base_name, modelfile_name, several_modelfiles, subfolder
 from .model import DEMO_FACTS
 from .recipe import DEMO, Recipe
@@ -96,7 +96,7 @@ def _license_on_hub(repository: str, revision: str | None) -> License:
 
 def write(run: RunFolder, exports: Sequence[Finished], licence: License, place: str = "") -> str:
     """The card's text. `place` is the hub repository that it goes to, empty for a folder. Raises FinetuiError (recipe)."""
-    recipe = recipe_file.load(run.recipe)
+    recipe = system_prompt.trained(run)
     reducer = state.Reducer()
     for record in event_log.read_all(run.events):
         reducer.add(record)
@@ -159,10 +159,8 @@ def usage(recipe: Recipe, exports: Sequence[Finished], place: str = "") -> tuple
             if not place and any(file.name == ASK_SCRIPT for file in done.files):
                 script = f"{folder}/{ASK_SCRIPT}" if folder else ASK_SCRIPT
                 found.append(("Ask the adapter", f'python {script} "Hello!"'))
-            if not (place and folder):  # vLLM takes a repository's root only
-                lora = shlex.quote(f"{name}={at}")
-                serve = f"vllm serve {shlex.quote(base)} --enable-lora --lora-modules {lora}"
-                found.append(("Serve the adapter with vLLM", serve))
+            if not (place and folder) and not not_in_vllm(recipe.lora):  # it takes a repository's root only
+                found.append(("Serve the adapter with vLLM", serve_adapter(base, name, at, recipe.lora)))
         else:
             folder = subfolder(done.format, formats)
             four_bit = done.format == "merged_4bit"
@@ -210,6 +208,8 @@ def _usage_section(recipe: Recipe, exports: Sequence[Finished], place: str) -> s
     parts = [f"{title}:\n\n{_fenced('sh', command)}" for title, command in usage(recipe, exports, place)]
     if place:
         parts += [f"From Python:\n\n{_fenced('python', code)}" for code in _python(recipe, exports, place)]
+    if (what := not_in_vllm(recipe.lora)) and any(done.format == "adapter" for done in exports):
+        parts.append(f"vLLM takes no adapter with {what}; it serves the merged model.")
     if recipe.dataset.system_prompt:
         where = (
             "the commands for a GGUF give it along; for the others it stands in system_prompt.txt"

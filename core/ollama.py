@@ -155,7 +155,7 @@ def plan(run: RunFolder, format: str = "", name: str = "", base: str = "") -> Pl
 def _base(base: str, format: str, run: RunFolder, called: str) -> str:
     """`base` as a Modelfile takes it: the absolute path of a GGUF, or a name in Ollama. Raises FinetuiError (ollama-base)."""
     fix = (
-        f"Name a GGUF of {called} with --base, such as --base ~/models/base.gguf, or what Ollama calls that model. One can be "
+        f"Name a GGUF of {called} (--base on the command line), such as ~/models/base.gguf, or what Ollama calls that model. One can be "
         "made with llama.cpp's convert_hf_to_gguf.py."
     )
     if format != "adapter_gguf":

@@ -10,6 +10,7 @@ import json
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -42,9 +43,11 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 4 * MOST_WAITING
     """Connections that the system holds until they are taken up: it resets those beyond, and Python's five are soon full."""
 
-    def __init__(self, talker: Talker, name: str, port: int = 0) -> None:
-        """Raises OSError where the port is taken."""
-        self.talker, self.name = talker, name
+    def __init__(
+        self, talker: Talker, name: str, port: int = 0, tell: Callable[[str], None] = lambda _said: None
+    ) -> None:
+        """`talker` is closed with it. `tell` is given what the person should know. Raises OSError where the port is taken."""
+        self.talker, self.name, self.tell = talker, name, tell
         self.waiting = threading.Semaphore(MOST_WAITING)
         self.writing = threading.Lock()
         super().__init__(("127.0.0.1", port), _Handler)
@@ -61,6 +64,20 @@ class Server(ThreadingHTTPServer):
             self.name if side == "tuned" else f"{self.name}:base": side
             for side in reversed(self.talker.target.sides)
         }
+
+    def awake(self) -> Talker:
+        """The talker; where its child has died, another in its place, loaded. For who holds `writing`. Raises FinetuiError."""
+        error = self.talker.loading().error
+        if error is not None:
+            self.tell(f"{error.what} {error.why} It is started again.")
+            self.talker.close()
+            self.talker = Talker(self.talker.target, self.talker.device)
+            self.talker.wait_ready()
+        return self.talker
+
+    def server_close(self) -> None:
+        super().server_close()
+        self.talker.close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is no error."""
@@ -99,6 +116,9 @@ class _Handler(BaseHTTPRequestHandler):
             )
         except (BrokenPipeError, ConnectionError, TimeoutError):
             self.close_connection = True
+        except Exception as error:  # the edge of a request: whoever asked is answered
+            self.close_connection = True
+            self._error(_Refused(500, f"finetui failed: {type(error).__name__}.", "server_error"))
 
     def _refuse_strangers(self) -> None:
         host = self.headers.get("Host", "")
@@ -139,20 +159,24 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refused(400, "The body must be an object.")
         side = self._side(asked)
         messages, sampling, stops = _messages(asked), _sampling(asked), _stops(asked)
+        options = asked.get("stream_options") or {}
+        if not isinstance(options, dict):
+            raise _Refused(400, "stream_options must be an object.", param="stream_options")
+        usage = bool(options.get("include_usage"))
         if not self.ours.waiting.acquire(blocking=False):
             raise _Refused(429, f"{MOST_WAITING} requests are waiting already.", "rate_limit_error")
         try:
             with self.ours.writing:
-                writing = self.ours.talker.ask(side, messages, sampling, stops)
+                talker = self.ours.awake()
+                writing = talker.ask(side, messages, sampling, stops)
                 try:
                     if asked.get("stream"):
-                        usage = bool((asked.get("stream_options") or {}).get("include_usage"))
                         self._stream(writing, str(asked["model"]), usage)
                     else:
                         self._whole(writing, str(asked["model"]))
                 finally:
                     if not writing.over:
-                        self.ours.talker.stop(writing)
+                        talker.stop(writing)
         finally:
             self.ours.waiting.release()
 
@@ -169,7 +193,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _side(self, asked: dict[str, Any]) -> Side:
         models, name = self.ours.models, asked.get("model")
-        if name not in models:
+        if not isinstance(name, str) or name not in models:
             known = ", ".join(models)
             raise _Refused(
                 404, f"There is no model {one_line(str(name), 80)!r}; there is {known}.", param="model"

@@ -8,11 +8,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from . import model_adapter, proof_file, recipe_file
+from . import model_adapter, proof_file, recipe_file, system_prompt
 from .errors import FinetuiError
 from .recipe import Recipe
 from .runs import checkpoints, event_log, events, state, store
-from .runs.chosen import settle
+from .runs.chosen import holds_weights, result_folder, settle
 from .runs.store import RunFolder
 from .system import Machine
 from .text import bytes_words, one_line
@@ -53,11 +53,13 @@ class Target:
     remote_code: str | None = None
     precision: str = "16bit"
     system_prompt: str = ""
+    whole: bool = False
+    """The run trained every weight: its result and its checkpoints are models, beside which the base is another."""
 
     @property
     def sides(self) -> tuple[Side, ...]:
         """Who can answer: an adapter can be switched off, what is merged cannot."""
-        return ("base", "tuned") if self.kind in ("adapter", "checkpoint") else ("tuned",)
+        return ("base", "tuned") if self.whole or self.kind in ("adapter", "checkpoint") else ("tuned",)
 
 
 def find(text: str) -> Target:
@@ -107,13 +109,13 @@ def _in_run(target: Target) -> Target:
             name = f"{recipe.name}, {target.path.name}"
             return Target(
                 target.kind, target.path, name, folder, target.base or recipe.model.source, recipe.model.revision,
-                recipe.model.remote_code, _precision(recipe), _system(run, recipe.dataset.system_prompt),
+                recipe.model.remote_code, _precision(recipe), system_prompt.of_run(run, recipe),
             )  # fmt: skip
     return target
 
 
 def of_run(run: RunFolder) -> Target:
-    """The run's adapter, or the newest whole checkpoint while it trains or where it saved none.
+    """What the run ended with, or the newest whole checkpoint while it trains or where it saved nothing else.
 
     Raises FinetuiError (adapter-missing) where it has learned nothing yet.
     """
@@ -121,35 +123,29 @@ def of_run(run: RunFolder) -> Target:
     status = state.status(run)
     settle(run)
     sealed = any((p / checkpoints.SEAL).is_file() for p in checkpoints.newest_first(run.checkpoints))
-    saved = (run.adapter / model_adapter.WEIGHTS).is_file()
+    result, whole = result_folder(recipe, run), recipe.lora.method == "full"
+    saved = holds_weights(recipe, result)
     training = status.live and status.job in ("train", "resume")
     if not saved and not sealed:
         raise FinetuiError(
             f"{one_line(recipe.name, 60)} has nothing to talk to yet.",
-            "It has saved neither an adapter nor a whole checkpoint.",
+            "It has saved neither what it learned nor a whole checkpoint.",
             "Wait for its first checkpoint, or press S on its dashboard to save one now.",
             code="adapter-missing",
         )
-    kind: Kind = "checkpoint" if sealed and (training or not saved) else "adapter"
+    kind: Kind = "merged" if whole else "adapter"
+    if sealed and (training or not saved):
+        kind = "checkpoint"
     model = recipe.model
     return Target(
-        kind, run.checkpoints if kind == "checkpoint" else run.adapter, recipe.name, run.path, model.source,
-        model.revision, model.remote_code, _precision(recipe), _system(run, recipe.dataset.system_prompt),
+        kind, run.checkpoints if kind == "checkpoint" else result, recipe.name, run.path, model.source,
+        model.revision, model.remote_code, _precision(recipe), system_prompt.of_run(run, recipe), whole,
     )  # fmt: skip
 
 
 def _precision(recipe: Recipe) -> str:
     """How the base is held: as in training, but whole where LoftQ repaired it, which its adapter leaves to the base."""
     return "16bit" if recipe.lora.initialization == "loftq" else recipe.model.precision
-
-
-def _system(run: RunFolder, stated: str | None) -> str:
-    """The system prompt of the training: the recipe's, else that of the first held-out row."""
-    if stated:
-        return stated
-    reference = proof_file.load_reference(run)
-    first = reference.prompts[0].messages[:1] if reference is not None and reference.prompts else ()
-    return first[0][1] if first and first[0][0] == "system" else ""
 
 
 # ---- Held-out prompts ----
@@ -242,7 +238,7 @@ def needed_bytes(target: Target) -> int | None:
     from . import model
 
     try:
-        if target.kind == "merged":
+        if target.kind == "merged" and not target.whole:
             weights: int | None = sum(p.stat().st_size for p in target.path.glob("*.safetensors"))
         else:
             weights = model.inspect(target.base, target.revision, target.remote_code).weights_bytes
@@ -250,6 +246,8 @@ def needed_bytes(target: Target) -> int | None:
         return None
     if not weights:
         return None
+    if target.whole:
+        weights *= 2
     return int(weights * (0.35 if target.precision == "4bit" and target.kind != "merged" else 1.05)) + 1024**3
 
 

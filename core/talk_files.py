@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from . import atomic, paths
 from .errors import FinetuiError
@@ -68,6 +68,24 @@ def keep(target: Target, name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
     except OSError as error:
         raise _unwritten(paths.data(), error) from error
     return file
+
+
+def begin(target: Target, name: str) -> IO[str]:
+    """Opens a JSONL file beside the talks, called `name` and the time, for rows that stay when nothing more comes. Raises
+    FinetuiError (file)."""
+    try:
+        return (folder(target) / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}.jsonl").open("x", encoding="utf-8")
+    except OSError as error:
+        raise _unwritten(paths.data(), error) from error
+
+
+def add(rows: IO[str], row: Mapping[str, Any]) -> None:
+    """Writes `row` to what `begin` opened. Raises FinetuiError (file)."""
+    try:
+        rows.write(json.dumps(row, ensure_ascii=True) + "\n")
+        rows.flush()
+    except OSError as error:
+        raise _unwritten(Path(rows.name), error) from error
 
 
 def append(file: Path, messages: Messages) -> int:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .conversation import Turns
 from .errors import FinetuiError
 from .recipe import DatasetSection
-from .talk import HeldOut
+from .runs import event_log, events
+from .runs.store import RunFolder
+from .talk import HeldOut, Target, held_out
 from .text import one_line
 
 
@@ -38,7 +41,15 @@ class Summary:
     mean_characters: float
 
 
-def read(file: Path) -> tuple[HeldOut, ...]:
+@dataclass(frozen=True)
+class Prompts:
+    """What is asked. `left_out` says which rows are not, and why, a line each."""
+
+    asked: tuple[HeldOut, ...]
+    left_out: tuple[str, ...] = ()
+
+
+def read(file: Path) -> Prompts:
     """The prompts of a dataset file in any format that can be trained on; a row's last answer is what is expected.
 
     A JSONL of `{"prompt": …}` alone has nothing to expect. Raises FinetuiError (prompts-missing, dataset-…).
@@ -47,15 +58,11 @@ def read(file: Path) -> tuple[HeldOut, ...]:
 
     bare = _bare(file)
     if bare:
-        return bare
+        return Prompts(bare)
     loaded = dataset_load.load(
         DatasetSection(source=str(file.expanduser().absolute()), evaluation_share=0.0), seed=0
     )
-    found: list[HeldOut] = []
-    for talk in loaded.train:
-        last = max((i for i, turn in enumerate(talk) if turn.role == "assistant"), default=0)
-        if last:
-            found.append(HeldOut(tuple((turn.role, turn.text) for turn in talk[:last]), talk[last].text))
+    found = _asked(loaded.train)
     if not found:
         raise FinetuiError(
             f"{one_line(file.name, 100)} has no prompts.",
@@ -63,7 +70,50 @@ def read(file: Path) -> tuple[HeldOut, ...]:
             'Write one a line: {"prompt": "…", "completion": "…"}',
             code="prompts-missing",
         )
+    left_out = [_words(d.count, d.reason, d.first) for d in loaded.dropped]
+    if without := [talk.number for talk in loaded.train if not _asked([talk])]:
+        left_out.append(_words(len(without), "no question before an answer", without[:10]))
+    return Prompts(found, tuple(left_out))
+
+
+def own(target: Target) -> Prompts:
+    """The held-out rows of the target's run, as its recipe reads them; where they cannot be read as they were, those that the
+    run kept. Blocking. Raises FinetuiError (prompts-missing)."""
+    from . import dataset_load, recipe_file
+
+    fix = 'Name a file of prompts: one a line, {"prompt": "…", "completion": "…"}'
+    if target.run is None:
+        raise FinetuiError("There are no prompts.", "This lies in no run.", fix, code="prompts-missing")
+    run = RunFolder(target.run)
+    told = [r.event for r in event_log.read_all(run.events) if isinstance(r.event, events.DatasetReady)]
+    kept, rows = held_out(target), ()
+    try:
+        recipe = recipe_file.load(run.recipe)
+        rows = _asked(dataset_load.load(recipe.dataset, recipe.training.seed).evaluation)
+    except FinetuiError:
+        pass  # the file is gone, or the rows are the hub's
+    if (told and not told[-1].evaluation_rows) or not (kept or rows):
+        raise FinetuiError("There are no prompts.", "The run held no rows out.", fix, code="prompts-missing")
+    if rows and {one.messages for one in kept} <= {one.messages for one in rows}:
+        return Prompts(rows)
+    return Prompts(kept, (f"all but the {len(kept)} that the run kept: its rows are not here as they were",))
+
+
+def _asked(conversations: Iterable[Turns]) -> tuple[HeldOut, ...]:
+    """Each conversation up to its last answer, which is what is expected; without those that have none."""
+    found: list[HeldOut] = []
+    for talk in conversations:
+        last = max((i for i, turn in enumerate(talk) if turn.role == "assistant"), default=0)
+        if last:
+            found.append(HeldOut(tuple((turn.role, turn.text) for turn in talk[:last]), talk[last].text))
     return tuple(found)
+
+
+def _words(count: int, reason: str, numbers: Sequence[int]) -> str:
+    if count == 1:
+        return f"row {numbers[0]}: {reason}"
+    more = ", …" if count > len(numbers) else ""
+    return f"{count:,} rows ({', '.join(map(str, numbers))}{more}): {reason}"
 
 
 def _bare(file: Path) -> tuple[HeldOut, ...]:
@@ -98,6 +148,16 @@ def mark(answer: str, expected: str) -> Marks:
         keys if isinstance(wanted, dict) else None,
         len(answer),
     )
+
+
+def words(answer: str, expected: str) -> str:
+    """What `mark` finds, in a line: `Not exact, valid JSON, 31 characters (expected: 30)`."""
+    marks = mark(answer, expected)
+    found = "Exact" if marks.exact else "Not exact, but contained" if marks.contains else "Not exact"
+    if marks.json_valid is not None:
+        keys = "" if marks.json_keys is None else ", same keys" if marks.json_keys else ", other keys"
+        found += f", valid JSON{keys}" if marks.json_valid else ", no valid JSON"
+    return f"{found}, {marks.characters:,} characters (expected: {len(expected):,})"
 
 
 def _json(text: str) -> Any:

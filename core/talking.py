@@ -21,6 +21,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from .asking import tied
+from .dataset_messages import writable
 from .errors import FinetuiError
 from .secrets import redact
 from .talk import Device, Messages, Reply, Sampling, Side, Target
@@ -105,7 +106,7 @@ class Talker:
         self._last = 0
         self._closed = False
         self._process: subprocess.Popen[bytes] | None = None
-        self._device = device
+        self.device: Device = device
         self._started = threading.Event()
         threading.Thread(target=self._live, name="talk", daemon=True).start()
         self._started.wait(30)
@@ -138,7 +139,8 @@ class Talker:
     def ask(
         self, side: Side, messages: Messages, sampling: Sampling | None = None, stop: Sequence[str] = ()
     ) -> Writing:
-        """Asks `side` for its answer to `messages`, which is written in the background."""
+        """Asks `side` for its answer to `messages`, which is written in the background. Lone surrogates, which no tokenizer
+        takes, are U+FFFD to it, as in training."""
         with self._changed:
             writing = Writing(self._changed)
             if self._loading.error is not None:
@@ -150,9 +152,9 @@ class Talker:
                 {
                     "id": self._last,
                     "side": side,
-                    "messages": messages,
+                    "messages": [(role, writable(text)) for role, text in messages],
                     "sampling": (sampling or Sampling()).model_dump(),
-                    "stop": list(stop),
+                    "stop": list(map(writable, stop)),
                 }
             )
             return writing
@@ -178,7 +180,7 @@ class Talker:
 
         environment = worker_environment()
         environment.update(TRANSFORMERS_VERBOSITY="error")
-        if self._device == "cpu":
+        if self.device == "cpu":
             environment["CUDA_VISIBLE_DEVICES"] = ""
         with tempfile.TemporaryFile() as errors:
             try:

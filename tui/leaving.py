@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -62,10 +63,18 @@ class Place(Protocol):
         """A name to begin with; empty where the place finds one itself."""
         ...
 
+    def takes(self, formats: Sequence[str]) -> str:
+        """Which of `formats` goes there where nobody says more; empty where none can."""
+        ...
+
+    def wants_base(self, formats: Sequence[str]) -> bool:
+        """Whether what it takes of `formats` goes over a base model, which is to be named."""
+        ...
+
     def plan(
-        self, run: RunFolder, name: str, formats: Sequence[str], *, public: bool, replace: bool
+        self, run: RunFolder, name: str, formats: Sequence[str], *, public: bool, replace: bool, base: str
     ) -> Planned:
-        """What would be done. Blocking. Raises FinetuiError."""
+        """What would be done. `base` is what an adapter goes over. Blocking. Raises FinetuiError."""
         ...
 
 
@@ -77,8 +86,14 @@ class Hub:
     def suggested(self, run: RunFolder) -> str:
         return ""
 
+    def takes(self, formats: Sequence[str]) -> str:
+        return next(iter(formats), "")
+
+    def wants_base(self, formats: Sequence[str]) -> bool:
+        return False
+
     def plan(
-        self, run: RunFolder, name: str, formats: Sequence[str], *, public: bool, replace: bool
+        self, run: RunFolder, name: str, formats: Sequence[str], *, public: bool, replace: bool, base: str
     ) -> Planned:
         from ..core import upload
 
@@ -110,14 +125,24 @@ class Ollama:
 
         return recipe_file.load(run.recipe).name.lower()
 
-    def plan(
-        self, run: RunFolder, name: str, formats: Sequence[str], *, public: bool, replace: bool
-    ) -> Planned:
+    def takes(self, formats: Sequence[str]) -> str:
         from ..core import ollama
 
         ggufs = [format for format in formats if format.startswith("gguf_")]
-        wanted = next((format for format in (*ollama.PREFERRED, *ggufs) if format in ggufs), "")
-        made = ollama.plan(run, wanted or (formats[0] if formats else ""), name)
+        return next((f for f in (*ollama.PREFERRED, *ggufs, "adapter_gguf") if f in formats), "")
+
+    def wants_base(self, formats: Sequence[str]) -> bool:
+        return self.takes(formats) == "adapter_gguf"
+
+    def plan(
+        self, run: RunFolder, name: str, formats: Sequence[str], *, public: bool, replace: bool, base: str
+    ) -> Planned:
+        from ..core import ollama
+
+        wanted = self.takes(formats)
+        made = ollama.plan(
+            run, wanted or (formats[0] if formats else ""), name, base if self.wants_base(formats) else ""
+        )
         lines = tuple(made.lines())
         command = " && ".join(made.commands)
         if made.program is None:
@@ -143,8 +168,14 @@ class Folder:
 
         return str(Path.home() / recipe_file.load(run.recipe).name)
 
+    def takes(self, formats: Sequence[str]) -> str:
+        return next(iter(formats), "")
+
+    def wants_base(self, formats: Sequence[str]) -> bool:
+        return False
+
     def plan(
-        self, run: RunFolder, name: str, formats: Sequence[str], *, public: bool, replace: bool
+        self, run: RunFolder, name: str, formats: Sequence[str], *, public: bool, replace: bool, base: str
     ) -> Planned:
         from ..core import copying
 
@@ -155,7 +186,7 @@ class Folder:
                 tell(done / max(1, total), "Copying and comparing")
 
             copying.copy(made, told)
-            return f"cd {made.target} && sha256sum -c {copying.SUMS}"
+            return f"cd {shlex.quote(str(made.target))} && sha256sum -c {copying.SUMS}"
 
         return Planned(
             tuple(made.lines()), lambda: InThread(f"Copied to {made.target}.", work), "Copy", made.replaces

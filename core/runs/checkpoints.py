@@ -52,24 +52,33 @@ def damage(checkpoint: Path) -> str | None:
 
 
 def copy_model(checkpoint: Path, into: Path) -> bool:
-    """Copies the adapter and the tokenizer of `checkpoint` (not the optimizer) to `into`, and checks the copies by the seal.
+    """Copies the adapter (or whole model) and the tokenizer of `checkpoint`, not the optimizer, to `into`, and checks the
+    copies by the seal.
 
     False where one is not as it was sealed, or gone: a run that goes on removes its older checkpoints. Raises OSError
     where `into` cannot be written.
     """
     try:
         files = json.loads((checkpoint / SEAL).read_bytes())["files"]
-        wanted = [
-            n for n in files if n.endswith((".json", ".jinja", ".safetensors", ".model")) and "/" not in n
-        ]
-        content = {name: (checkpoint / name).read_bytes() for name in wanted if name not in (COUNTS, SEAL)}
-        if any(hashlib.sha256(data).hexdigest() != files[name][1] for name, data in content.items()):
-            return False
+        digests = {
+            name: files[name][1]
+            for name in files
+            if name.endswith((".json", ".jinja", ".safetensors", ".model"))
+            and "/" not in name
+            and name not in (COUNTS, SEAL)
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
-    for name, data in content.items():
-        (into / name).write_bytes(data)
-    return bool(content)
+    for name, digest in digests.items():
+        try:
+            source = (checkpoint / name).open("rb")
+        except OSError:
+            return False
+        with source, (into / name).open("wb") as copy:  # a model's file may be larger than the memory
+            shutil.copyfileobj(source, copy, 1024**2)
+        if _sha256(into / name) != digest:
+            return False
+    return bool(digests)
 
 
 def step_of(checkpoint: Path) -> int:

@@ -88,6 +88,8 @@ class DatasetReady(Event):
     cut_rows: int = 0
     longest: int = 0
     fingerprint: str = ""
+    system_prompt: str | None = None
+    """The one that all rows have; empty where they have several or none, None where an older run does not tell."""
 
 
 @dataclass(frozen=True)

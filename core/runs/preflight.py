@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .. import dataset, model, model_adapter, system, training
+from .. import dataset, export_budget, model, model_adapter, system, training
 from ..dataset import DatasetFacts
 from ..errors import FinetuiError
 from ..model_facts import ModelFacts
@@ -17,11 +17,12 @@ def ready(
     rows: DatasetFacts | None = None,
     *,
     tell: Callable[[training.Plan], None] = lambda _plan: None,
+    warn: Callable[[str], None] = lambda _said: None,
 ) -> Recipe:
     """`recipe` as it is to be started: checked against this machine, its model and its rows, with the base model pinned.
 
     `facts` and `rows` are what is known of model and dataset already; what is not given is looked at. `tell` hears what
-    the recipe means for its rows, where their number is known for sure. Blocking: files, and
+    the recipe means for its rows, where their number is known for sure; `warn` what may go wrong later. Blocking: files, and
     the hub. Raises FinetuiError for what cannot be trained: missing files, folders that are no model, …
     """
     machine = system.snapshot()
@@ -41,6 +42,8 @@ def ready(
     except FinetuiError as error:
         if error.code != "dataset-slow":  # a slow hub is the worker's to wait for
             raise
+    if said := export_budget.memory_before_training(recipe, machine, facts):
+        warn(said)
     return pinned(recipe, facts)
 
 

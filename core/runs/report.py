@@ -175,6 +175,8 @@ def _own(run: RunFolder, recipe: Recipe | None) -> Iterator[str]:
         event = record.event
         if isinstance(event, events.Sample):
             yield from texts_in((event.prompt, event.answer, event.reference))
+        elif isinstance(event, events.DatasetReady):
+            yield from texts_in((event.system_prompt,))
         elif isinstance(event, events.Scored):
             yield from texts_in([dataclasses.astuple(example) for example in event.examples])
 
@@ -230,6 +232,8 @@ def _line(record: event_log.Record, cleared: dict[str, str], names: Names, compa
         for name in ("prompt", "answer", "reference"):
             told[name] = f"‹{len(getattr(event, name)):,} characters›"
     told.pop("examples", None)
+    if told.get("system_prompt"):
+        told["system_prompt"] = LEFT_OUT
     if "host" in told:
         told["host"] = ""
     if isinstance(event, events.Started):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import dataset as dataset_step
+from .. import system_prompt
 from ..conversation import Conversation, Turns
 from ..dataset import LoadedDataset
 from ..errors import FinetuiError
@@ -186,6 +187,7 @@ def prepare(recipe: Recipe, tokenizer: Any, writer: EventWriter, check: Callable
         longest=train.longest,
         fingerprint="sha256:"
         + hashlib.sha256((train.digest + (held_out.digest if held_out else "")).encode()).hexdigest(),
+        system_prompt=system_prompt.shared((*loaded.train, *loaded.evaluation)),
     )
     return Prepared(train, evaluation, loaded.evaluation or loaded.train, loaded.evaluation, ready)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from .. import export as export_step
-from .. import export_budget, export_record, refusals_export
+from .. import export_budget, export_record, refusals_export, system_prompt
 from ..errors import FinetuiError
 from ..recipe import DEMO, ExportFormat, Recipe
 from ..runs import chosen
@@ -58,6 +58,7 @@ def export(
     did not. Raises FinetuiError where all failed: export-nothing, export-there, no-space, package-fetch, gguf-convert,
     llama-cpp-no-compiler, llama-cpp-build, merge-not-finite, export-damaged, export-failed.
     """
+    recipe = system_prompt.put_in(recipe, system_prompt.of_run(run, recipe))
     weights = weights or chosen.choose(run, recipe, "result")
     wanted: list[ExportFormat] = [
         f for f in export_step.FORMATS if f in formats
@@ -209,7 +210,6 @@ class _Work:
                 self.recipe.name,
                 self._base_name(),
                 self.recipe.dataset.system_prompt,
-                self.recipe.lora.adapter_rank,
             ),
             step=self.weights.step,
             kept=kept,

@@ -112,7 +112,11 @@ class Making:
         except (OSError, ValueError):
             return None
         name, base = export_step.adapter_file(self.recipe.name), leaving.base_name(self.recipe)
-        return modelfile.write_over(name, base, of_base[0], *own, self.recipe.dataset.system_prompt)
+        prompt, context = self.recipe.dataset.system_prompt, self._context()
+        return modelfile.write_over(name, base, of_base[0], *own, prompt, context)
+
+    def _context(self) -> int:
+        return modelfile.context_of(self.base, self.recipe.model.max_length)
 
     def _learned(self) -> Path:
         """What was learned, as it goes over the base in 16 bit. A checkpoint holds the adapter as it is trained."""
@@ -245,7 +249,8 @@ class Making:
     def _modelfile(self, gguf_name: str) -> str:
         if self._render is None:
             self._render = modelfile.render_of(self._merged())
-        return modelfile.write(gguf_name, *self._render, self.recipe.dataset.system_prompt)
+        prompt, context = self.recipe.dataset.system_prompt, self._context()
+        return modelfile.write(gguf_name, *self._render, prompt, context)
 
     def _verify(self, format: ExportFormat, folder: Path) -> None:
         if format == "adapter":

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .. import export as export_step
-from .. import export_record, proof_file, recipe_file, text
+from .. import export_record, proof_file, recipe_file, system_prompt, text
 from ..errors import FinetuiError
 from ..recipe import Recipe
 from ..runs import checkpoints, chosen, manifest
@@ -120,7 +120,8 @@ class Job:
         from .chat import Chat
 
         chat = Chat(loaded.tokenizer, recipe.model.max_length)
-        asked = samples.own_prompts(chat, recipe) + samples.prompts(
+        system = system_prompt.of(recipe, prepared.ready)
+        asked = samples.own_prompts(chat, recipe, system) + samples.prompts(
             chat, prepared.prompts, recipe.training.sample_count
         )
         sampler = samples.Sampler(loaded.model, loaded.tokenizer, asked, self.writer, self.control)

@@ -6,6 +6,7 @@ the character, what that template would; otherwise Ollama is left to the templat
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,13 +74,30 @@ _PROBES: Final[tuple[Messages, ...]] = (
 )
 
 
-def write(gguf_name: str, render: Render | None, bos: str, eos: str, system_prompt: str | None) -> str:
+_LEAST_CONTEXT: Final = 4096
+"""Ollama's own context where memory is little; so much a talk should have."""
+
+
+def context_of(folder: Path, max_length: int) -> int:
+    """How many tokens Ollama is to hold (num_ctx): no fewer than the longest row of the training, which its own choice may cut,
+    and no more than that or `_LEAST_CONTEXT`: the memory for it is taken at once. Never more than the model in `folder` knows."""
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+        known = config.get("max_position_embeddings") or config["text_config"]["max_position_embeddings"]
+        return min(int(known), max(max_length, _LEAST_CONTEXT))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return max(max_length, _LEAST_CONTEXT)
+
+
+def write(
+    gguf_name: str, render: Render | None, bos: str, eos: str, system_prompt: str | None, context: int
+) -> str:
     """The Modelfile's text for the GGUF beside it. `render` None: the tokenizer has no chat template.
 
     The system prompt is the recipe's; without one, it is what the template itself puts in when there is none, so
     that Ollama shows the model what training showed it.
     """
-    return _written([f"FROM ./{gguf_name}"], render, bos, eos, system_prompt)
+    return _written([f"FROM ./{gguf_name}"], render, bos, eos, system_prompt, context)
 
 
 def write_over(
@@ -90,6 +108,7 @@ def write_over(
     bos: str,
     eos: str,
     system_prompt: str | None,
+    context: int,
 ) -> str | None:
     """The Modelfile's text for the adapter beside it, over a GGUF of `base`, which is for the person to name.
 
@@ -108,10 +127,12 @@ def write_over(
         "FROM ./BASE.gguf",
         f"ADAPTER ./{adapter_name}",
     ]
-    return _written(first, render, bos, eos, system_prompt)
+    return _written(first, render, bos, eos, system_prompt, context)
 
 
-def _written(lines: list[str], render: Render | None, bos: str, eos: str, system_prompt: str | None) -> str:
+def _written(
+    lines: list[str], render: Render | None, bos: str, eos: str, system_prompt: str | None, context: int
+) -> str:
     known = _recognise(render, bos) if render else None
     system = system_prompt
     if known and render:
@@ -119,6 +140,11 @@ def _written(lines: list[str], render: Render | None, bos: str, eos: str, system
         system = system or _built_in_system(render, known, bos)
     if system:
         lines.append(f"SYSTEM {_quoted(system)}")
+    lines.append(f"PARAMETER num_ctx {context}")
+    if (
+        render
+    ):  # the likeliest answer, as in finetui's talk and proof; plain writing would go round in circles
+        lines.append("PARAMETER temperature 0")
     stops = [*(known.stops if known else ()), *([eos] if eos and not (known and eos in known.stops) else [])]
     lines += [f"PARAMETER stop {_quoted(stop)}" for stop in stops]
     return "\n".join(lines) + "\n"

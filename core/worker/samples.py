@@ -60,10 +60,10 @@ def prompts(chat: Chat, conversations: Sequence[Turns], count: int) -> list[Prom
     return found
 
 
-def own_prompts(chat: Chat, recipe: Recipe) -> list[Prompt]:
-    """The recipe's own questions, each behind the trained system prompt where it has one; a model without a chat template
+def own_prompts(chat: Chat, recipe: Recipe, system: str) -> list[Prompt]:
+    """The recipe's own questions, each behind the trained `system` prompt where there is one; a model without a chat template
     goes on with them as they stand. No answer belongs to them."""
-    system, found = recipe.dataset.system_prompt, []
+    found: list[Prompt] = []
     for question in recipe.training.sample_prompts:
         turns = [*([Turn("system", system)] if system else []), Turn("user", question)]
         try:

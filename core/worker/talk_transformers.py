@@ -1,4 +1,5 @@
-"""Answers through Transformers: a model folder, or an adapter over its base, which is the same model with it switched off."""
+"""Answers through Transformers: a model folder, or an adapter over its base, which is the same model with it switched off.
+After full fine-tuning the base is a model of its own, loaded when it is first asked."""
 
 from __future__ import annotations
 
@@ -9,23 +10,25 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .. import paths, recipe_file
+from .. import paths, recipe_file, system
 from ..conversation import Turn
 from ..errors import FinetuiError
 from ..recipe import ModelSection, Recipe
 from ..runs import checkpoints
 from ..runs.store import RunFolder
 from ..talk import Reply, Side, Target
-from . import failures, loftq, samples
+from ..text import bytes_words
+from . import base_weights, failures, loftq, samples
 from .chat import Chat
 from .talk import Request, Stopped, Tell, Told, Writer, too_long
 
 
 class Transformers:
-    """One loaded model. Plain Transformers and PEFT: ready in a fraction of the time that Unsloth's import takes, and its
+    """A loaded model. Plain Transformers and PEFT: ready in a fraction of the time that Unsloth's import takes, and its
     first token is that of a bare `generate`."""
 
     def __init__(self, target: Target, stage: Callable[[str], None]) -> None:
+        self.target = target
         stage("importing Transformers")
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
@@ -36,25 +39,25 @@ class Transformers:
         copied: Path | None = None
         step: int | None = None
         code = False
-        source = target.path
+        learned = source = target.path
         try:
-            if target.kind != "merged":
-                from . import base_weights, model
+            if target.kind == "checkpoint":
+                stage("copying the newest checkpoint")
+                copied, step = _checkpoint(target.path)
+                run = RunFolder(target.path.parent)
+                loftq.leave(copied, recipe_file.load(run.recipe), run)
+                learned = source = copied
+            if target.whole or target.kind != "merged":
+                from . import model
 
-                adapter = target.path
-                if target.kind == "checkpoint":
-                    stage("copying the newest checkpoint")
-                    copied, step = _checkpoint(target.path)
-                    run = RunFolder(target.path.parent)
-                    loftq.leave(copied, recipe_file.load(run.recipe), run)
-                    adapter = copied
                 section = ModelSection(
                     source=target.base, revision=target.revision, remote_code=target.remote_code
                 )
-                recipe = Recipe(model=section)
+                self.recipe = Recipe(model=section)
+                code = model.runs_code(self.recipe)
+            if not target.whole and target.kind != "merged":
                 stage("looking for the base model")
-                source = base_weights.folder(recipe)
-                code = model.runs_code(recipe)
+                adapter, source = learned, base_weights.folder(self.recipe)
             stage("loading the weights")
             options: dict[str, Any] = {
                 "local_files_only": True,
@@ -70,9 +73,10 @@ class Transformers:
                 )  # fmt: skip
             if gpu:
                 options["device_map"] = {"": 0}
-            dtype = torch.bfloat16 if not gpu or torch.cuda.is_bf16_supported() else torch.float16
+            options["dtype"] = torch.bfloat16 if not gpu or torch.cuda.is_bf16_supported() else torch.float16
+            self.options, self.base = options, None
             try:
-                self.model: Any = AutoModelForCausalLM.from_pretrained(str(source), dtype=dtype, **options)
+                self.model: Any = AutoModelForCausalLM.from_pretrained(str(source), **options)
                 words = (
                     adapter
                     if adapter is not None and (adapter / "tokenizer_config.json").is_file()
@@ -98,7 +102,7 @@ class Transformers:
         pad = self.tokenizer.pad_token_id
         self.ends = ends
         # Whatever else the model's own settings ask for (temperatures, penalties) would come unasked.
-        self.model.generation_config = GenerationConfig(
+        self.settings = self.model.generation_config = GenerationConfig(
             eos_token_id=ends, pad_token_id=pad if pad is not None else (ends or [0])[0]
         )
         context = int(getattr(self.model.config, "max_position_embeddings", 0) or 1 << 20)
@@ -113,6 +117,7 @@ class Transformers:
         from transformers import StoppingCriteriaList
 
         torch, sampling, context = self.torch, request.sampling, self.told.context
+        model = self._model(request.side)
         ids = self._ids(request)
         room = context - len(ids)
         if room < 1:
@@ -124,12 +129,12 @@ class Transformers:
             ended = writer.stopped or stopped()
             return torch.full((input_ids.shape[0],), ended, device=input_ids.device, dtype=torch.bool)
 
-        given = torch.tensor([ids], device=self.model.device)
+        given = torch.tensor([ids], device=model.device)
         if sampling.seed is not None:
             torch.manual_seed(sampling.seed)
         sampled = sampling.temperature > 0
         with torch.no_grad(), self._as(request.side):
-            self.model.generate(
+            model.generate(
                 input_ids=given,
                 attention_mask=torch.ones_like(given),
                 max_new_tokens=min(sampling.max_new_tokens, room),
@@ -152,6 +157,28 @@ class Transformers:
             return self.chat.prompt_ids([Turn("text", request.messages[-1][1])])
         turns = [Turn(role, text) for role, text in request.messages]  # type: ignore[arg-type]
         return self.chat.prompt_ids(turns)
+
+    def _model(self, side: Side) -> Any:
+        """Who answers for `side`. Raises FinetuiError (talk-memory) where the base is a model of its own without room."""
+        if side == "tuned" or not self.target.whole:
+            return self.model
+        if self.base is None:
+            from transformers import AutoModelForCausalLM
+
+            folder = base_weights.folder(self.recipe)
+            need = base_weights.count(folder) * self.options["dtype"].itemsize
+            gpu = self.model.device.type == "cuda"
+            free = self.torch.cuda.mem_get_info()[0] if gpu else system.snapshot().memory_available_bytes
+            if need > free:
+                raise FinetuiError(
+                    "There is no room for the base model beside the tuned one.",
+                    f"After full fine-tuning they are two models. It takes {bytes_words(need)}, and {bytes_words(free)} is free.",
+                    "Ask the tuned one alone (--side tuned, or /tuned in the talk), or free some memory.",
+                    code="talk-memory",
+                )
+            self.base = AutoModelForCausalLM.from_pretrained(str(folder), **self.options).eval()
+            self.base.generation_config = self.settings
+        return self.base
 
     @contextlib.contextmanager
     def _as(self, side: Side) -> Iterator[None]:
@@ -201,7 +228,7 @@ class _Stream:
 
 
 def _checkpoint(folder: Path) -> tuple[Path, int]:
-    """A copy of the newest whole checkpoint's adapter, and its step. Raises FinetuiError (adapter-missing)."""
+    """A copy of what the newest whole checkpoint learned, and its step. Raises FinetuiError (adapter-missing)."""
     parent = paths.private_dir(paths.cache() / "talk")
     for checkpoint in checkpoints.newest_first(folder):
         into = Path(tempfile.mkdtemp(dir=parent))

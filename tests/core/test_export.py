@@ -143,13 +143,20 @@ def test_an_adapter_for_llama_cpp_is_used_over_a_gguf_of_the_base() -> None:
 
 
 def test_vllm_is_told_of_a_rank_that_it_would_refuse() -> None:
-    def serving(rank: int) -> str:
-        return export.next_commands("adapter", Path("/a"), "Bot", "owner/base", rank=rank)[1].command
+    def serving(lora: LoraSection) -> str:
+        return export.next_commands("adapter", Path("/a"), "Bot", "owner/base", lora=lora)[1].command
 
-    assert serving(16) == "vllm serve owner/base --enable-lora --lora-modules Bot=/a"
-    assert serving(24).endswith("--max-lora-rank 32") and serving(64).endswith("--max-lora-rank 64")
+    assert serving(LoraSection(rank=16)) == "vllm serve owner/base --enable-lora --lora-modules Bot=/a"
+    assert serving(LoraSection(rank=24)).endswith("--max-lora-rank 32")
+    assert serving(LoraSection(rank=64)).endswith("--max-lora-rank 64")
     loftq = LoraSection(rank=16, initialization="loftq")
-    assert serving(loftq.adapter_rank).endswith("--max-lora-rank 32"), "it leaves at twice the rank"
+    assert serving(loftq).endswith("--max-lora-rank 32"), "it leaves at twice the rank"
+
+
+@pytest.mark.parametrize("lora", [LoraSection(dora=True), LoraSection(modules_to_save=("lm_head",))])
+def test_vllm_is_given_no_adapter_that_it_refuses(lora: LoraSection) -> None:
+    _ask, way = export.next_commands("adapter", Path("/r/exports/adapter"), "Bot", "b", lora=lora)
+    assert way.command == "finetui export /r --format merged" and "vLLM takes no adapter with" in way.title
 
 
 GQA = Shape(1024, 2816, 9, 1024, 256, 264, False)
@@ -265,6 +272,12 @@ def test_a_disk_that_cannot_hold_the_exports_is_said_before_training() -> None:
     assert (path, error.code) == ("export.formats", "no-space") and "Merged, 16-bit" in error.what
     roomy = dataclasses.replace(machine, disk_free_bytes=100 * GIB)
     assert export_budget.before_training(recipe, roomy, DEMO_FACTS) == []
+    short = export_budget.memory_before_training(recipe, machine, LLAMA_8B)
+    assert short.startswith("Making the exports takes about") and "1.0 GiB is free" in short
+    proved = dataclasses.replace(machine, memory_available_bytes=4 * GIB)
+    assert export_budget.memory_before_training(recipe, proved, LLAMA_8B).startswith("Proving the exports")
+    large = dataclasses.replace(machine, memory_available_bytes=64 * GIB)
+    assert export_budget.memory_before_training(recipe, large, LLAMA_8B) == ""
 
 
 @pytest.mark.parametrize(

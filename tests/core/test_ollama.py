@@ -262,6 +262,8 @@ def test_bases_that_are_none(standin: Standin, tmp_path: Path) -> None:
 
 
 def test_the_modelfile_as_files_for_the_hub() -> None:
-    told = ollama_files.of_modelfile(MODELFILE + 'SYSTEM """Say "yes".\nOr no. """\n')
-    assert told["system"] == b'Say "yes".\nOr no. ' and json.loads(told["params"]) == {"stop": ["<|im_end|>"]}
+    more = 'SYSTEM """Say "yes".\nOr no.\nPARAMETER num_ctx 7\n """\nPARAMETER num_ctx 4096\nPARAMETER temperature 0\n'
+    told = ollama_files.of_modelfile(MODELFILE + more)
+    assert told["system"] == b'Say "yes".\nOr no.\nPARAMETER num_ctx 7\n '
+    assert json.loads(told["params"]) == {"num_ctx": 4096, "temperature": 0, "stop": ["<|im_end|>"]}
     assert told["template"].endswith(b"<|im_start|>assistant\n")

@@ -92,6 +92,7 @@ def made(source: Path | str, model: str = MODEL) -> RunFolder:
             9,
             command="ollama run merger-of-plants",
         ),
+        events.DatasetReady("messages", 1, 0, 0, 9, 3, system_prompt=f"{PROMPT}. No row says this."),
         events.Sample(1, 0, ASKED, LEARNED, ANSWER),
         events.Step(1, 2, 0.5, 1.25, 1e-4),
         events.Scored(1, examples=(events.ScoreExample(ASKED, ANSWER, LEARNED, LEARNED),)),

@@ -165,6 +165,20 @@ def test_a_four_bit_model_leaves_beside_the_others(hub: Hub, formats: tuple[str,
     assert f"vllm serve {'./merged_4bit' if apart else '.'} " in here["Serve the 4-bit model with vLLM"]
 
 
+@pytest.mark.parametrize("place", ["", "me/demo"])
+def test_vllm_is_told_of_the_rank_and_given_no_dora(place: str) -> None:
+    run = finished_run(("adapter",))
+    recipe, exports = recipe_file.load(run.recipe), leaving.finished(run)
+    for changed, words, told in (
+        ({"rank": 64}, True, "--max-lora-rank 64"),
+        ({"dora": True}, False, "vLLM takes no adapter with DoRA; it serves the merged model."),
+    ):
+        lora = recipe.lora.model_copy(update=changed)
+        recipe_file.save(recipe.model_copy(update={"lora": lora}), run.recipe)
+        text = model_card.write(run, exports, License(), place)
+        assert ("vllm serve" in text) == words and told in text
+
+
 def hostile(tmp_path: Path) -> RunFolder:
     """A run from a folder and a file of this machine, whose names try to be Markdown and YAML."""
     base = tmp_path / "models" / "base](javascript:x) | `y`\nlicense: mit"

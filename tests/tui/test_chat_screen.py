@@ -23,10 +23,12 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Markdown, TextArea
 
-from finetui.core import proof_file, talk, talk_files, talk_score
+from finetui.core import proof_file, recipe_file, talk, talk_files, talk_score
 from finetui.core.errors import FinetuiError
 from finetui.core.proof import Reference, ReferencePrompt
-from finetui.core.runs import events
+from finetui.core.recipe import DatasetSection
+from finetui.core.runs import event_log, events
+from finetui.core.runs.store import RunFolder
 from finetui.core.serving import MOST_WAITING, Server
 from finetui.core.system import Gpu, Machine
 from finetui.core.talk import Exchange, Reply, Sampling, Talk, Target
@@ -40,7 +42,7 @@ from finetui.tui.screens.run import RunScreen
 from finetui.tui.widgets.chat import Answer
 from tests import waiting
 
-from ..worker import exporting
+from ..worker import exporting, tiny
 from ..worker.conftest import tiny_model, tuned  # noqa: F401
 from . import recorded
 from .driving import SIZES, press, seen, until
@@ -107,6 +109,7 @@ async def test_a_talk_from_question_to_correction(run: Path, size: tuple[int, in
         )
         assert screen.talk.messages("tuned") == (("system", "One word."), ("user", "Item 1: which colour?"))
         assert screen.talk.exchanges[1].expected == "blue 1"
+        await until(pilot, lambda: "(expected: 6)" in seen(app), "for the score beside the dataset's answer")
         if size[0] > 100:
             await press(pilot, "f3")
             await until(pilot, lambda: screen.ready, "for another answer")
@@ -223,6 +226,13 @@ def test_the_commands(run: Path, tmp_path: Path) -> None:
         "b",
         '{"d": 1}',
     ]
+    prompts.write_text(
+        '{"prompt": "a?", "completion": "b"}\n{"prompt": "", "completion": "b"}\n'
+        + '{"prompt": "c?", "completion": ""}\n{"prompt": "d?", "completion": "e"}'
+    )
+    said = finetui("eval", run.name, str(prompts), "--max-new-tokens", "1")
+    assert said.returncode == 0 and said.stdout.startswith("2 prompts"), said
+    assert "Not asked: row 2: " in said.stderr and "Not asked: row 3: empty answer" in said.stderr
     assert finetui("eval", run.name, "nowhere.jsonl").returncode == 4
     assert finetui("chat", "nowhere", stdin="x").returncode == 4
     (tmp_path / "broken.gguf").write_bytes(b"GGUF")
@@ -230,19 +240,61 @@ def test_the_commands(run: Path, tmp_path: Path) -> None:
     assert said.returncode == 6 and "Traceback" not in said.stderr and "no GGUF" in said.stderr
 
 
+def test_an_eval_without_a_file_scores_the_runs_own_held_out_rows(run: Path, tmp_path: Path) -> None:
+    rows = tiny.write_rows(tmp_path / "rows.jsonl", 40)
+    recipe = recipe_file.load(run / "recipe.yaml")
+    section = DatasetSection(source=str(rows), evaluation_share=0.1)
+    recipe_file.save(recipe.model_copy(update={"dataset": section}), run / "recipe.yaml")
+    (run / "reference.json").unlink()
+    (run / "events.jsonl").unlink()
+    said = finetui("eval", run.name, "--max-new-tokens", "2", "--json")
+    assert said.returncode == 0, said
+    told = json.loads(said.stdout)
+    assert told["prompts"] == told["asked"] == 4 and told["left_out"] == []
+    held = {one.question for one in talk_score.own(talk.find(str(run))).asked}
+    assert held < {row["messages"][0]["content"] for row in tiny.rows(40)}
+    kept = ReferencePrompt((("user", "Item 99: which colour?"),), "", (), "", (), (), True)
+    proof_file.save_reference(RunFolder(run), Reference((kept,), "", "16bit", {}))
+    changed = talk_score.own(talk.find(str(run)))
+    assert [one.question for one in changed.asked] == ["Item 99: which colour?"] and changed.left_out
+    event = events.DatasetReady("messages", 40, 0, 0, 400, 100)
+    (run / "events.jsonl").write_bytes(event_log.encode(event_log.Record(1, 1.0, event)))
+    said = finetui("eval", run.name)
+    assert said.returncode == 4 and "held no rows out" in said.stderr
+
+
+def test_an_interrupted_eval_keeps_what_was_scored(run: Path, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(f'{{"prompt": "Item {n}?", "completion": "b"}}\n' for n in range(400)))
+    argv = [sys.executable, "-m", "finetui.tui", "eval", run.name, str(prompts), "--max-new-tokens", "4"]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    waiting.until(lambda: [f for f in run.glob("talks/eval-*.jsonl") if f.read_text().count("\n") > 1])
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    (kept,) = run.glob("talks/eval-*.jsonl")
+    rows = [json.loads(line) for line in kept.read_text().splitlines()]
+    assert process.returncode == 130 and 1 < len(rows) < 400, err
+    assert out.startswith(f"{len(rows)} of 400 prompts") and str(kept) in out and "Traceback" not in err
+
+
 # ── The server ──
 
 
 @pytest.fixture
-def server(run: Path) -> Iterator[Server]:
+def told() -> list[str]:
+    """What the server says to the person."""
+    return []
+
+
+@pytest.fixture
+def server(run: Path, told: list[str]) -> Iterator[Server]:
     talker = Talker(talk.find(str(run)))
     talker.wait_ready()
-    made = Server(talker, "tiny")
+    made = Server(talker, "tiny", tell=told.append)
     threading.Thread(target=made.serve_forever, daemon=True).start()
     yield made
     made.shutdown()
     made.server_close()
-    talker.close()
 
 
 def request(server: Server, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
@@ -262,7 +314,7 @@ def free(server: Server, places: int) -> None:
     waiting.until(lambda: server.waiting._value == places, "for free places")
 
 
-def test_the_server_speaks_openai_and_refuses_strangers(server: Server) -> None:
+def test_the_server_speaks_openai_and_refuses_strangers(server: Server, told: list[str]) -> None:
     path = "/v1/chat/completions"
     asked = {
         "model": "tiny",
@@ -286,13 +338,17 @@ def test_the_server_speaks_openai_and_refuses_strangers(server: Server) -> None:
     assert request(server, "POST", path, asked, Origin="http://localhost:3000")[0] == 200
     for status, body in (
         (404, asked | {"model": "gpt-4"}), (400, b"{"), (400, asked | {"messages": []}), (400, asked | {"temperature": 9}),
+        (404, asked | {"model": ["tiny"]}), (400, asked | {"stream": True, "stream_options": [1]}), (400, asked | {"stop": {"a": 1}}),
         (400, asked | {"n": 2}), (400, asked | {"messages": [{"role": "user", "content": "x" * 9000}]}),
     ):  # fmt: skip
         found, error = request(server, "POST", path, body)
         assert found == status and error["error"]["message"], (body, error)
     assert request(server, "POST", path, b"", **{"Content-Length": "99999999"})[0] == 413
+    torn = asked | {"messages": [{"role": "user", "content": "which \ud800?"}]}
+    assert request(server, "POST", path, torn)[0] == 200, "half a character is one that nobody can read"
 
-    # A full queue: one more is turned away at once, the others are all served; and none hangs once the model is killed.
+    # A full queue: one more is turned away at once, the others are all served; and none hangs once the model is killed:
+    # it is started again.
     with ThreadPoolExecutor(MOST_WAITING) as clients:
         with server.writing:
             waiting = [clients.submit(request, server, "POST", path, asked) for _ in range(MOST_WAITING)]
@@ -307,9 +363,12 @@ def test_the_server_speaks_openai_and_refuses_strangers(server: Server) -> None:
             assert server.talker.pid
             os.kill(server.talker.pid, signal.SIGKILL)
         answers = [one.result(120) for one in waiting]
-    assert {status for status, _ in answers} == {500}
-    assert all("Traceback" not in error["error"]["message"] for _, error in answers)
-    assert request(server, "GET", "/v1/models")[0] == 200
+    assert 200 in {status for status, _ in answers} <= {200, 500}
+    assert all("Traceback" not in error["error"]["message"] for status, error in answers if status == 500)
+    assert request(server, "POST", path, asked)[1]["choices"] == whole["choices"]
+    assert told == [
+        "The model's process has ended. The system ended it, most likely for want of memory, or somebody did. It is started again."
+    ]
 
 
 def test_connections_that_come_at_once_are_held_until_they_are_taken_up(server: Server) -> None:
@@ -368,3 +427,9 @@ def test_marks() -> None:
     assert structured.json_valid and structured.json_keys and not structured.exact
     assert talk_score.mark("{", '{"a": 1}').json_valid is False
     assert talk_score.mark("x", "y").json_valid is None
+    assert talk_score.words("a b", "a  b") == "Exact, 3 characters (expected: 4)"
+    assert (
+        talk_score.words('{"a": 2}', '{"a": 1}')
+        == "Not exact, valid JSON, same keys, 8 characters (expected: 8)"
+    )
+    assert talk_score.words("It is a.", "a") == "Not exact, but contained, 8 characters (expected: 1)"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from finetui.core import recipe_file
-from finetui.core.recipe import ExportSection, ModelSection, Recipe
+from finetui.core.recipe import ExportSection, LoraSection, ModelSection, Recipe
 from finetui.core.runs import events, store
 from finetui.tui.commands import exits
 
@@ -46,6 +46,21 @@ def test_a_dry_run_says_what_it_takes_and_starts_nothing(cli: Cli, run: store.Ru
     assert "small: perplexity +2.8 %, divergence 0.0313" in said.out
     assert "on the way" in said.out and "Merged, 16-bit, GGUF F16; removed at the end" in said.out
     assert "free" in said.out and not run.manifest.exists()
+
+
+@pytest.mark.parametrize("words", [("--dry-run",), ()])
+def test_what_would_fail_is_refused_before_it_begins(
+    cli: Cli, run: store.RunFolder, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    packed = cli("export", "try", *words, "--format", "merged_4bit")
+    assert packed.code == exits.REFUSED and "needs an NVIDIA GPU" in packed.err, packed
+    recipe = recipe_file.load(run.recipe)
+    recipe_file.save(recipe.model_copy(update={"lora": LoraSection(method="full")}), run.recipe)
+    tiny.make(run.model)
+    adapter = cli("export", "try", *words, "--format", "adapter")
+    assert adapter.code == exits.REFUSED and "leaves no adapter" in adapter.err, adapter
+    assert not run.manifest.exists()
 
 
 def test_the_same_for_programs_with_the_recipes_formats(cli: Cli, run: store.RunFolder) -> None:

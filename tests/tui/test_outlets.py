@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -126,29 +127,65 @@ async def test_a_copy_to_a_folder(tmp_path: Path, hub: Hub) -> None:
     async with asked(run) as (app, pilot, modal):
         modal.query_one("#outlets-place").focus()
         await press(pilot, "right", "right")
-        assert modal.place.key == "folder"
+        assert modal.place.key == "folder" and modal.formats == ("adapter",)
         modal.query_one("#outlets-name").focus()
-        await type_over(pilot, str(tmp_path / "[bold]out"))
+        await type_over(pilot, str(tmp_path / "[bold] out"))
         await press(pilot, "enter")
         await until(pilot, lambda: modal.planned is not None, "for the plan")
-        assert not (tmp_path / "[bold]out").exists()
+        assert not (tmp_path / "[bold] out").exists()
         await press(pilot, "enter")
         await until(pilot, lambda: "Copied to" in seen(app), "for the end")
-        assert (tmp_path / "[bold]out/SHA256SUMS").is_file()
-        assert not (tmp_path / "[bold]out/demo-Q8_0.gguf").exists(), "only what was ticked"
+        assert (tmp_path / "[bold] out/SHA256SUMS").is_file()
+        assert modal.standing is not None
+        checked = ["sh", "-c", modal.standing.command]
+        assert subprocess.run(checked, capture_output=True, check=False).returncode == 0, "as it is shown"
+        assert not (tmp_path / "[bold] out/demo-Q8_0.gguf").exists(), "only what was ticked"
 
 
 async def test_without_ollama_there_are_the_commands(hub: Hub) -> None:
     async with asked(finished_run(("adapter", "gguf_q8_0")), (120, 36)) as (app, pilot, modal):
         modal.query_one("#outlets-place").focus()
+        assert modal.formats == ("adapter",)
         await press(pilot, "right")
+        assert modal.formats == ("gguf_q8_0",), "what Ollama can take is ticked"
         await press(pilot, "f5")
-        await until(
-            pilot, lambda: "Ollama takes a GGUF" in seen(app), "for the card: only the adapter is ticked"
-        )
-        modal.query_one("#outlets-formats").focus()
-        await press(pilot, "right", "space", "f5")
         await until(pilot, lambda: "ollama create demo" in seen(app), "for the commands")
+        await press(pilot, "escape", "o")
+        await until(pilot, lambda: isinstance(app.screen, OutletsModal), "for the window again")
+        again = app.screen
+        assert isinstance(again, OutletsModal)
+        again.query_one("#outlets-formats").focus()
+        await press(pilot, "a")
+        again.query_one("#outlets-place").focus()
+        await press(pilot, "right")
+        assert again.formats == ("adapter", "gguf_q8_0"), "what the person ticked stays"
+
+
+@both_sizes
+async def test_an_adapter_goes_into_ollama_over_a_base_named_here(
+    hub: Hub, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    run = finished_run(("adapter",))
+    folder = run.exports / "adapter_gguf"
+    folder.mkdir()
+    (folder / "demo-lora.gguf").write_bytes(b"GGUF" * 100)
+    (folder / "Modelfile").write_text("FROM ./BASE.gguf\nADAPTER ./demo-lora.gguf\n")
+    base = tmp_path / "base.gguf"
+    base.write_bytes(b"GGUF" * 100)
+    async with asked(run, size) as (app, pilot, modal):
+        assert not modal.query_one("#outlets-base").region
+        modal.query_one("#outlets-place").focus()
+        await press(pilot, "right")
+        assert modal.formats == ("adapter_gguf",)
+        await press(pilot, "f5")
+        await until(pilot, lambda: "none was named" in seen(app), "for the card")
+        modal.query_one("#outlets-base").focus()
+        await type_over(pilot, str(base))
+        await press(pilot, "enter")
+        await until(pilot, lambda: modal.planned is not None, "for the plan")
+        assert modal.planned is not None
+        assert f"FROM {base}" in modal.planned.lines[-2] and "sed " in modal.planned.lines[-2]
+        assert modal.query_one("#outlets-base").region.height == 1
 
 
 async def test_without_an_export_the_key_is_not_there() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from textual.widgets import Static
 
 from finetui.core.demo.recipe import demo_recipe
 from finetui.core.draft import Draft
@@ -13,6 +15,7 @@ from finetui.core.errors import FinetuiError
 from finetui.core.recipe import STEPS, Recipe
 from finetui.tui.modals.card import ErrorCard
 from finetui.tui.screens.step import StepScreen
+from finetui.tui.screens.training import TrainingScreen
 from finetui.tui.widgets.controls import ChecklistControl, ChoiceControl, TextControl
 from finetui.tui.widgets.form import Form
 from tests.tui.driving import NAMES, SIZES, at_step, fill, home, press, seen, type_over, until, wizard
@@ -56,6 +59,22 @@ async def test_enter_leads_from_home_to_the_start_of_training(size: tuple[int, i
             assert "Help" in seen(app)
         assert "Start training" in seen(app)
         assert app.wizard.draft.recipe().name == "demo"
+
+
+@pytest.mark.parametrize("size", SIZES, ids=fill)
+async def test_too_little_memory_for_the_exports_is_said_before_the_start(size: tuple[int, int]) -> None:
+    async with wizard(size, demo=True) as (app, pilot):
+        for step in ("model", "dataset", "lora", "training"):
+            await pilot.press("enter")
+            await at_step(app, pilot, step)
+        await until(pilot, lambda: app.wizard.machine is not None and app.wizard.model_facts is not None)
+        screen = app.screen
+        assert isinstance(screen, TrainingScreen) and app.wizard.machine is not None
+        assert "the exports" not in str(screen.query_one("#plan", Static).content)
+        app.wizard.machine = replace(app.wizard.machine, memory_available_bytes=100 * 1024**2)
+        screen.refresh_facts()
+        assert "Making the exports takes about" in str(screen.query_one("#plan", Static).content)
+        assert screen.trouble() is None, "memory may be freed meanwhile"
 
 
 @pytest.mark.parametrize("size", SIZES, ids=fill)

@@ -15,12 +15,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finetui.core import recipe_file, talk
 from finetui.core.errors import FinetuiError
+from finetui.core.recipe import LoraSection
 from finetui.core.runs import checkpoints
+from finetui.core.runs.store import RunFolder
 from finetui.core.talk import Sampling, Target
 from finetui.core.talking import Talker
 from tests import waiting
 
-from . import exporting
+from . import exporting, tiny
 
 QUESTION = (("user", "Item 3: which colour?"),)
 SHORT = Sampling(max_new_tokens=24)
@@ -41,12 +43,17 @@ def talker(target: Target) -> Iterator[Talker]:
 
 def bare(tuned: exporting.Tuned, side: str) -> tuple[tuple[int, ...], str]:
     """Tokens and text: what a bare script gets from generate, in the precision that the talk uses."""
+    return generated(tuned.base, tuned.run.adapter if side == "tuned" else None)
+
+
+def generated(folder: Path, adapter: Path | None = None) -> tuple[tuple[int, ...], str]:
+    """As `bare`, of the model in `folder`."""
     from peft import PeftModel
 
-    tokenizer = AutoTokenizer.from_pretrained(tuned.base)
-    model: Any = AutoModelForCausalLM.from_pretrained(tuned.base, dtype=torch.bfloat16)
-    if side == "tuned":
-        model = PeftModel.from_pretrained(model, str(tuned.run.adapter))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    if adapter is not None:
+        model = PeftModel.from_pretrained(model, str(adapter))
     ids = tokenizer.apply_chat_template(
         [{"role": "user", "content": QUESTION[0][1]}],
         add_generation_prompt=True,
@@ -169,6 +176,27 @@ def test_a_checkpoint_is_copied_only_while_its_seal_holds(tuned: exporting.Tuned
     try:
         assert talker.wait_ready().step == 5
         assert talker.ask("tuned", QUESTION, SHORT).wait().ids == bare(tuned, "tuned")[0]
+    finally:
+        talker.close()
+
+
+@pytest.mark.parametrize("kind", ["merged", "checkpoint"])
+def test_a_fully_tuned_model_answers_beside_its_base(
+    kind: str, tuned: exporting.Tuned, tmp_path: Path
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    model = run.model if kind == "merged" else run.checkpoints / "checkpoint-5"
+    tiny.make(model, seed=1)
+    checkpoints.seal(model)
+    recipe_file.save(tuned.recipe.model_copy(update={"lora": LoraSection(method="full")}), run.recipe)
+    target = talk.find(str(run.path))
+    assert (target.kind, target.sides) == (kind, ("base", "tuned"))
+    talker = Talker(target)
+    try:
+        assert talker.wait_ready().step == (5 if kind == "checkpoint" else None)
+        expected: dict[talk.Side, Path] = {"tuned": model, "base": tuned.base}
+        for side, folder in expected.items():
+            assert talker.ask(side, QUESTION, SHORT).wait().ids == generated(folder)[0]
     finally:
         talker.close()
 

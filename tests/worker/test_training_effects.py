@@ -120,7 +120,7 @@ def test_own_prompts_are_asked_first_under_the_trained_system_prompt(built: Trai
     from finetui.core.worker.chat import Chat
 
     chat = Chat(built.loaded.tokenizer, made_of.model.max_length)
-    asked = samples.own_prompts(chat, made_of)
+    asked = samples.own_prompts(chat, made_of, "Hi.")
     text = built.loaded.tokenizer.decode(asked[0].ids)
     assert text.startswith("<|im_start|>system\nHi.<|im_end|>") and text.endswith("<|im_start|>assistant\n")
     model, tokenizer = built.loaded.model, built.loaded.tokenizer

@@ -149,6 +149,8 @@ class _Line:
         self.answer(self.sampling)
 
     def answer(self, sampling: Sampling) -> None:
+        from ...core import talk_score
+
         exchange = self.talk.exchanges[-1]
         for side in self.sides:
             output.line(f"\n{side}:" if len(self.sides) > 1 else "")
@@ -162,6 +164,8 @@ class _Line:
             exchange.replies[side] = reply
             mark = {"length": ", cut at the limit", "stopped": ", stopped"}.get(reply.reason, "")
             output.line(f"({reply.tokens:,} tokens, {reply.tokens_per_second:.0f} a second{mark})")
+            if exchange.expected:
+                output.line(f"({talk_score.words(reply.text, exchange.expected)})")
         if exchange.expected:
             output.line(f"\nthe dataset's own answer:\n{exchange.expected}")
 

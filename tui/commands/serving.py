@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from typing import Annotated
 
 import typer
@@ -28,7 +29,7 @@ def serve(
     try:
         name = "".join(c if c.isalnum() or c in "-._" else "-" for c in talker.target.title)
         try:
-            server = Server(talker, name, port)
+            server = Server(talker, name, port, lambda said: output.line(said, sys.stderr))
         except OSError as error:
             raise FinetuiError(
                 f"Port {port} cannot be used.", f"{error.strerror or error}.", "Name another: --port 0 takes a free one.",

@@ -65,7 +65,11 @@ def train(
 
     read_recipe, folder = read(recipe)
     plans: list[Plan] = []
-    ready = preflight.ready(launch.resolved(changed(read_recipe, settings), folder), tell=plans.append)
+    ready = preflight.ready(
+        launch.resolved(changed(read_recipe, settings), folder),
+        tell=plans.append,
+        warn=lambda said: output.line(f"Note: {said}", sys.stderr),
+    )
     run = launch.new(ready, queued=queued)
     for plan in plans:
         output.line(f"{'plan':<11}{plan.words}", sys.stderr if as_json else sys.stdout)

@@ -63,7 +63,7 @@ class OutletsModal(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         labels = {done.format: f"{done.info.title} {bytes_words(done.bytes)}" for done in self.there}
-        first = [done.format for done in self.there][:1]
+        first = self._first(self.place)
         with Vertical(classes="modal-box"):
             yield Static(Content.assemble(("Where to?", "bold $accent")), markup=False)
             yield RadioControl(
@@ -75,6 +75,9 @@ class OutletsModal(ModalScreen[None]):
             with Horizontal(id="outlets-line"):
                 yield Static(id="outlets-asks", markup=False)
                 yield TextControl("", id="outlets-name")
+            with Horizontal(id="outlets-over"):
+                yield Static("Over", id="outlets-over-asks", markup=False)
+                yield TextControl("", id="outlets-base")
             yield ChecklistControl(
                 (_PUBLIC,), (), {_PUBLIC: "let anybody see and download it"}, id="outlets-public"
             )
@@ -111,7 +114,9 @@ class OutletsModal(ModalScreen[None]):
     def _edited(self, event: Edited) -> None:
         event.stop()
         if event.edited.id == "outlets-place":
-            self.place = next(place for place in PLACES if place.key == event.value)
+            before, self.place = self.place, next(place for place in PLACES if place.key == event.value)
+            if self.formats == self._first(before):  # nobody chose them
+                self.query_one("#outlets-formats", ChecklistControl).value = self._first(self.place)
             name = self.query_one("#outlets-name", TextControl)
             try:
                 name.show(self.place.suggested(self.run))
@@ -120,6 +125,12 @@ class OutletsModal(ModalScreen[None]):
         if self.work is None or not self.working:
             self.planned = self.work = self.standing = self.error = None
         self._paint()
+
+    def _first(self, place: Place) -> tuple[str, ...]:
+        """What is ticked to begin with: what `place` can take."""
+        formats = [done.format for done in self.there]
+        found = place.takes(formats) or next(iter(formats), "")
+        return (found,) if found else ()
 
     @property
     def working(self) -> bool:
@@ -153,6 +164,7 @@ class OutletsModal(ModalScreen[None]):
     def _look(self, *, replace: bool = False) -> None:
         place, formats = self.place, self.formats
         name = self.query_one("#outlets-name", TextControl).value.strip()
+        base = self.query_one("#outlets-base", TextControl).value.strip()
         public = bool(self.query_one("#outlets-public", ChecklistControl).value)
         self.looking, self.error, self.planned, self.work, self.standing = True, None, None, None, None
         self._paint()
@@ -164,7 +176,7 @@ class OutletsModal(ModalScreen[None]):
                 )
             if place.key == "folder" and not name:
                 raise FinetuiError("No folder is named.", "", "Name one above.", code="usage")
-            return place.plan(self.run, name, formats, public=public, replace=replace)
+            return place.plan(self.run, name, formats, public=public, replace=replace, base=base)
 
         self.finetui.in_background("leaving", work, self._looked, self._failed)
 
@@ -234,6 +246,10 @@ class OutletsModal(ModalScreen[None]):
             "your account and the run's name" if hub else ""
         )
         self.query_one("#outlets-public").display = hub
+        self.query_one("#outlets-over").display = place.wants_base(self.formats)
+        self.query_one(
+            "#outlets-base", TextControl
+        ).placeholder = "a GGUF of the base model, or its name in Ollama"
         width = max(20, self.query_one("#outlets-told").scrollable_content_region.width or 60)
         self.query_one("#outlets-plan", Block).show(self._lines(width))
         line = self.query_one(ProgressLine)

@@ -280,6 +280,7 @@ class ChatScreen(TalkingScreen):
         """What this is, for the help."""
         return Content.assemble(
             ("Trying it\n", "bold $accent"),
-            "Both sides are one loaded model: base is the same with the adapter switched off. Enter asks, Ctrl+N breaks the "
-            "line. At temperature 0 each answer is the likeliest one, and the same each time.",
+            "Both sides are one loaded model: base is the same with the adapter switched off; after full fine-tuning it is a "
+            "second model. Enter asks, Ctrl+N breaks the line. At temperature 0 each answer is the likeliest one, and the same "
+            "each time.",
         )

@@ -9,6 +9,7 @@ from textual import events as textual_events
 from textual.containers import ScrollableContainer
 from textual.screen import Screen
 
+from ...core import system_prompt
 from ...core.runs.events import Checkpoint, Exported
 from ...core.runs.state import RunStatus
 from ...core.runs.store import RunFolder
@@ -157,7 +158,10 @@ class FollowingScreen(Screen[None]):
 
     def uses(self) -> list[Use]:
         """Every way to use what was exported."""
-        return uses(self.run, self.known.recipe, self.done())
+        recipe = self.known.recipe
+        if recipe is not None:
+            recipe = system_prompt.put_in(recipe, system_prompt.of(recipe, self.story.dataset))
+        return uses(self.run, recipe, self.done())
 
     # ── Actions ──
 

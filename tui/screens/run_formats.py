@@ -74,8 +74,10 @@ class FormatsScreen(FollowingScreen):
 
         def failed(error: FinetuiError) -> None:
             self.plan = None
-            if checkpoint is not None:  # the person's own choice cannot be had
-                self.checkpoint, self.said = None, f"{error.what} {error.why} {error.fix}"
+            if error.code == "export-checkpoint":  # the person's own choice cannot be had
+                self.checkpoint = None
+            if checkpoint is not None or error.code != "export-nothing":
+                self.said = f"{error.what} {error.why} {error.fix}"
             self.paint()
 
         self.finetui.in_background(

@@ -6,6 +6,7 @@ from textual.app import ComposeResult
 from textual.content import Content
 from textual.widgets import Static
 
+from ...core import export_budget
 from ...core.errors import FinetuiError
 from ...core.export import FORMATS
 from ...core.text import counted
@@ -73,7 +74,21 @@ class TrainingScreen(SettingsScreen):
             doing.append(f"then exports {formats}" if formats else "then ends")
             words = f" {marks.middot} ".join(doing)
             parts.append(Content.assemble((literal(words[0].upper() + words[1:] + "."), "$text-muted")))
+            if warning := self._memory_warning():
+                parts.append(
+                    Content.assemble(
+                        (f"{marks.warn} ", "bold $warning"), (literal(warning, 400), "$text-warning")
+                    )
+                )
         self.query_one("#plan", Static).update(Content("\n").join(parts))
+
+    def _memory_warning(self) -> str:
+        """A sentence where the exports would not find enough memory as it is now; nothing where they would, or nobody knows."""
+        recipe, machine = self.wizard.recipe(), self.wizard.machine
+        facts = None if self.wizard.model_busy else self.wizard.model_facts
+        if recipe is None or machine is None or facts is None:
+            return ""
+        return export_budget.memory_before_training(recipe, machine, facts)
 
     def proceed(self) -> None:
         self.finetui.start_run()

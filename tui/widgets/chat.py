@@ -14,6 +14,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Markdown, Static, TextArea
 
+from ...core import talk_score
 from ...core.talk import Reply
 from ...core.text import clean
 from ..theme import glyphs
@@ -93,6 +94,8 @@ class Answer(Vertical):
         notes: list[tuple[str, str]] = []
         if reply.reason in REASONS:
             notes.append((REASONS[reply.reason], "$text-warning"))
+        if expected and reply.reason != "failed":
+            notes.append((("\n" if notes else "") + talk_score.words(reply.text, expected), "$text-muted"))
         if expected:
             notes.append(
                 (("\n" if notes else "") + "The dataset's answer: " + clean(expected), "$text-muted")

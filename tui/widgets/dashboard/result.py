@@ -49,7 +49,7 @@ def uses(run: RunFolder, recipe: Recipe | None, exports: Sequence[Exported]) -> 
                 recipe.name,
                 recipe.model.source,
                 recipe.dataset.system_prompt,
-                recipe.lora.adapter_rank,
+                recipe.lora,
             )
             title = ways[0].title
             more = [Use(export.format, way.title, way.command) for way in ways]
