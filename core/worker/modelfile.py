@@ -141,10 +141,8 @@ def _written(
     if system:
         lines.append(f"SYSTEM {_quoted(system)}")
     lines.append(f"PARAMETER num_ctx {context}")
-    if (
-        render
-    ):  # the likeliest answer, as in finetui's talk and proof; plain writing would go round in circles
-        lines.append("PARAMETER temperature 0")
+    # The likeliest answer, as in finetui's talk and proof; plain writing would go round in circles.
+    lines += ["PARAMETER temperature 0"] if render else []
     stops = [*(known.stops if known else ()), *([eos] if eos and not (known and eos in known.stops) else [])]
     lines += [f"PARAMETER stop {_quoted(stop)}" for stop in stops]
     return "\n".join(lines) + "\n"
