@@ -250,10 +250,13 @@ def _rows(name: str, kept: torch.dtype, weight: Stored, learned: Learned) -> Ite
 
 
 def _by_chance(values: torch.Tensor, bits: int, seed: str) -> torch.Tensor:
-    """32-bit `values` with their last `bits` bits rounded away, up or down by chance. What has none of them stays."""
+    """32-bit `values` with their last `bits` bits rounded away in place, up or down by chance. What has none of them stays."""
     random = np.random.default_rng(zlib.crc32(seed.encode()))
-    chance = torch.from_numpy(random.integers(0, 1 << bits, values.shape, np.uint16).astype(np.int32))
-    return (values.contiguous().view(torch.int32) + chance).bitwise_and_(-1 << bits).view(torch.float32)
+    values = values.contiguous()
+    for part in values.view(torch.int32).view(-1).split(PART_ELEMENTS // 16):
+        part += torch.from_numpy(random.integers(0, 1 << bits, part.shape, np.uint16).astype(np.int32))
+        part &= -1 << bits
+    return values
 
 
 def _write_config(config: dict[str, Any], planned: Sequence[Planned], target: Path) -> None:
