@@ -78,13 +78,24 @@ async def test_damaged_lines_are_counted_over_the_log(worker: subprocess.Popen[b
         await until(pilot, lambda: "2 damaged lines left out" in flat(app), "for the count")
 
 
-async def test_what_keeps_the_events_from_being_written_is_said(worker: subprocess.Popen[bytes]) -> None:
+@pytest.mark.parametrize("size", [(80, 24), (120, 36)])
+async def test_what_keeps_the_events_from_being_written_is_said(
+    worker: subprocess.Popen[bytes], size: tuple[int, int]
+) -> None:
     recording = recorded.new().started(worker.pid).ready().train(1, 5)
     recording.run.log.write_text("finetui: events cannot be written: [Errno 5] Input/output error\n")
-    async with shown(recording, (120, 36)) as (app, pilot, _):
-        await until(
-            pilot, lambda: "its events cannot be written: [Errno 5] Input/output" in flat(app), "for the word"
-        )
+    async with shown(recording, size) as (app, pilot, screen):
+
+        def told() -> str:
+            place = screen.query_one("#alert").region
+            lines = seen(app).split("\n")[place.y : place.bottom]
+            return " ".join(" ".join(line[place.x : place.right] for line in lines).split())
+
+        for _ in range(2):  # at once, and once all has its place
+            await until(
+                pilot, lambda: "cannot be written: [Errno 5] Input/output error." in told(), "for the word"
+            )
+            await press(pilot, "2")
         assert "long step" not in flat(app)
 
 

@@ -9,10 +9,10 @@ from textual.content import Content
 from ....core.runs.control import PAUSING
 from ....core.runs.events import Warned
 from ....core.runs.state import RunStatus
-from ....core.text import duration_words
+from ....core.text import duration_words, one_line
 from ...theme import glyphs
 from ..text import literal
-from .lines import Run
+from .lines import Run, wrapped
 from .result import Use
 
 QUIET_SECONDS = 60.0
@@ -22,8 +22,8 @@ QUIET_SECONDS = 60.0
 def alert(
     status: RunStatus | None, *, trouble: str, said: str, warning: Warned | None, way: Use | None, width: int
 ) -> list[Content]:
-    """One line, or none: files that cannot be read (`trouble`), what the last action did (`said`), a silent worker and why, the
-    command that `y` copies (`way`, for where no pane shows it), the newest warning."""
+    """One line, or none: files that cannot be read (`trouble`), what the last action did (`said`), a silent worker, the
+    command that `y` copies (`way`, for where no pane shows it), the newest warning. Why events cannot be written is told in full."""
     marks = glyphs()
     quiet = time.time() - status.last_ts if status and status.live and status.last_ts is not None else 0.0
     runs: list[Run] = []
@@ -31,7 +31,8 @@ def alert(
         words = f"The run's files cannot be read: {literal(trouble, 200)}"
         runs = [(f"{marks.warn} {words}", "$text-warning")]
     elif status is not None and status.unwritten:
-        runs = [(f"{marks.warn} {literal(status.unwritten, 400)}", "$text-warning")]
+        lines = wrapped(f"{marks.warn} {one_line(status.unwritten, 400)}", width, 4)
+        return [Content.styled(line, "$text-warning") for line in lines]
     elif status is not None and status.paused and said in ("", *PAUSING):
         runs = [(f"{marks.pause} Paused. p goes on; everything is kept in memory.", "$accent")]
     elif said:
