@@ -54,9 +54,11 @@ class EventWriter:
         with self._lock:
             self._pending.append((time.time(), event))
             self._flush()
-        if isinstance(event, Warned) and event.code not in self._codes:
-            self._codes.add(event.code)
-            self._warned(event)
+            new = event if isinstance(event, Warned) and event.code not in self._codes else None
+            if new is not None:
+                self._codes.add(new.code)
+        if new is not None:
+            self._warned(new)
 
     def progress(self, stage: str, done: float = 0, total: float = 0, unit: str = "", text: str = "") -> None:
         """A progress event, unless the same stage had one within `PROGRESS_SECONDS`. First and last always go."""

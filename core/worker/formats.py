@@ -14,7 +14,7 @@ from ..errors import FinetuiError
 from ..recipe import ExportFormat, Recipe
 from ..runs.chosen import Chosen
 from ..runs.store import RunFolder
-from . import adapter, four_bit, importance, llama_cpp, loftq, merge, modelfile, tokenizer, verify
+from . import adapter, converting, four_bit, importance, llama_cpp, loftq, merge, modelfile, tokenizer, verify
 from .chat import Chat
 from .child import Check
 from .workbench import Workbench
@@ -93,7 +93,7 @@ class Making:
         adapter.copy(self._learned(), plain, self.recipe, (".safetensors", ".json"))
         adapter.state_scale(plain)
         self.tell("converting the adapter", 0.3)
-        llama_cpp.convert_adapter(
+        converting.convert_adapter(
             tool,
             plain,
             self.base,
@@ -210,7 +210,7 @@ class Making:
         model = self._merged()
         tool = llama_cpp.converter(lambda said: self.tell(said, 0.0), self.check)
         label = f"converting to {outtype.upper()}"
-        llama_cpp.convert(
+        converting.convert(
             tool,
             model,
             target,
@@ -226,7 +226,7 @@ class Making:
         source = self._f16()
         matrix = self._matrix(source) if self._weighed(info.format) else None
         label = f"quantizing to {info.quantization}"
-        llama_cpp.quantize(
+        converting.quantize(
             tool,
             source,
             target,

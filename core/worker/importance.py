@@ -18,7 +18,7 @@ from .. import paths
 from ..errors import FinetuiError
 from ..recipe import Recipe
 from ..runs.store import RunFolder
-from . import dataset, llama_cpp, tokenizer
+from . import converting, dataset, llama_cpp, tokenizer
 from .chat import Chat
 from .child import Check
 
@@ -58,7 +58,7 @@ def make(
     try:
         (work / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
         label = "importance matrix: rows of the training data"
-        llama_cpp.weigh(
+        converting.weigh(
             tool, model, work / "rows.json", work / "made", lambda share: tell(label, share), check
         )
         (work / "made").replace(target)

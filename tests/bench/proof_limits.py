@@ -23,7 +23,7 @@ from finetui.core import export_record, proof_file, recipe_file
 from finetui.core.proof import Proof
 from finetui.core.quantizations import QUANTIZATIONS
 from finetui.core.runs import store
-from finetui.core.worker import importance, llama_cpp, merge, proof
+from finetui.core.worker import converting, importance, llama_cpp, merge, proof
 from finetui.core.worker.child import go_on
 from finetui.core.worker.demo_model import prepare
 from tests.worker import padded
@@ -64,7 +64,7 @@ def _found(folder: Path, run: store.RunFolder, names: tuple[str, ...]) -> Iterat
     }
     tool, quantizer = llama_cpp.converter(print), llama_cpp.quantizer(print)
     for name, model in models.items():
-        llama_cpp.convert(
+        converting.convert(
             tool, model, folder / f"{name}.gguf", "f16", lambda _share: None, name=name, begins=False
         )
     key = export_record.learned_print(trained.adapter)
@@ -76,7 +76,7 @@ def _found(folder: Path, run: store.RunFolder, names: tuple[str, ...]) -> Iterat
         model = folder / f"{'sound' if kind == 'zeroed' else kind}.gguf"
         for name in names:
             file = folder / f"{name}.gguf"
-            llama_cpp.quantize(quantizer, model, file, name, lambda _share: None, matrix=matrix)
+            converting.quantize(quantizer, model, file, name, lambda _share: None, matrix=matrix)
             if kind == "zeroed":
                 _zero(file)
             yield name, kind, proof.prove(f"gguf_{name.lower()}", file, base, trained.adapter, reference)

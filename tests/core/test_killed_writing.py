@@ -13,7 +13,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from finetui.core import leaving, model_adapter, model_runs, presets, recipe_file, talk, talk_files
+from finetui.core import (
+    leaving,
+    model_adapter,
+    model_runs,
+    presets,
+    presets_own,
+    recipe_file,
+    talk,
+    talk_files,
+)
 from finetui.core.draft import Draft
 from finetui.core.errors import FinetuiError
 from finetui.core.recipe import Recipe
@@ -54,7 +63,7 @@ def draft() -> tuple[str, int] | None:
 
 
 def preset(why: str) -> None:
-    presets.save(presets.of_recipe("mine", why, Recipe(), own=True), replace=True)
+    presets_own.save(presets.of_recipe("mine", why, Recipe(), own=True), replace=True)
 
 
 def waiting(path: str) -> None:
@@ -85,7 +94,7 @@ CASES: dict[str, tuple[Callable[[RunFolder, str], object], Callable[[RunFolder],
     "draft": (lambda _run, name: drafted(name), lambda _run: draft(), ("before", 6), ("after", 5)),
     "preset": (
         lambda _run, name: preset(name),
-        lambda _run: (presets.own()[0][0].why, presets.own()[1]),
+        lambda _run: (presets_own.own()[0][0].why, presets_own.own()[1]),
         ("before", ()),
         ("after", ()),
     ),

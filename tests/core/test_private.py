@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from finetui.core import paths, presets, recipe_file, talk_files
+from finetui.core import paths, presets, presets_own, recipe_file, talk_files
 from finetui.core.draft import Draft
 from finetui.core.recipe import Recipe
 from finetui.core.runs import care, launch, lineage, manifest, queue, store
@@ -52,7 +52,7 @@ def filled() -> None:
         places.append(queue.Place(str(run.path)))
     queue.use("cpu")
     Draft(Recipe(name="mine")).save()
-    presets.save(presets.of_recipe("mine", "why", Recipe(), own=True))
+    presets_own.save(presets.of_recipe("mine", "why", Recipe(), own=True))
     talk = Talk()
     talk.exchanges.append(Exchange("Which?", replies={"tuned": Reply("Red.")}))
     talk_files.save(Target("adapter", run.adapter, "a run", run.path), talk)

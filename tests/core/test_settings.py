@@ -12,7 +12,18 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from finetui.core import advice, advice_here, fit_task, lora, memory, outcome, pace, presets, training
+from finetui.core import (
+    advice,
+    advice_here,
+    fit_task,
+    lora,
+    memory,
+    outcome,
+    pace,
+    presets,
+    presets_own,
+    training,
+)
 from finetui.core.draft import Draft
 from finetui.core.errors import FinetuiError
 from finetui.core.fields import field, fields
@@ -333,7 +344,7 @@ def test_every_preset_leaves_a_form_that_can_start(method: str) -> None:
 
 
 def test_full_fine_tuning_takes_a_tenth_of_a_presets_rate() -> None:
-    balanced = presets.find("balanced")
+    balanced = presets_own.find("balanced")
     values, said = presets.here(balanced, gpu=True, method="full")
     assert values["training.learning_rate"] == pytest.approx(2e-5) and "2e-05" in said[0]
     assert presets.here(balanced, gpu=True)[0]["training.learning_rate"] == 2e-4
@@ -348,8 +359,8 @@ def test_an_own_preset_comes_back_as_it_was_saved(recipe: Recipe) -> None:
 
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("FINETUI_HOME", folder)
-        presets.save(presets.of_recipe("mine", "because", recipe, own=True))
-        back = presets.find("mine")
+        presets_own.save(presets.of_recipe("mine", "because", recipe, own=True))
+        back = presets_own.find("mine")
         assert (
             back.values == presets.of_recipe("mine", "", recipe).values and back.why == "because" and back.own
         )
@@ -357,16 +368,16 @@ def test_an_own_preset_comes_back_as_it_was_saved(recipe: Recipe) -> None:
 
 def test_names_and_files_of_own_presets_are_checked(home: Path) -> None:
     mine = presets.of_recipe("mine", "first", Recipe(), own=True)
-    path = presets.save(mine)
+    path = presets_own.save(mine)
     assert path.stat().st_mode & 0o777 == 0o600 and path.parent.stat().st_mode & 0o777 == 0o700
     with pytest.raises(FinetuiError) as taken:
-        presets.save(replace(mine, why="second"))
-    assert taken.value.code == "preset-exists" and presets.find("mine").why == "first"
-    presets.save(replace(mine, why="second"), replace=True)
-    assert presets.find("mine").why == "second"
+        presets_own.save(replace(mine, why="second"))
+    assert taken.value.code == "preset-exists" and presets_own.find("mine").why == "first"
+    presets_own.save(replace(mine, why="second"), replace=True)
+    assert presets_own.find("mine").why == "second"
     for name in ("", "../up", "a/b", "balanced", "Try-It", "x" * 41, ".hidden", "a\x1b"):
         with pytest.raises(FinetuiError) as refused:
-            presets.save(replace(mine, name=name))
+            presets_own.save(replace(mine, name=name))
         assert refused.value.code == "preset-name"
     for name, text, words in (
         ("deep", "lora: {rank: 0}", "lora.rank"),
@@ -374,13 +385,13 @@ def test_names_and_files_of_own_presets_are_checked(home: Path) -> None:
         ("foreign", "model: {source: evil}", "model.source"),
         ("list", "- 1", "mapping"),
     ):
-        (presets.folder() / f"{name}.yaml").write_text(text)
+        (presets_own.folder() / f"{name}.yaml").write_text(text)
         with pytest.raises(FinetuiError) as broken:
-            presets.find(name)
+            presets_own.find(name)
         assert broken.value.code == "preset-broken" and words in broken.value.why
-    found, wrong = presets.own()
+    found, wrong = presets_own.own()
     assert [preset.name for preset in found] == ["mine"] and len(wrong) == 4
-    presets.delete("mine")
+    presets_own.delete("mine")
     with pytest.raises(FinetuiError) as gone:
-        presets.find("mine")
+        presets_own.find("mine")
     assert gone.value.code == "preset-missing" and "balanced" in gone.value.why

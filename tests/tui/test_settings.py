@@ -9,7 +9,7 @@ import pytest
 from textual.pilot import Pilot
 from typer.testing import CliRunner
 
-from finetui.core import memory, presets, recipe_file
+from finetui.core import memory, presets, presets_own, recipe_file
 from finetui.core.recipe import Recipe
 from finetui.core.runs import store
 from finetui.tui.app import FinetuiApp
@@ -147,13 +147,13 @@ async def test_presets_are_compared_taken_and_undone(size: tuple[int, int]) -> N
             assert preset.title in seen(app), preset.title
         await press(pilot, "down", "down")
         await until(pilot, lambda: "Rank 64 24" in flat(app), "for thorough against the form")
-        assert presets.find("thorough").why.split(";")[0] in flat(app).replace("▌ ", "")
+        assert presets_own.find("thorough").why.split(";")[0] in flat(app).replace("▌ ", "")
         names = [preset.name for preset in modal.known]
         await press(pilot, "c", *["down"] * (names.index("last run") - 2))
         await until(pilot, lambda: "Rank 77 64" in flat(app), "for the last run against thorough")
         await press(pilot, *["up"] * (names.index("last run") - 2), "enter")
         await until(pilot, lambda: app.screen is screen)
-        wanted = presets.find("thorough").values
+        wanted = presets_own.find("thorough").values
         assert {path: app.wizard.draft[path] for path in wanted} == dict(wanted)
         assert screen.form.row("lora.rank").field_control.value == "64"  # type: ignore[attr-defined]
         await press(pilot, "ctrl+underscore")
@@ -174,7 +174,7 @@ async def test_own_presets_are_saved_replaced_and_deleted_by_keys() -> None:
         await type_over(pilot, "mine")
         await press(pilot, "enter")
         await until(pilot, lambda: "mine is saved" in flat(app))
-        assert presets.find("mine").values["lora.rank"] == 24
+        assert presets_own.find("mine").values["lora.rank"] == 24
         await press(pilot, "s")
         await type_over(pilot, "mine")
         await press(pilot, "enter")
@@ -184,7 +184,7 @@ async def test_own_presets_are_saved_replaced_and_deleted_by_keys() -> None:
         await press(pilot, "x")
         await until(pilot, lambda: isinstance(app.screen, ConfirmModal))
         await press(pilot, "right", "enter")
-        await until(pilot, lambda: isinstance(app.screen, PresetsModal) and not presets.own()[0])
+        await until(pilot, lambda: isinstance(app.screen, PresetsModal) and not presets_own.own()[0])
         await press(pilot, "escape")
         await at_step(app, pilot, "lora")
 

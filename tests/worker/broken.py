@@ -12,7 +12,7 @@ import torch
 from gguf import GGUFReader
 from safetensors.torch import load_file, save_file
 
-from finetui.core.worker import llama_cpp
+from finetui.core.worker import converting, llama_cpp
 
 
 def rewrite(file: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
@@ -113,4 +113,4 @@ def break_gguf(file: Path, fault: str, base: Path) -> None:
     else:
         file.unlink()
         tool = llama_cpp.converter(lambda _said: None, lambda: None)
-        llama_cpp.convert(tool, base, file, "f16", lambda _share: None, name="tiny", begins=False)
+        converting.convert(tool, base, file, "f16", lambda _share: None, name="tiny", begins=False)

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finetui.core import paths
 from finetui.core.errors import FinetuiError
-from finetui.core.worker import demo_model, demo_package, demo_tokenizer, llama_cpp
+from finetui.core.worker import converting, demo_model, demo_package, demo_tokenizer, llama_cpp
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
@@ -144,7 +144,7 @@ print("ANSWER" + json.dumps(answer))
 def test_llama_cpp_tokenizes_and_answers_as_transformers_does(demo: Path, tmp_path: Path) -> None:
     """The whole way that a person's GGUF goes: its own chat template, its own tokenizer, its own weights."""
     file = tmp_path / "demo-F16.gguf"
-    llama_cpp.convert(
+    converting.convert(
         llama_cpp.converter(lambda _said: None),
         demo,
         file,

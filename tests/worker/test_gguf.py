@@ -13,7 +13,7 @@ import pytest
 
 from finetui.core.errors import FinetuiError
 from finetui.core.runs.events import Event, Exported, Progress, Warned
-from finetui.core.worker import child, export, llama_cpp, verify
+from finetui.core.worker import child, converting, export, llama_cpp, verify
 
 from .exporting import (
     CANARIES,
@@ -227,7 +227,7 @@ def test_base_and_adapter_in_llama_cpp_answer_as_the_merged_model(
     assert tiny_model.name in lines[0] and str(tiny_model) not in lines[0]
     tool = llama_cpp.converter(lambda _said: None)
     base = tmp_path / "base.gguf"
-    llama_cpp.convert(tool, tiny_model, base, "f16", lambda _share: None, name="base", begins=False)
+    converting.convert(tool, tiny_model, base, "f16", lambda _share: None, name="base", begins=False)
     whole = tuned.run.path / done["gguf_f16"].path
     for question in ("Which colour?", "Item 3", "Why"):
         ids = prompt_ids(tuned, question)

@@ -119,11 +119,11 @@ def test_a_killed_child_is_a_card(target: Target) -> None:
 
 
 def test_a_gguf_answers_through_its_own_template(tuned: exporting.Tuned, tmp_path: Path) -> None:
-    from finetui.core.worker import llama_cpp
+    from finetui.core.worker import converting, llama_cpp
 
     file = tmp_path / "tiny.gguf"
     tool = llama_cpp.converter(lambda _said: None, lambda: None)
-    llama_cpp.convert(tool, tuned.base, file, "f16", lambda _share: None, name="tiny", begins=False)
+    converting.convert(tool, tuned.base, file, "f16", lambda _share: None, name="tiny", begins=False)
     talker = Talker(talk.find(str(file)))
     try:
         now = talker.wait_ready()

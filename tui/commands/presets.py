@@ -29,7 +29,7 @@ def presets(
     as_json: JsonOption = False,
 ) -> None:
     """List presets, show what one sets, or compare it with another."""
-    from ...core import presets as known
+    from ...core import presets, presets_own
 
     if not name:
         if diff:
@@ -42,7 +42,7 @@ def presets(
             )
         _list(as_json)
         return
-    chosen = known.find(name)
+    chosen = presets_own.find(name)
     if not diff:
         if as_json:
             output.data(
@@ -54,7 +54,7 @@ def presets(
             output.line(f"  {path}={_words(value)}")
         return
     other = _other(diff)
-    found = known.diff(chosen.values, other.values, every=False)
+    found = presets.diff(chosen.values, other.values, every=False)
     if as_json:
         output.data(
             {
@@ -81,10 +81,10 @@ def _list(as_json: bool) -> None:
     import sys
     import textwrap
 
-    from ...core import presets as known
+    from ...core import presets, presets_own
 
-    mine, broken = known.own()
-    every = (*known.BUILT_IN, *mine)
+    mine, broken = presets_own.own()
+    every = (*presets.BUILT_IN, *mine)
     if as_json:
         output.data([{"name": p.name, "why": p.why, "own": p.own, "values": _plain(p.values)} for p in every])
     else:
@@ -100,24 +100,23 @@ def _other(text: str) -> Preset:
     """What `text` names: a preset, else a run, else a recipe file."""
     import os
 
-    from ...core import presets as known
-    from ...core import recipe_file
+    from ...core import presets, presets_own, recipe_file
     from ...core.errors import FinetuiError
     from ...core.runs import store
 
     try:
-        return known.find(text)
+        return presets_own.find(text)
     except FinetuiError as error:
         if error.code != "preset-missing":
             raise
         missing = error
     if os.path.isfile(text):
-        return known.of_recipe(text, "", read(text)[0])
+        return presets.of_recipe(text, "", read(text)[0])
     try:
         run = store.find(text)
     except FinetuiError:
         raise missing from None
-    return known.of_recipe(run.id, "", recipe_file.load(run.recipe))
+    return presets.of_recipe(run.id, "", recipe_file.load(run.recipe))
 
 
 def _words(value: Any) -> str:

@@ -109,11 +109,11 @@ def commented(recipe: Recipe) -> str:
 
 def with_preset(recipe: Recipe, name: str) -> Recipe:
     """`recipe` with the settings of the preset called `name`."""
-    from ...core import presets
+    from ...core import presets_own
     from ...core.draft import Draft
 
     draft = Draft(recipe)
-    for path, value in presets.find(name).values.items():
+    for path, value in presets_own.find(name).values.items():
         draft.set(path, value)
     return draft.recipe()
 

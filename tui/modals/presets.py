@@ -14,7 +14,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from ...core import presets
+from ...core import presets, presets_own
 from ...core.errors import FinetuiError
 from ...core.presets import Preset
 from ...core.recipe import Recipe
@@ -82,7 +82,7 @@ class PresetsModal(ModalScreen[Taken | None]):
             self._fill(self.chosen.name if self.chosen else "")
 
     def _fill(self, at: str = "") -> None:
-        mine, self._broken = presets.own()
+        mine, self._broken = presets_own.own()
         defaults = presets.of_recipe("defaults", "Every setting as a new recipe has it.", Recipe())
         self.known = [*presets.BUILT_IN, *mine, *([self.last_run] if self.last_run else []), defaults]
         listing = self.query_one(OptionList)
@@ -206,7 +206,7 @@ class PresetsModal(ModalScreen[Taken | None]):
     def _save(self, name: str, replace: bool) -> None:
         preset = presets.of_draft(name, "Saved from the form.", self.wizard.draft, own=True)
         try:
-            presets.save(preset, replace=replace)
+            presets_own.save(preset, replace=replace)
         except FinetuiError as error:
             if error.code == "preset-exists":
                 answers = (("no", "Keep it"), ("yes", "Replace it"))
@@ -237,7 +237,7 @@ class PresetsModal(ModalScreen[Taken | None]):
             if answer != "yes":
                 return
             try:
-                presets.delete(chosen.name)
+                presets_own.delete(chosen.name)
             except FinetuiError as error:
                 self._say(f"{error.what} {error.why}")
                 return
