@@ -1,7 +1,7 @@
 """Records the runs in `recorded/`: real trainings on a CPU, one of each kind that can be reached there.
 
-`python -m tests.coach.record [NAME …]` trains what is named (or all, about half an hour on two cores) and keeps the events
-without their texts, packed. `python -m tests.coach.record --keep NAME FOLDER` packs a run that exists.
+`python -m tests.coach.record [NAME …]` trains what is named (or all that this machine can, about half an hour on two cores) and
+keeps the events without their texts, packed; names that begin with "gpu-" need a GPU. `python -m tests.coach.record --keep NAME FOLDER` packs a run that exists.
 """
 
 from __future__ import annotations
@@ -22,13 +22,16 @@ from finetui.core.demo.recipe import demo_recipe
 from finetui.core.recipe import Recipe
 from finetui.core.runs import store
 from finetui.core.runs.launch import worker_environment
+from finetui.core.system import snapshot
+from finetui.core.worker.demo_model import prepare
 
-from ..worker import tiny
+from ..worker import stretched, tiny
 
 FOLDER = Path(__file__).with_name("recorded")
 KEPT = ("started", "model", "dataset", "step", "evaluation", "device", "checkpoint", "warning", "ended")
 TEXTS = ("name", "host", "what", "why", "fix", "fingerprint", "chat_template", "path", "pid", "create_time")
-TINY = "tiny"
+TINY, WIDE = "tiny", "wide"
+WIDER = 4
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Case:
     training: dict[str, Any]
     rows: Callable[[list[str]], list[str]] = list
     model: str = ""
-    """`tiny` for the random model of the tests, else the demo's."""
+    """`tiny` for the random model of the tests, `wide` for the demo's made four times as wide, else the demo's."""
 
 
 def _first(count: int) -> Callable[[list[str]], list[str]]:
@@ -56,6 +59,7 @@ def _odd(rows: list[str]) -> list[str]:
 
 DEMO_STEPS = {"batch_size": 4, "evaluate_every_steps": 5, "save_every_steps": 0}
 TINY_STEPS = {"batch_size": 8, "evaluate_every_steps": 25, "save_every_steps": 0, "schedule": "constant"}
+GPU_STEPS = {"evaluate_every_steps": 0, "save_every_steps": 0, "epochs": 100.0}
 CASES = {
     "good-demo": Case({}),
     "good-small-rate": Case(
@@ -72,6 +76,12 @@ CASES = {
     "tiny-diverging": Case({**TINY_STEPS, "learning_rate": 0.1, "epochs": 6.0, "batch_size": 2}, model=TINY),
     "tiny-odd-rows": Case({**TINY_STEPS, "learning_rate": 5e-3, "batch_size": 1, "epochs": 1.0}, _odd, TINY),
     "tiny-rate-too-high": Case({**TINY_STEPS, "learning_rate": 2e-2, "epochs": 150.0}, _first(16), TINY),
+    "gpu-demo": Case({**GPU_STEPS, "epochs": 6.0}),
+    "gpu-one-row": Case({**GPU_STEPS, "batch_size": 1, "max_steps": 200}),
+    "gpu-small-batch": Case({**GPU_STEPS, "batch_size": 4, "max_steps": 160}, model=WIDE),
+    "gpu-busy": Case(
+        {**GPU_STEPS, "learning_rate": 1e-4, "batch_size": 4, "packing": True, "max_steps": 150}, model=WIDE
+    ),
     "tiny-too-low": Case({**TINY_STEPS, "learning_rate": 1e-5, "epochs": 5.0}, model=TINY),
 }
 
@@ -92,6 +102,9 @@ def recipe_of(case: Case, folder: Path) -> Recipe:
     if case.model == TINY:
         model = tiny.make(folder / "model")
         changes["model"] = recipe.model.model_copy(update={"source": str(model), "max_length": 512})
+    if case.model == WIDE:
+        model = stretched.make(prepare(), folder / "model", WIDER)
+        changes["model"] = recipe.model.model_copy(update={"source": str(model), "max_length": 2048})
     return Recipe.model_validate({**recipe.model_dump(), **{k: v.model_dump() for k, v in changes.items()}})
 
 
@@ -136,7 +149,7 @@ def main() -> None:
         name, folder = sys.argv[2], store.RunFolder(Path(sys.argv[3]))
         pack(name, folder.events, recipe_file.load(folder.recipe))
         return
-    for name in sys.argv[1:] or list(CASES):
+    for name in sys.argv[1:] or [name for name in CASES if snapshot().has_gpu or not name.startswith("gpu-")]:
         train(name)
 
 

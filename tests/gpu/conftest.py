@@ -7,10 +7,12 @@ import threading
 import time
 from dataclasses import dataclass
 
+from finetui.core.system import snapshot
 from tests.worker.conftest import tiny_model as tiny_model
 from tests.worker.conftest import tiny_rows as tiny_rows
 from tests.worker.conftest import unsloth as unsloth
 
+collect_ignore = [] if len(snapshot().gpus) > 1 else ["test_two_gpus.py"]
 QUERY = "memory.total,memory.used,utilization.gpu,temperature.gpu,power.draw"
 
 

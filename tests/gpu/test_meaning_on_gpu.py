@@ -119,7 +119,7 @@ def test_a_4_bit_run_merges_into_its_base_and_adapter(tiny_model: Path, tiny_row
     changed = 0
     for name, weight in merged.state_dict().items():
         expected = tuned.state_dict()[name]
-        assert torch.equal(weight, expected.to(torch.bfloat16).float()), name
+        torch.testing.assert_close(weight, expected, rtol=2**-7, atol=0)  # either neighbour in 16 bit
         changed += not torch.equal(expected, before[name])
     assert changed == 7 * merged.config.num_hidden_layers
 

@@ -161,6 +161,37 @@ def mixed_points() -> Iterator[Point]:
     )
 
 
+def evaluation_points() -> Iterator[Point]:
+    """Batches of held-out rows that are much larger than the training's; nothing is fitted to them."""
+    for name, precision, length, batch, evaluated in (
+        ("Llama-3.2-1B", "16bit", 1024, 1, 16),
+        ("Llama-3.2-1B", "4bit", 2048, 1, 8),
+        ("Qwen2.5-0.5B", "16bit", 512, 2, 64),
+        ("Qwen3-8B", "4bit", 1024, 1, 16),
+        ("SmolLM2-1.7B", "4bit", 512, 1, 32),
+        ("Gemma-2-2B", "16bit", 1024, 1, 8),
+    ):
+        yield Point(name, precision, length, batch, evaluation_batch=evaluated, split="held-out")
+    for name in (
+        "Llama-3.2-3B",
+        "Qwen3-1.7B",
+    ):  # rows of many lengths side by side are padded, and need a mask
+        yield Point(name, "4bit", 450, 2, evaluation_batch=32, rows="mixed", split="held-out")
+
+
+def long_points() -> Iterator[Point]:
+    """Rows of more than 12,288 tokens; nothing is fitted to them."""
+    for name, precision, length, batch in (
+        ("Qwen2.5-0.5B", "16bit", 16384, 2),
+        ("Llama-3.2-1B", "4bit", 32768, 1),
+        ("SmolLM2-1.7B", "16bit", 24576, 1),
+        ("Qwen3-4B", "4bit", 32768, 1),
+        ("Llama-3.1-8B", "4bit", 16384, 1),
+        ("Llama-3.1-8B", "16bit", 32768, 1),
+    ):
+        yield Point(name, precision, length, batch, split="held-out")
+
+
 class Card:
     """Hands out the GPU's memory to points that run side by side. Sizes in GiB."""
 
@@ -312,7 +343,14 @@ def measure(
             thread._stop()
 
 
-PARTS = {"fit": fit_points, "other": other_points, "held-out": held_out_points, "mixed": mixed_points}
+PARTS = {
+    "fit": fit_points,
+    "other": other_points,
+    "held-out": held_out_points,
+    "mixed": mixed_points,
+    "evaluation": evaluation_points,
+    "long": long_points,
+}
 
 
 def main() -> None:

@@ -45,6 +45,8 @@ class Point:
     rows: str = "full"
     """full: every row fills the length. short: rows of SHORT_ROW_TOKENS. mixed: of MIXED_ROW_TOKENS, in turn."""
     dropout: float = 0.0
+    evaluation_batch: int = 0
+    """Rows of a batch of held-out rows; 0 for as many as in training."""
     card_gib: float = 0.0
     split: str = "fit"
     trace: bool = False
@@ -106,6 +108,7 @@ def recipe_of(point: Point, model: str, rows: str) -> Any:
                 "learning_rate": 1e-6,
                 "optimizer": point.optimizer,
                 "packing": point.packing,
+                "evaluation_batch_size": point.evaluation_batch or None,
                 "evaluate_every_steps": 0,
                 "save_every_steps": 0,
                 "sample_count": 0,
@@ -124,7 +127,7 @@ def write_rows(point: Point, path: Path) -> Path:
     lengths = point.row_tokens
     sequences = point.batch * (STEPS + 1) + (point.rows == "mixed")
     training = math.ceil(sequences * (point.length // (sum(lengths) / len(lengths))))
-    held_out = point.batch * (1 if point.rows == "full" else 2)
+    held_out = (point.evaluation_batch or point.batch) * (1 if point.rows == "full" else 2)
     count = max(10, math.ceil(training / (1 - EVALUATION_SHARE)), held_out * 5)
     with path.open("w", encoding="utf-8") as file:
         for index in range(count):

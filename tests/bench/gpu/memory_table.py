@@ -77,7 +77,8 @@ def add_to_table(answers: list[dict[str, Any]], card: str, file: Path) -> None:
     What an earlier point left behind in its process is taken off.
     """
     with file.open(newline="", encoding="utf-8") as stream:
-        rows: list[dict[str, Any]] = list(csv.DictReader(stream))
+        usual = {field.name: str(field.default) for field in dataclasses.fields(Point)}
+        rows: list[dict[str, Any]] = [usual | row for row in csv.DictReader(stream)]
     for answer in answers:
         point: Point = answer["point"]
         row = {name: getattr(point, name) for name in COLUMNS if hasattr(point, name)}
@@ -93,6 +94,7 @@ def add_to_table(answers: list[dict[str, Any]], card: str, file: Path) -> None:
         rows.append({name: str(value) for name, value in row.items()})
     names = [field.name for field in dataclasses.fields(Point) if field.name != "trace"]
     rows = list({tuple(row[name] for name in names): row for row in rows}.values())
+    rows = [{name: row[name] for name in COLUMNS} for row in rows]
     rows.sort(key=lambda row: [row[name] for name in ("split", "shape", "precision")])
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")

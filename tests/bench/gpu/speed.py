@@ -6,6 +6,7 @@ compiled in the first ones and whenever a batch has a new shape. What the probe 
 
 Shapes have random weights and rows of about 170 tokens (lognormal); they show speed, and learn nothing. `--shape demo` takes
 the demo's model and rows, four times over: there the evaluation's loss says whether all settings, packing too, teach the same.
+`--methods` trains a shape in each precision and method instead, and says how far the predicted time of a step is from the measured.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from finetui.core import fit, system
+from finetui.core import fit, pace, system
 from finetui.core.lengths import Lengths
 from finetui.core.memory_shape import Shape, from_config
 from finetui.core.recipe import (
@@ -63,7 +64,14 @@ class Outcome:
     measured_bytes: int
     probe_seconds: float
     compile_seconds: float
+    predicted_seconds: float = 0.0
+    """Of a step, before anything was measured."""
     error: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """Of the median step after the warm-up; 0 where nothing was trained."""
+        return statistics.median(self.step_seconds[WARM_UP_STEPS:] or self.step_seconds or (0.0,))
 
 
 def write_rows(path: Path, count: int) -> Path:
@@ -113,7 +121,7 @@ def candidates(recipe: Recipe, shape: Shape, lengths: Lengths, quick: bool, mach
     return [one.recipe for one in found if not quick or one.pace.seconds_per_row < 1.6 * quickest]
 
 
-def measure(name: str, recipe: Recipe) -> Outcome:
+def measure(name: str, recipe: Recipe, predicted_seconds: float = 0.0) -> Outcome:
     """Trains `recipe` in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-m", __spec__.name, "--one", name],
@@ -130,6 +138,7 @@ def measure(name: str, recipe: Recipe) -> Outcome:
         "packing": training.packing,
         "checkpointing": recipe.lora.gradient_checkpointing,
         "precision": recipe.model.precision,
+        "predicted_seconds": predicted_seconds,
     }
     try:
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -216,9 +225,57 @@ def compare(shape_name: str, effective: int, count: int, quick: bool, machine: M
         known |= {f"search {n}": other for n, other in enumerate(others) if other not in known.values()}
         found = []
         for name, recipe in known.items():
-            found.append(measure(name, recipe))
-            print(f"{len(found)}/{len(known)} {line(found[-1])}", file=sys.stderr, flush=True)
+            predicted = pace.predict(recipe, shape, machine, lengths).seconds_per_step
+            found.append(measure(name, recipe, predicted))
+            print(
+                f"{len(found)}/{len(known)} {line(found[-1])}\n    {off(found[-1])}",
+                file=sys.stderr,
+                flush=True,
+            )
         return found
+
+
+METHODS: tuple[tuple[str, dict[str, Any], dict[str, Any]], ...] = (
+    ("LoRA, 16-bit", {"precision": "16bit"}, {}),
+    ("LoRA, 4-bit", {"precision": "4bit"}, {}),
+    ("LoRA, 8-bit", {"precision": "8bit"}, {}),
+    ("DoRA, 4-bit", {"precision": "4bit"}, {"dora": True}),
+    ("DoRA, 16-bit", {"precision": "16bit"}, {"dora": True}),
+    ("full, 16-bit", {"precision": "16bit"}, {"method": "full"}),
+)
+"""By name: what a method changes of the model's section and of the adapter's."""
+
+
+def methods(shape_name: str, effective: int, count: int, machine: Machine) -> list[Outcome]:
+    """Each of METHODS over the same rows, with checkpointing and a batch of 8."""
+    with tempfile.TemporaryDirectory(prefix="finetui-speed-") as folder:
+        os.environ["FINETUI_HOME"] = f"{folder}/home"
+        model = shapes.make(shape_name, Path(folder) / shape_name, zeros=False)
+        shape = from_config(shapes.SHAPES[shape_name])
+        assert shape is not None
+        lengths = Lengths.about(MEAN_TOKENS, LENGTH, count * 9 // 10, count // 10)
+        plain = recipe_of(model, write_rows(Path(folder) / "rows.jsonl", count), 8, effective // 8)
+        found = []
+        for name, of_model, of_lora in METHODS:
+            recipe = plain.model_copy(
+                update={
+                    "model": plain.model.model_copy(update=of_model),
+                    "lora": plain.lora.model_copy(update=of_lora),
+                    "export": ExportSection(
+                        formats=("merged",) if "method" in of_lora else ("adapter",), prove=False
+                    ),
+                }
+            )
+            predicted = pace.predict(recipe, shape, machine, lengths).seconds_per_step
+            found.append(measure(name, recipe, predicted))
+            print(f"{line(found[-1])}\n    {off(found[-1])}", file=sys.stderr, flush=True)
+        return found
+
+
+def off(found: Outcome) -> str:
+    """The measured step against the predicted one."""
+    ratio = found.seconds / found.predicted_seconds if found.predicted_seconds else 0.0
+    return f"a step took {found.seconds:.3f} s, {ratio:.2f} × the {found.predicted_seconds:.3f} s predicted"
 
 
 def line(found: Outcome) -> str:
@@ -256,6 +313,7 @@ def main() -> None:
     parser.add_argument("--effective", type=int, default=32, help="rows behind an update")
     parser.add_argument("--rows", type=int, default=640)
     parser.add_argument("--quick", action="store_true", help="search only near the predicted best")
+    parser.add_argument("--methods", action="store_true", help="each precision and method, by itself")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--one", default="", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -264,6 +322,12 @@ def main() -> None:
         sys.stdout.write("\n" + json.dumps(one(given.one, recipe)) + "\n")
         return
     machine = system.snapshot()
+    if given.methods:
+        for outcome in methods(given.shape, given.effective, given.rows, machine):
+            print(
+                f"{outcome.name:<14}{outcome.tokens_per_second:9,.0f} tok/s  {off(outcome)} {outcome.error}"
+            )
+        return
     found = compare(given.shape, given.effective, given.rows, given.quick, machine)
     if given.json:
         print(json.dumps({"outcomes": [asdict(o) for o in found], "goals": goals(found)}, indent=2))
