@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from finetui.core import talk
-from finetui.core.runs import checkpoints, control, launch, state
-from finetui.core.runs.events import Step
+from finetui.core.runs import control, launch, state
+from finetui.core.runs.events import Checkpoint, Step
 from finetui.core.runs.store import RunFolder
 from finetui.core.talk import Device, Sampling, Target
 from finetui.core.talking import Talker
@@ -36,7 +36,7 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunFolder]:
     values = {"max_steps": 100_000, "epochs": 1000.0, "save_every_steps": 10}
     recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update=values)})
     run = launch.new(recipe)
-    harness.until(lambda: checkpoints.newest_first(run.checkpoints) or not state.status(run).live)
+    harness.until(lambda: harness.events(run, Checkpoint) or not state.status(run).live)
     assert state.status(run).live, run.log.read_text(errors="replace")[-3000:]
     yield run
     control.request(run, "stop")
