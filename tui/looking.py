@@ -91,7 +91,12 @@ class Looking:
         )
 
     def machine(self) -> None:
+        """Reads the machine. Not while a run at work is followed: its worker's readings are shown, and each reading of a GPU
+        holds up its training."""
         from ..core import system
+
+        if getattr(self._app.screen, "live", False):
+            return
 
         def seen(machine: Any) -> None:
             self._app.wizard.machine = machine

@@ -1,4 +1,8 @@
-"""Readings of the machine, about one a second, from a thread of the worker. A missing reading is None, never 0."""
+"""Readings of the machine, about one a second, from a thread of the worker. A missing reading is None, never 0.
+
+While a driver answers, it holds up the kernels that training launches (seen on an H200: steps that met a reading were some
+30 ms longer). So what never changes is asked once, and where answers are slow there are fewer readings.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import contextlib
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +22,9 @@ from ..runs.events import Card, Device
 from .events import EventWriter
 
 SECONDS = 1.0
+MOST_OF_THE_TIME = 0.01
+"""The share of the time that readings may take; below it they come every `SECONDS`."""
+MOST_SECONDS = 10.0
 CARDS_EVERY = 5
 """The machine's other GPUs are in every so many readings."""
 _T = TypeVar("_T")
@@ -38,6 +46,8 @@ class _Gpu:
         self.uuid = name
         self.name = text.one_line(torch.cuda.get_device_name(index), 80)
         self.index = index
+        self.power_limit = self.get(lambda nvml, h: nvml.nvmlDeviceGetEnforcedPowerLimit(h))
+        self.fastest = self.get(lambda nvml, h: nvml.nvmlDeviceGetMaxClockInfo(h, nvml.NVML_CLOCK_SM))
 
     def get(self, call: Callable[[Any, Any], _T]) -> _T | None:
         """`call(nvml, handle)`, or None where the driver has no answer."""
@@ -49,6 +59,11 @@ class _Gpu:
     def close(self) -> None:
         with contextlib.suppress(self._nvml.NVMLError):
             self._nvml.nvmlShutdown()
+
+
+def pause(took: float) -> float:
+    """Seconds until the next reading, after one that took so many."""
+    return min(max(SECONDS, took / MOST_OF_THE_TIME), MOST_SECONDS)
 
 
 class Monitor:
@@ -85,11 +100,12 @@ class Monitor:
 
     def _watch(self) -> None:
         while True:
+            began = time.monotonic()
             try:
                 self._writer.emit(self.read())
             except Exception as error:  # a thread's edge: readings may fail, the run may not
                 print(f"finetui: a reading of the machine failed: {error}")
-            if self._stop.wait(SECONDS):
+            if self._stop.wait(pause(time.monotonic() - began)):
                 return
 
     def read(self) -> Device:
@@ -162,10 +178,8 @@ class Monitor:
         rates = gpu.get(lambda nvml, h: nvml.nvmlDeviceGetUtilizationRates(h))
         heat = gpu.get(lambda nvml, h: nvml.nvmlDeviceGetTemperature(h, nvml.NVML_TEMPERATURE_GPU))
         power = gpu.get(lambda nvml, h: nvml.nvmlDeviceGetPowerUsage(h))
-        limit = gpu.get(lambda nvml, h: nvml.nvmlDeviceGetEnforcedPowerLimit(h))
         slowed = gpu.get(lambda nvml, h: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(h))
         clock = gpu.get(lambda nvml, h: nvml.nvmlDeviceGetClockInfo(h, nvml.NVML_CLOCK_SM))
-        fastest = gpu.get(lambda nvml, h: nvml.nvmlDeviceGetMaxClockInfo(h, nvml.NVML_CLOCK_SM))
         return Device(
             f"cuda:{index}",
             name=gpu.name,
@@ -178,10 +192,10 @@ class Monitor:
             utilization_percent=float(rates.gpu) if rates else None,
             temperature_celsius=float(heat) if heat is not None else None,
             power_watts=power / 1000 if power is not None else None,
-            power_limit_watts=limit / 1000 if limit is not None else None,
+            power_limit_watts=gpu.power_limit / 1000 if gpu.power_limit is not None else None,
             throttling=system.throttle_reasons(int(slowed)) if slowed is not None else None,
             clock_mhz=int(clock) if clock is not None else None,
-            clock_limit_mhz=int(fastest) if fastest is not None else None,
+            clock_limit_mhz=int(gpu.fastest) if gpu.fastest is not None else None,
             cards=self._cards(gpu.uuid),
             **host,
         )

@@ -92,14 +92,30 @@ def through_finetui(recipe: Recipe, level: int) -> Any:
         monitor = machine.Monitor(built.writer, built.run.path).open()
 
         class Readings(TrainerCallback):
-            """As often as the monitor's thread would read the machine, but in this side's turn."""
+            """As often as the monitor's thread would read the machine in a run by itself, and beside a step as there."""
 
-            last = 0.0
+            def __init__(self) -> None:
+                self.began = self.worked = 0.0
+                self.pause = machine.SECONDS
+                self.thread: threading.Thread | None = None
+
+            def read(self) -> None:
+                began = time.monotonic()
+                built.writer.emit(monitor.read())
+                self.pause = machine.pause(time.monotonic() - began)
+
+            def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                self.began = time.monotonic()
+                if self.worked >= self.pause:
+                    self.worked = 0.0
+                    self.thread = threading.Thread(target=self.read)
+                    self.thread.start()
 
             def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                if time.monotonic() - self.last >= machine.SECONDS:
-                    self.last = time.monotonic()
-                    built.writer.emit(monitor.read())
+                if self.thread is not None:
+                    self.thread.join()
+                    self.thread = None
+                self.worked += time.monotonic() - self.began
 
         trainer.add_callback(Readings())
     return trainer

@@ -25,6 +25,8 @@ KINDS = {
     "tiny-rate-too-high": "rate-too-high",
     "tiny-plateau": "plateau",
     "tiny-diverging": "plateau",
+    "gpu-demo": "starving",
+    "gpu-small-batch": "starving",
 }
 
 

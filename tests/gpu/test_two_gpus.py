@@ -25,7 +25,7 @@ def test_each_gpu_takes_a_run_and_the_next_waits_for_one(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     count = len(system.snapshot().gpus)
     assert queue.devices() == tuple(str(index) for index in range(count))
-    long = harness.recipe(tiny_model, tiny_rows, max_steps=100_000, epochs=1e4)
+    long = harness.recipe(tiny_model, tiny_rows, max_steps=100_000, epochs=1000.0)
     runs = [launch.new(long, queued=True) for _ in range(count + 1)]
     first, last = runs[:count], runs[count]
     try:

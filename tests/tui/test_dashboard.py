@@ -10,7 +10,7 @@ import time
 
 from finetui.core import recipe_file
 from finetui.core.runs import events
-from finetui.tui.app import FinetuiApp
+from finetui.tui.app import SNAPSHOT_SECONDS, FinetuiApp
 from finetui.tui.modals.card import ErrorCard
 from finetui.tui.screens.run import RunScreen
 from finetui.tui.widgets.dashboard.feed import SLICE, Feed
@@ -52,6 +52,21 @@ async def test_a_run_with_no_event_yet_opens(size: tuple[int, int] = (80, 24)) -
 
 
 # ── While it trains ──
+
+
+async def test_the_wizard_does_not_read_the_machine_beside_the_worker(
+    worker: subprocess.Popen[bytes],
+) -> None:
+    """Each reading of a GPU holds up what trains on it."""
+    recording = recorded.new().started(worker.pid).ready().train(1, 10)
+    async with shown(recording) as (app, pilot, screen):
+        app.wizard.machine = None
+        for _ in range(25):  # twice as long as between two readings
+            await asyncio.sleep(2 * SNAPSHOT_SECONDS / 25)
+            await pilot.pause()
+            assert app.wizard.machine is None
+        recording.add(events.Ended("train", "completed", 10.0))
+        await until(pilot, lambda: screen.ended and app.wizard.machine is not None, "for the machine")
 
 
 @both_sizes
