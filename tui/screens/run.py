@@ -72,7 +72,7 @@ class RunScreen(ChartKeys, PanedScreen):
             "fix",
             "Change and retry",
             id="run.fix",
-            tooltip="Back to the settings, on the step that can mend it",
+            tooltip="Back to the settings, on the step that can mend it; to the export, where that failed",
         ),
         Binding(
             "y",
@@ -303,6 +303,9 @@ class RunScreen(ChartKeys, PanedScreen):
 
     def action_fix(self) -> None:
         recipe, status = self.known.recipe, self.status
+        if status is not None and status.past_training:
+            self.action_export()
+            return
         if recipe is None or status is None:
             self.app.bell()
             return
