@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from . import export, hub, memory_gpu, memory_host, model
+from . import export, hub, memory_gpu, memory_host, model, system
 from .errors import FinetuiError
 from .memory_parts import GIB, Confidence, MemoryEstimate, Part, all_bytes
 from .memory_shape import Shape, from_config, from_facts
@@ -79,7 +79,9 @@ def estimate_shape(
 
 
 def estimate_host(recipe: Recipe, shape: Shape, *, longest_tokens: float | None = None) -> MemoryEstimate:
-    """The host memory of training `recipe` on the processor, where there is no GPU."""
+    """The host memory of training `recipe` on this machine's processor, where there is no GPU."""
+    if not system.computes_bf16():
+        recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"precision": "32bit"})})
     parts = memory_host.parts_without_gpu(
         recipe,
         shape,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 from collections.abc import Callable
@@ -99,6 +100,26 @@ def usable_cores() -> int:
     with contextlib.suppress(AttributeError, OSError):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def computes_bf16() -> bool:
+    """Whether the processor computes in bfloat16. On one that does not Unsloth trains in 32 bit, unless UNSLOTH_CPU_BF16
+    says otherwise [unsloth_zoo 2026.10, cpu/runtime.py]."""
+    told = os.environ.get("UNSLOTH_CPU_BF16", "").strip().lower()
+    if told in ("0", "false", "no", "off", "1", "true", "yes", "on"):
+        return told in ("1", "true", "yes", "on")
+    return not _cpu_flags().isdisjoint(("amx_bf16", "avx512_bf16", "bf16"))
+
+
+@functools.cache
+def _cpu_flags() -> frozenset[str]:
+    """What the first processor can do, in the system's words; empty where it does not tell."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            line = next((line for line in file if line.startswith(("flags", "Features"))), "")
+    except OSError:
+        return frozenset()
+    return frozenset(line.lower().partition(":")[2].split())
 
 
 def disk_free_bytes(path: Path) -> int | None:

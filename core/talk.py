@@ -12,6 +12,7 @@ from . import model_adapter, proof_file, recipe_file, system_prompt
 from .errors import FinetuiError
 from .recipe import Recipe
 from .runs import checkpoints, event_log, events, state, store
+from .runs.at_work import at_work
 from .runs.chosen import holds_weights, result_folder, settle
 from .runs.store import RunFolder
 from .system import Machine
@@ -226,10 +227,7 @@ def plan_here(target: Target) -> Plan:
     machine = system.snapshot()
     if target.kind == "gguf" or not machine.has_gpu:
         return plan(target, machine, (), None)
-    live = [(run, state.status(run)) for run in store.all_runs()[:50]]
-    training = tuple(
-        s.name or r.id for r, s in live if s.live and s.job in ("train", "resume") and not s.elsewhere
-    )
+    training = tuple(s.name or r.id for r, s in at_work() if s.job in ("train", "resume") and not s.elsewhere)
     return plan(target, machine, training, needed_bytes(target))
 
 

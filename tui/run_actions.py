@@ -74,6 +74,8 @@ def failure(app: FinetuiApp, run: RunFolder, changed: Changed) -> None:
         def answered(answer: str | None) -> None:
             if answer == "retry":
                 _start_retry(app, plan, changed)
+            elif answer == "change" and plan.job in ("export", "verify"):
+                export(app, run)
             elif answer == "change":
                 from .widgets.dashboard.background import step_to_fix
 
@@ -84,6 +86,13 @@ def failure(app: FinetuiApp, run: RunFolder, changed: Changed) -> None:
         app.push_screen(FailureModal(plan), answered)
 
     app.in_background(f"retry {run.id}", lambda: retry.plan(run), shown)
+
+
+def export(app: FinetuiApp, run: RunFolder) -> None:
+    """The run's own export, to be changed and made again."""
+    from .screens.run_export import RunExportScreen
+
+    app.push_screen(RunExportScreen(run))
 
 
 def _start_retry(app: FinetuiApp, plan: Retry, changed: Changed) -> None:
@@ -315,7 +324,15 @@ ACTIONS = (
     Action("failure", "f", "Why it failed", "what happened, and retry with the fix", failure, failed=True),
     Action("longer", "l", "Train longer", "so many epochs more, as a new run", longer, ("completed",)),
     Action("duplicate", "d", "Duplicate", "its settings in the wizard, to change", duplicate),
-    Action("onward", "a", "From its adapter", "a new run that starts from what it learned", onward, OVER),
+    Action(
+        "onward",
+        "a",
+        "From its adapter",
+        "a new run that starts from what it learned",
+        onward,
+        OVER,
+        adapter=True,
+    ),
     Action("rename", "n", "Rename", "another name in lists", rename),
     Action("note", "e", "Note", "what it was for, or what came of it", note),
     Action("tag", "t", "Tags", "words to find it by", tag),

@@ -35,6 +35,8 @@ class Seen(control.Seen, Protocol):
 
     @property
     def card(self) -> Card | None: ...
+    @property
+    def adapter(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Action:
     paused: bool | None = None
     resumable: bool = False
     """Only of a run that has a checkpoint to go on from."""
+    adapter: bool = False
+    """Only of a run that has left an adapter."""
     failed: bool = False
     """Only where the newest job ended badly."""
 
@@ -61,6 +65,7 @@ class Action:
             and (self.asks is None or not refused(self.asks, of))
             and self.paused in (None, of.paused)
             and (of.resumable or not self.resumable)
+            and (of.adapter or not self.adapter)
             and (not self.failed or of.card is not None)
         )
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MOST_RUNS = 50
-"""Newest runs that are looked through for the one at work."""
 ANSWERS = (("queue", "Wait in the queue"), ("now", "Start anyway"), ("cancel", "Cancel"))
 
 
@@ -91,7 +89,7 @@ def in_turn(
         from ..core.runs import turns
 
         prepared, outlook = prepare(), turns.outlook()
-        return prepared, outlook, at_work() if outlook == "busy" else ""
+        return prepared, outlook, what_is_at_work() if outlook == "busy" else ""
 
     def seen(found: tuple[T, str, str]) -> None:
         prepared, outlook, words = found
@@ -108,13 +106,13 @@ def in_turn(
     app.in_background("start", look, seen, failed)
 
 
-def at_work() -> str:
+def what_is_at_work() -> str:
     """What is at work and what waits, and what follows from that, in words. Blocking."""
-    from ..core.runs import queue, state, store
+    from ..core.runs import queue
+    from ..core.runs.at_work import at_work
 
     waiting = len(queue.places())
-    seen = ((run, state.status(run)) for run in store.all_runs()[:MOST_RUNS])
-    found = next(((run, now) for run, now in seen if now.live and now.state != "queued"), None)
+    found = next(((run, now) for run, now in at_work() if now.state != "queued"), None)
     words = "It takes what this machine has to train on."
     if found is not None:
         run, now = found

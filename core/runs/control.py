@@ -17,7 +17,7 @@ Request = Literal["stop", "stop-now", "pause", "continue", "save", "sample", "ev
 
 REQUESTS: tuple[Request, ...] = get_args(Request)
 
-BEFORE = ("start", "download", "load", "dataset", "tokenize", "baseline", "probe")
+BEFORE = ("start", "download", "load", "dataset", "tokenize", "tools", "baseline", "probe")
 """The stages of a training before its first step."""
 
 _OTHER_JOBS = ("export", "verify", "probe")

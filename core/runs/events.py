@@ -11,6 +11,7 @@ Stage = Literal[
     "load",
     "dataset",
     "tokenize",
+    "tools",
     "baseline",
     "probe",
     "train",
@@ -179,7 +180,8 @@ class Device(Event):
     """A reading of the machine, taken by the worker. None is a reading that is missing, never 0.
 
     Memory in bytes: `used_bytes` all that is in use; `run_bytes` this process as the driver sees it, `others_bytes` other processes, `reserved_bytes`
-    and `peak_reserved_bytes` as torch counts. On a CPU the run's bytes are its resident memory.
+    and `peak_reserved_bytes` as torch counts. On a CPU the run's bytes are its resident memory, with that of
+    its children while it exports.
     """
 
     kind: ClassVar[str] = "device"

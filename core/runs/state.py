@@ -80,6 +80,8 @@ class RunStatus:
     """The newest proof of each format."""
     score: events.Scored | None = None
     checkpoint_step: int | None = None
+    adapter: bool = False
+    """It has left an adapter, from which another run can start."""
     trained: bool = False
     """A training job of this run completed, whatever came later."""
     cut_short: bool = False
@@ -117,6 +119,11 @@ class RunStatus:
         if self.card is None or self.standing == self.state:
             return ""
         return f"{'proof' if self.job == 'verify' else 'export'} {self.state}"
+
+    @property
+    def past_training(self) -> bool:
+        """Whether its newest job came as far as what is made of a training's result: scores, exports, proofs."""
+        return self.job in ("export", "verify") or self.stage in ("score", "export")
 
     @property
     def resumable(self) -> bool:
@@ -219,6 +226,7 @@ def derive(reducer: Reducer, run: RunFolder) -> RunStatus:
         proofs=tuple(reducer.proofs.values()),
         score=reducer.score,
         checkpoint_step=reducer.checkpoint.step if reducer.checkpoint else None,
+        adapter=(run.adapter / "adapter_model.safetensors").is_file(),
         trained=reducer.trained,
         cut_short=reducer.cut_short,
         warnings=reducer.warnings,

@@ -18,7 +18,7 @@ from .store import RunFolder
 
 Column = Literal["newest", "name", "state", "loss", "best", "time", "model", "data", "size"]
 COLUMNS: tuple[Column, ...] = ("newest", "name", "state", "loss", "best", "time", "model", "data", "size")
-VERSION = 2
+VERSION = 3
 """Of what is kept: a summary of another version is made anew."""
 
 
@@ -36,6 +36,8 @@ class Summary:
     job: str = ""
     stage: str = ""
     """What it is at, where it is at work."""
+    adapter: bool = False
+    """It has left an adapter, from which another run can start."""
     resumable: bool = False
     unwritten: str = ""
     """Why its events cannot be written, where that is seen."""
@@ -98,6 +100,7 @@ def summarize(run: RunFolder, follower: Follower | None = None) -> Summary:
         aside=status.aside,
         job=status.job,
         stage=status.stage if status.live else "",
+        adapter=status.adapter,
         resumable=status.resumable,
         unwritten=status.unwritten,
         host=status.host if status.elsewhere else "",
@@ -125,7 +128,8 @@ def summarize(run: RunFolder, follower: Follower | None = None) -> Summary:
 def _signature(run: RunFolder) -> list[int]:
     """Size and time of the files that a summary is made of; the exports' folder tells of what was written later."""
     found: list[int] = []
-    for path in (run.events, run.recipe, run.manifest, run.path / care.FILE, run.exports, run.checkpoints):
+    labels = run.path / care.FILE
+    for path in (run.events, run.recipe, run.manifest, labels, run.exports, run.checkpoints, run.adapter):
         try:
             seen = path.stat()
             found += [seen.st_size, seen.st_mtime_ns]

@@ -116,7 +116,7 @@ def prepare_tools(recipe: Recipe, emit: Emit, *, check: Check = go_on) -> None:
     infos = [info for info in export_step.FORMATS.values() if info.format in formats and info.quantization]
 
     def tell(said: str) -> None:
-        emit(Progress("load", text=said))
+        emit(Progress("tools", text=said))
 
     try:
         if infos:

@@ -82,11 +82,12 @@ class Job:
                         self.control,
                     )
                 )
+            if stopped:
+                raise Stopped
+            monitor.exporting()
+            self._export_result(recipe, loaded)
         finally:
             monitor.close()
-        if stopped:
-            raise Stopped
-        self._export_result(recipe, loaded)
 
     def _export_result(self, recipe: Recipe, loaded: Any) -> None:
         """The exports that the recipe asks for at the end of a training. Those of an earlier end are replaced, and that is

@@ -70,6 +70,7 @@ class Monitor:
     """Writes a Device event at once and then about every second, until closed. Costs well under 1 % of one core."""
 
     def __init__(self, writer: EventWriter, disk: Path) -> None:
+        self._children = False
         self._writer = writer
         self._disk = disk
         self._process = psutil.Process()
@@ -108,10 +109,14 @@ class Monitor:
             if self._stop.wait(pause(time.monotonic() - began)):
                 return
 
+    def _emit(self) -> None:
+        with contextlib.suppress(Exception):
+            self._writer.emit(self.read())
+
     def read(self) -> Device:
         """The machine now."""
         memory = psutil.virtual_memory()
-        resident = self._process.memory_info().rss
+        resident = self._resident()
         try:
             disk_free: int | None = shutil.disk_usage(self._disk).free
         except OSError:
@@ -128,11 +133,18 @@ class Monitor:
                 name="CPU",
                 total_bytes=int(memory.total),
                 used_bytes=int(memory.total - memory.available),
-                run_bytes=int(resident),
-                others_bytes=max(0, int(memory.total - memory.available) - int(resident)),
+                run_bytes=resident,
+                others_bytes=max(0, int(memory.total - memory.available) - resident),
                 **host,
             )
         return self._read_gpu(host)
+
+    def _resident(self) -> int:
+        held = int(self._process.memory_info().rss)
+        for child in self._process.children(recursive=True) if self._children else ():
+            with contextlib.suppress(psutil.Error):
+                held += int(child.memory_info().rss)
+        return held
 
     def _cards(self, mine: str) -> tuple[Card, ...]:
         """The other GPUs, now and then."""
@@ -200,11 +212,16 @@ class Monitor:
             **host,
         )
 
+    def exporting(self) -> None:
+        """Writes the last reading of the training, which holds its peak. From then on the memory of the processes that this
+        one starts counts too; looking for them takes some milliseconds."""
+        self._emit()
+        self._children = True
+
     def close(self) -> None:
-        """Ends the thread and writes one last reading, which holds the peak."""
+        """Ends the thread and writes one last reading."""
         self._stop.set()
         self._thread.join(timeout=10)
-        with contextlib.suppress(Exception):
-            self._writer.emit(self.read())
+        self._emit()
         if self._gpu is not None:
             self._gpu.close()

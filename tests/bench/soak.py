@@ -233,7 +233,7 @@ class Soak:
 
         come: dict[str, Callable[[], bool]] = {
             "load": lambda: (
-                state.status(self.run).stage in ("load", "dataset", "tokenize", "baseline", "probe")
+                state.status(self.run).stage in ("load", "dataset", "tokenize", "tools", "baseline", "probe")
             ),
             "train": lambda: True,
             "save": unsealed,

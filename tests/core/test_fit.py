@@ -248,7 +248,8 @@ def test_what_is_right_already_stays() -> None:
     assert all(choice.costs == "" for choice in again.choices)
 
 
-def test_where_nothing_fits_the_nearest_way_is_named_with_numbers() -> None:
+def test_where_nothing_fits_the_nearest_way_is_named_with_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNSLOTH_CPU_BF16", "1")
     with pytest.raises(FinetuiError) as caught:
         fit.fit(recipe(1, 8, length=32_768), LLAMA_8B, card(8.5))
     assert caught.value.code == "fit-none"

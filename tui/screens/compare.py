@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, cast
 
@@ -119,7 +120,10 @@ class CompareScreen(Screen[None]):
             best = number(told.best) if told.best is not None else marks.dash
             loss = number(told.loss) if told.loss is not None else marks.dash
             figures = f"  {told.state}  last loss {loss}  best {best}  {duration_words(told.seconds)}"
-            name = clip_middle(f"{literal(told.name, 80)} {told.run[:15]}", max(10, width - len(figures) - 4))
+            alike = sum(other.summary.name == told.name for other in self.compared) > 1
+            apart = f" {_stamp(told.run)}" if alike else ""
+            room = max(10, width - len(figures) - 4)
+            name = clip_middle(literal(told.name, 80), max(4, room - len(apart))) + apart
             lines.append(
                 Content.assemble(
                     (f"{place + 1} {marks.line} ", f"bold {COLORS[place]}"),
@@ -177,3 +181,10 @@ class CompareScreen(Screen[None]):
     def action_whole(self) -> None:
         self.look.whole()
         self.query_one(LineChart).looked()
+
+
+def _stamp(run: str) -> str:
+    """What tells a run from others of its name: the start of its id, which is its time, and the number of one of several
+    in that second."""
+    number = re.search(r"-\d+$", run[15:])
+    return run[:15] + (number[0] if number else "")

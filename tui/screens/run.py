@@ -72,7 +72,7 @@ class RunScreen(ChartKeys, PanedScreen):
             "fix",
             "Change and retry",
             id="run.fix",
-            tooltip="Back to the settings, on the step that can mend it",
+            tooltip="Back to the settings, on the step that can mend it; to the export, where that failed",
         ),
         Binding(
             "y",
@@ -103,7 +103,7 @@ class RunScreen(ChartKeys, PanedScreen):
         self._trouble = ""
         self._was: str | None = None
         self._troubles: set[str] | None = None
-        self._predicted: tuple[tuple[Known, int | None], int | None] | None = None
+        self._predicted: tuple[tuple[Known, int], int | None] | None = None
 
     # ── Layout ──
 
@@ -174,11 +174,13 @@ class RunScreen(ChartKeys, PanedScreen):
             notice.tell(self.app, self.run_name, found[rule])
 
     def predicted_bytes(self) -> int | None:
-        """The memory predicted for the training, by the longest row once that is known."""
+        """The memory predicted for the training, by its longest row; None until the rows are counted."""
         told = self.story.dataset
-        key = self.known, (told.longest or None) if told is not None else None
+        if told is None or not told.longest:
+            return None
+        key = self.known, told.longest
         if self._predicted is None or self._predicted[0] != key:
-            self._predicted = (key, self.known.predicted_bytes(key[1]))
+            self._predicted = (key, self.known.predicted_bytes(told.longest))
         return self._predicted[1]
 
     # ── Painting ──
@@ -301,6 +303,9 @@ class RunScreen(ChartKeys, PanedScreen):
 
     def action_fix(self) -> None:
         recipe, status = self.known.recipe, self.status
+        if status is not None and status.past_training:
+            self.action_export()
+            return
         if recipe is None or status is None:
             self.app.bell()
             return

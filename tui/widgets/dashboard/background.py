@@ -27,8 +27,8 @@ class Known:
     facts: ModelFacts | None = None
     machine: Machine | None = None
 
-    def predicted_bytes(self, longest_tokens: int | None) -> int | None:
-        """The memory predicted for its training, whose longest row has `longest_tokens` (None: not known yet)."""
+    def predicted_bytes(self, longest_tokens: int) -> int | None:
+        """The memory predicted for its training, whose longest row has `longest_tokens`."""
         if self.recipe is None:
             return None
         here = Situation(facts=self.facts, machine=self.machine, longest_tokens=longest_tokens)

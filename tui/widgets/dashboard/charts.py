@@ -25,7 +25,9 @@ def way(status: RunStatus) -> tuple[str, ...]:
         stages.insert(0, "queue")
     if now == "download":
         stages.insert(1, "download")
-    if now == "sample" and "baseline" in stages:
+    if now == "tools":
+        stages.insert(stages.index("tokenize") + 1, "tools")
+    elif now == "sample" and "baseline" in stages:
         stages[stages.index("baseline")] = "sample"
     elif now not in stages and now in STAGES:
         stages.insert(len(stages) - 1, now)

@@ -47,7 +47,8 @@ def _end(story: Story, status: RunStatus, width: int) -> list[Content]:
         lines += result.card(status.card, width)
         ways = [("f", "retry with the fix" if mends(status.card.code) else "what to do, and retry")]
         ways += [("r", "resume from the checkpoint")] if status.resumable else []
-        ways.append(("b", f"change and retry: {STEP_NAMES[step_to_fix(status.card.code)]}"))
+        step = "export" if status.past_training else step_to_fix(status.card.code)
+        ways.append(("b", f"change and retry: {STEP_NAMES[step]}"))
         for key, words in ways:
             lines.append(Content.assemble("  ", (key, "bold $accent"), (f" {words}", "$text-muted")))
     else:

@@ -81,7 +81,7 @@ def machine_line(story: Story, predicted_bytes: int | None, width: int) -> list[
             (f"run {_gib(story.run_bytes)}", "bold $accent"),
             (f" + others {_gib(device.others_bytes)} of {_gib(device.total_bytes)} GiB", "$text-muted"),
         ],
-        [(f"predicted {_gib(predicted_bytes)} {marks.middot} peak {_gib(story.peak_bytes)}", "$text-muted")],
+        [(_most(story, predicted_bytes), "$text-muted")],
     ]
     if gpu:
         heat = (
@@ -93,6 +93,14 @@ def machine_line(story: Story, predicted_bytes: int | None, width: int) -> list[
         power = marks.dash if device.power_watts is None else f"{device.power_watts:.0f} W"
         parts.append([(power, "$foreground")])
     return flowing(parts, width, 1)
+
+
+def _most(story: Story, predicted_bytes: int | None) -> str:
+    """The training's memory, predicted and at its peak; once it exports, which is not predicted here, both peaks."""
+    peak = f"peak {_gib(story.peak_bytes)}"
+    if story.export_peak_bytes is not None:
+        return f"{peak}, exporting {_gib(story.export_peak_bytes)}"
+    return f"predicted {_gib(predicted_bytes)} {glyphs().middot} {peak}"
 
 
 def machine(
@@ -142,6 +150,8 @@ def machine(
         [("predicted ", "$text-muted"), (_gib(predicted_bytes), "$foreground")],
         [("peak ", "$text-muted"), (_gib(story.peak_bytes), "$foreground")],
     ]
+    if story.export_peak_bytes is not None:
+        legend.append([("exporting ", "$text-muted"), (_gib(story.export_peak_bytes), "$foreground")])
     lines += flowing(legend, width, 3, gap=2)
     if gpu:
         lines.append(

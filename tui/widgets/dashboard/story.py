@@ -13,6 +13,7 @@ from ....core.recipe import Recipe
 from ....core.runs import event_log, events
 from ....core.runs.curves import Curves
 from ....core.runs.output import Level
+from ....core.runs.reduce import TRAINING
 from ....core.runs.series import Thinned
 from ....core.text import bytes_words, clean, count_words, counted, duration_words, one_line
 
@@ -32,6 +33,7 @@ STAGES = {
     "load": "Loading the model",
     "dataset": "Reading the dataset",
     "tokenize": "Turning rows into tokens",
+    "tools": "Preparing export tools",
     "baseline": "Asking the model before training",
     "probe": "Trying the longest batch",
     "train": "Training",
@@ -50,6 +52,7 @@ MEANINGS = {
     "load": "Weights go into memory, and the adapter is laid over them.",
     "dataset": "Rows become conversations in the model's own format.",
     "tokenize": "Each row is cut into the pieces that the model reads.",
+    "tools": "Once only: what writes the GGUF formats, so that it is here when the training ends.",
     "baseline": "Its answers before training are kept, to compare with later.",
     "probe": "Once forward and back, so that the run starts only where it fits.",
     "train": "The first step takes the longest. The curve begins with it.",
@@ -134,7 +137,9 @@ class Story:
     dataset: events.DatasetReady | None = None
     device: events.Device | None = None
     peak_bytes: int | None = None
-    """The most that the run held, as torch counts on a GPU, as the system counts on a CPU."""
+    """The most that the run held up to its exports, as torch counts on a GPU, as the system counts on a CPU."""
+    export_peak_bytes: int | None = None
+    """The most that it held at its exports and proofs, of what was read about each second."""
     devices: deque[events.Device] = field(default_factory=lambda: deque(maxlen=READINGS))
     """The newest readings of the machine."""
     trained_readings: deque[events.Device] = field(default_factory=lambda: deque(maxlen=READINGS))
@@ -187,7 +192,9 @@ class Story:
         elif isinstance(event, events.Started):
             self._stage = ""
             self.device = None
-            self.peak_bytes = None
+            self.export_peak_bytes = None
+            if event.job in TRAINING:
+                self.peak_bytes = None
             self.devices.clear()
             self.trained_readings.clear()
             self.cards.clear()
@@ -317,14 +324,18 @@ class Story:
             self.cards[card.index] = card
             busy = self.cards_busy.setdefault(card.index, deque(maxlen=READINGS))
             busy.append(card.utilization_percent)
+        held = event.reserved_bytes if on_gpu else event.run_bytes
         if self._stage == "train":
             self.trained_readings.append(event)
-            held = event.reserved_bytes if on_gpu else event.run_bytes
             if held is not None:
                 self.memory.append(ts, float(held))
-        held = event.peak_reserved_bytes if on_gpu else event.run_bytes
-        if held is not None:
-            self.peak_bytes = max(held, self.peak_bytes or 0)
+        if self._stage == "export":
+            if held is not None:
+                self.export_peak_bytes = max(held, self.export_peak_bytes or 0)
+            return
+        peak = event.peak_reserved_bytes if on_gpu else event.run_bytes
+        if peak is not None:
+            self.peak_bytes = max(peak, self.peak_bytes or 0)
 
     def busy(self) -> list[float | None]:
         """How busy GPU or processor were, percent, oldest first."""
