@@ -142,7 +142,7 @@ async def test_the_gpu_pane_tells_whose_memory_it_is(worker: subprocess.Popen[by
             "7.4 of 24.0 GiB",
             "others 3.1",
             "free 13.5",
-            "peak 7.5",
+            "peak 7.9",  # torch's 7.5, and what the driver counts beyond its 7.0 of now
             "64 °C · 341 of 450 W",
         ):
             assert part in text, part

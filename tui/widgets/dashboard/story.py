@@ -102,6 +102,13 @@ def progress_words(done: float, total: float, unit: str) -> str:
 _LEVELS: dict[str, Level] = {"$text-warning": "warning", "$text-error": "error"}
 
 
+def _context(of: events.Device) -> int:
+    """What the driver counts for the run beyond what torch has reserved; 0 where it tells nothing, and on a CPU."""
+    if of.run_bytes is None or of.reserved_bytes is None:
+        return 0
+    return max(0, of.run_bytes - of.reserved_bytes)
+
+
 @dataclass(frozen=True, slots=True)
 class LogLine:
     """One line of the log in words. `style` is a theme variable."""
@@ -137,7 +144,7 @@ class Story:
     dataset: events.DatasetReady | None = None
     device: events.Device | None = None
     peak_bytes: int | None = None
-    """The most that the run held up to its exports, as torch counts on a GPU, as the system counts on a CPU."""
+    """The most that the run held up to its exports, as the driver or the system counts: torch's peak and the CUDA context."""
     export_peak_bytes: int | None = None
     """The most that it held at its exports and proofs, of what was read about each second."""
     devices: deque[events.Device] = field(default_factory=lambda: deque(maxlen=READINGS))
@@ -331,11 +338,11 @@ class Story:
                 self.memory.append(ts, float(held))
         if self._stage == "export":
             if held is not None:
-                self.export_peak_bytes = max(held, self.export_peak_bytes or 0)
+                self.export_peak_bytes = max(held + _context(event), self.export_peak_bytes or 0)
             return
         peak = event.peak_reserved_bytes if on_gpu else event.run_bytes
         if peak is not None:
-            self.peak_bytes = max(peak, self.peak_bytes or 0)
+            self.peak_bytes = max(peak + _context(event), self.peak_bytes or 0)
 
     def busy(self) -> list[float | None]:
         """How busy GPU or processor were, percent, oldest first."""
