@@ -157,7 +157,7 @@ def test_short_rows_on_a_small_card() -> None:
     found = fit.fit(recipe(2, 16), LLAMA_8B, card(16), SHORT)
     assert found.recipe.training.packing
     assert found.recipe.model.precision == "4bit"  # 16 bit does not fit at all
-    assert found.speedup > 5
+    assert found.speedup > 4.5
     assert found.pace.rows_per_step == pytest.approx(32, rel=0.3)
     assert found.memory.total_bytes + found.headroom_bytes <= 16 * GIB
     for path in fit.CHOSEN:
