@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from . import atomic, paths
 from .errors import FinetuiError
@@ -70,22 +71,49 @@ def keep(target: Target, name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
     return file
 
 
-def begin(target: Target, name: str) -> IO[str]:
-    """Opens a JSONL file beside the talks, called `name` and the time, for rows that stay when nothing more comes. Raises
-    FinetuiError (file)."""
-    try:
-        return (folder(target) / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}.jsonl").open("x", encoding="utf-8")
-    except OSError as error:
-        raise _unwritten(paths.data(), error) from error
+class Rows:
+    """A JSONL file beside the talks, called `name` and the time, for rows that stay when nothing more comes. Rows that the
+    disk refuses wait in memory and go along with the next. `earlier` has those of a file that is gone on with."""
 
+    def __init__(self, target: Target, name: str, resumed: Path | None = None) -> None:
+        """`resumed` is such a file, gone on with after its last whole row. Raises FinetuiError (file)."""
+        self.earlier: list[Any] = []
+        self._waiting = b""
+        new = os.O_CREAT | os.O_EXCL if resumed is None else 0
+        try:
+            self.file = resumed or folder(target) / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}.jsonl"
+            self._descriptor = os.open(self.file, os.O_WRONLY | os.O_APPEND | new, 0o600)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if resumed is not None:
+                _older(target, resumed)
+                content = resumed.read_bytes()
+                whole = content[: content.rfind(b"\n") + 1]
+                self.earlier = [json.loads(line) for line in whole.splitlines()]
+                os.ftruncate(self._descriptor, len(whole))
+        except OSError as error:
+            raise _unwritten(resumed or paths.data(), error) from error
+        except (ValueError, RecursionError) as error:
+            raise FinetuiError(
+                f"{one_line(self.file.name, 100)} is not a JSONL file.",
+                one_line(str(error), 100),
+                code="file",
+            ) from error
 
-def add(rows: IO[str], row: Mapping[str, Any]) -> None:
-    """Writes `row` to what `begin` opened. Raises FinetuiError (file)."""
-    try:
-        rows.write(json.dumps(row, ensure_ascii=True) + "\n")
-        rows.flush()
-    except OSError as error:
-        raise _unwritten(Path(rows.name), error) from error
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Writes `row` and what waits. Raises FinetuiError (file)."""
+        self._waiting += json.dumps(row, ensure_ascii=True).encode() + b"\n"
+        self.flush()
+
+    def flush(self) -> None:
+        """Writes what waits, whole or not at all. Raises FinetuiError (file)."""
+        try:
+            _write_whole(self._descriptor, self._waiting)
+        except OSError as error:
+            raise _unwritten(self.file, error) from error
+        self._waiting = b""
+
+    def close(self) -> None:
+        os.close(self._descriptor)
 
 
 def append(file: Path, messages: Messages) -> int:
@@ -107,18 +135,35 @@ def append(file: Path, messages: Messages) -> int:
         with os.fdopen(descriptor, "r+b", buffering=0) as opened:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             before = opened.read()
-            size = len(before)
             gap = b"" if not before or before.endswith(b"\n") else b"\n"
-            try:
-                if os.write(descriptor, gap + line) != len(gap) + len(line):
-                    raise OSError(28, os.strerror(28))
-                os.fsync(descriptor)
-            except OSError:
-                os.ftruncate(descriptor, size)
-                raise
+            _write_whole(descriptor, gap + line)
     except OSError as error:
         raise _unwritten(file, error) from error
     return before.count(b"\n") + len(gap) + 1
+
+
+def _older(target: Target, rows: Path) -> None:
+    """Refuses rows of other weights: what is changed is newer than they. Raises FinetuiError (file) and OSError."""
+    files = target.path.iterdir() if target.path.is_dir() else (target.path,)
+    if max(file.stat().st_mtime for file in files) > rows.stat().st_mtime:
+        raise FinetuiError(
+            f"{one_line(rows.name, 100)} is of other weights.",
+            f"{one_line(target.title, 100)} has changed since those answers.",
+            "Begin anew, without --resume.",
+            code="file",
+        )
+
+
+def _write_whole(descriptor: int, content: bytes) -> None:
+    """Appends `content` to what was opened, or leaves it as it was. Raises OSError."""
+    size = os.fstat(descriptor).st_size
+    try:
+        if os.write(descriptor, content) != len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(descriptor)
+    except OSError:
+        os.ftruncate(descriptor, size)
+        raise
 
 
 def _unwritten(file: Path, error: OSError) -> FinetuiError:

@@ -7,9 +7,13 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.full_disk import Disk
 
 # Set before any test module is imported, and inherited by every process that a test starts.
 _home = Path(tempfile.mkdtemp(prefix="finetui-tests-"))
@@ -25,6 +29,15 @@ os.environ.update(
     TOKENIZERS_PARALLELISM="false",
     OMP_NUM_THREADS="1",  # tiny models gain nothing from more, and threads that spin stall a busy machine
 )
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    """A small disk that can be filled."""
+    made = Disk(tmp_path / "disk")
+    yield made
+    made.close()
+
 
 settings.register_profile(
     "finetui", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]

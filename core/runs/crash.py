@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 
 from .. import secrets, text
+from . import silence
 from .store import RunFolder
 
 TAIL_BYTES = 32 * 1024
@@ -80,6 +83,12 @@ def reason(run: RunFolder) -> tuple[str, str, str, str]:
     if error:
         why = text.one_line(error[-1], 300)
         return "The worker stopped over an error.", why, f"worker.log has the whole of it. {again}", "crashed"
+    number = silence.refusal(run)
+    if number is not None:
+        full = number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        advice = "Free some space." if full else "See that its folder takes files."
+        why = f"Its last events could not be written: {os.strerror(number)}."
+        return "The worker stopped.", why, f"{advice} {again}", "disk-full" if full else "events-unwritten"
     return (
         "The worker ended without a word.",
         "It was killed, perhaps because memory ran out, or the machine went down.",

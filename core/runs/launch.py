@@ -221,20 +221,29 @@ def start(
     if job not in ("export", "verify"):
         check_disk(run.path)
     control.clear(run)
-    before = manifest.read(run)
+    before, worker = manifest.read(run), None
     launched = time.time()
     try:
         if warm is not None and warm.alive:
-            pid, how = warm.pid, "warm"
+            worker, how = warm.process, "warm"
         else:
             warm = None
             words = [job, str(run.path.absolute()), *options, *formats]
-            pid, how = spawn(words, run.log, run.path).pid, "cold"
-        sign(run, job, pid, launched, how, before, formats=formats, anyway=anyway)
+            worker, how = spawn(words, run.log, run.path), "cold"
+        sign(run, job, worker.pid, launched, how, before, formats=formats, anyway=anyway)
         if warm is not None:
             warm.give(run, job, (*options, *formats))
     except OSError as error:
+        if worker is not None:
+            take_back(run, worker, before)
         raise not_started(error) from error
+
+
+def take_back(run: RunFolder, worker: subprocess.Popen[bytes], before: manifest.Manifest | None) -> None:
+    """Ends a worker that was started on `run` and could not be told of it, and puts back the manifest of `before`."""
+    worker.kill()
+    with contextlib.suppress(OSError):
+        run.manifest.unlink() if before is None else manifest.write(run, before)
 
 
 def export_options(checkpoint: str | None, replace: bool, importance: bool | None = None) -> tuple[str, ...]:

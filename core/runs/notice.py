@@ -32,15 +32,18 @@ def command() -> list[str]:
 
 
 def claim(run: RunFolder, pid: int | None, create_time: float | None) -> bool:
-    """Whether this process is the one to tell the end of the job that this worker did; at most one ever is."""
+    """Whether this process is the one to tell the end of the job that this worker did; at most one ever is. Where nothing can
+    be noted down (no room for a file, read-only), the worker itself is."""
     if not command() or pid is None or create_time is None:
         return False
     try:
         os.close(
             os.open(run.path / f".told-{pid}-{create_time:.0f}", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         )
-    except OSError:
+    except FileExistsError:
         return False
+    except OSError:
+        return pid == os.getpid()
     return True
 
 
@@ -64,10 +67,11 @@ def tell(run: RunFolder, *, name: str, job: str, state: str, what: str = "") -> 
         "FINETUI_RUN_MESSAGE": secrets.redact(one_line(what or f"{title}: {state}", 300)),
     }
     try:
+        home = Path.home()
         process = subprocess.Popen(
             [os.path.expanduser(argv[0]), *argv[1:]],
             env={**secrets.without(os.environ), **told},
-            cwd=Path.home(),
+            cwd=home if home.is_dir() else "/",
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -80,8 +84,8 @@ def tell(run: RunFolder, *, name: str, job: str, state: str, what: str = "") -> 
 
 
 def of_status(run: RunFolder, status: RunStatus) -> str:
-    """Tells the end of a run that is followed, where its worker could not. Returns what `tell` does."""
-    if status.live or not claim(run, status.pid, status.create_time):
+    """Tells the end of a run that is followed, where its worker vanished before it could. Returns what `tell` does."""
+    if status.state != "crashed" or not claim(run, status.pid, status.create_time):
         return ""
     what = status.card.what if status.card is not None else ""
     return tell(run, name=status.name, job=status.job, state=status.state, what=what)

@@ -192,10 +192,11 @@ def derive(reducer: Reducer, run: RunFolder) -> RunStatus:
         job = job or "train"
     step, stage, evaluation = reducer.step, reducer.stage, reducer.evaluation
     live = state in ("queued", "starting", "running")
+    working = live and state != "queued"
     seconds = _elapsed(reducer, started_ts, live, awaited)
     training = job in TRAINING and ended is None and not awaited
     current = stage if stage is not None and not awaited else None
-    silent = reducer.idle_seconds() > silence.AFTER_SECONDS
+    silent = (seconds if awaited else reducer.idle_seconds()) > silence.AFTER_SECONDS
     over = current is not None and current.stage in events.AFTER_TRAINING
     return RunStatus(
         state=state,
@@ -232,7 +233,7 @@ def derive(reducer: Reducer, run: RunFolder) -> RunStatus:
         warnings=reducer.warnings,
         model_parameters=reducer.model.parameters if reducer.model else None,
         paused=reducer.paused and live and not awaited,
-        unwritten=silence.reason(run) if current and live and silent else "",
+        unwritten=silence.reason(run) if working and silent else "",
         elsewhere=elsewhere,
         queue_place=place,
         host=host,

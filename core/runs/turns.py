@@ -6,7 +6,6 @@ worker that ends, `finetui queue` and the wizard. After a reboot the first of th
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import time
 from typing import Literal
@@ -59,9 +58,7 @@ def join(
     except OSError as error:
         if waiting is None:
             raise launch.not_started(error) from error
-        waiting.kill()  # its turn would never come
-        with contextlib.suppress(OSError):
-            run.manifest.unlink() if before is None else manifest.write(run, before)
+        launch.take_back(run, waiting, before)  # its turn would never come
         raise FinetuiError(
             f"{run.id} cannot be put in the queue.",
             f"{error.filename or paths.data()}: {error.strerror or error}.",
@@ -111,15 +108,21 @@ def take(run: RunFolder) -> Slot | None:
     out of the queue, and OSError.
     """
     path = str(run.path.absolute())
-    with queue.changing() as places:
-        at = next((n for n, place in enumerate(places) if place.path == path), None)
-        if at is None:
-            raise queue.not_queued(run)
-        for device in places[at].devices:
-            if any(device in ahead.devices for ahead in places[:at]):
-                continue
-            slot = queue.use_if_free(device)
-            if slot is not None:
-                del places[at]
-                return slot
-    return None
+    slot: Slot | None = None
+    try:
+        with queue.changing() as places:
+            at = next((n for n, place in enumerate(places) if place.path == path), None)
+            if at is None:
+                raise queue.not_queued(run)
+            for device in places[at].devices:
+                if any(device in ahead.devices for ahead in places[:at]):
+                    continue
+                slot = queue.use_if_free(device)
+                if slot is not None:
+                    del places[at]
+                    break
+    except OSError:  # it is still in the queue
+        if slot is not None:
+            slot.close()
+        raise
+    return slot

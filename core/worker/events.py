@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import errno
 import os
 import sys
 import threading
@@ -11,9 +12,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ..runs import silence
 from ..runs.event_log import EventReader, Record, encode
 from ..runs.events import Event, Progress, Warned
-from ..runs.silence import UNWRITTEN, WRITTEN
+from ..runs.store import RunFolder
 
 PENDING = 10_000
 """Events kept in memory while the file cannot be written; older ones are lost first."""
@@ -25,12 +27,15 @@ PROGRESS_SECONDS = 0.2
 class EventWriter:
     """Appends events, one line each, with `seq` going on from what the file holds. Safe from any thread.
 
-    An OSError (no space, read-only, I/O) is told once on stderr and never raised: the events wait in memory and
-    are written when that is possible again. `warned` hears of each kind of warning once, written or not.
+    An OSError (no space, read-only, I/O) is told once on stderr and by a mark in the run's folder, and never raised: the
+    events wait in memory and are written when that is possible again. `warned` hears of each kind of warning once, written
+    or not.
     """
 
     def __init__(self, path: Path, warned: Callable[[Warned], object] = lambda _: None) -> None:
         self.path = path
+        self._run = RunFolder(path.parent)
+        silence.unmark(self._run)  # that of a worker that was killed
         self._warned, self._codes = warned, set[str]()
         self._lock = threading.Lock()
         self._pending: collections.deque[tuple[float, Event]] = collections.deque(maxlen=PENDING)
@@ -78,18 +83,24 @@ class EventWriter:
                     self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
                 written = os.write(self._file, b"\n" + line if self._torn else line)
             except OSError as error:
-                if not self._told:
-                    self._told = True
-                    print(f"{UNWRITTEN} {error}", file=sys.stderr, flush=True)
+                self._refused(error.errno or errno.EIO)
                 return
             if written < len(line) + self._torn:
                 self._torn = True
+                self._refused(errno.ENOSPC)  # of the rest
                 return
             if self._told:
-                print(WRITTEN, file=sys.stderr, flush=True)
+                silence.unmark(self._run)
+                print("finetui: events are written again", file=sys.stderr, flush=True)
             self._torn = self._told = False
             self._seq += 1
             self._pending.popleft()
+
+    def _refused(self, number: int) -> None:
+        if not self._told:
+            self._told = True
+            silence.mark(self._run, number)
+            print(f"finetui: events cannot be written: {os.strerror(number)}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         with self._lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import resource
 import shutil
 from collections.abc import Callable
@@ -197,6 +198,40 @@ def test_a_row_that_a_killed_chat_was_appending_costs_no_other_row(tmp_path: Pat
         killing.at_every_size(lambda: talk_files.append(file, row), look, (len(whole) + 1, len(whole) + 4000))
         == 2
     )
+
+
+def test_a_killed_score_keeps_its_rows_and_is_gone_on_with(run: RunFolder) -> None:
+    run.adapter.mkdir()
+    (run.adapter / "adapter_model.safetensors").touch()
+    target = Target("adapter", run.adapter, "a run", run.path)
+    [first, second] = ({"row": number, "said": "Red. " * 2000} for number in (1, 2))
+    begun = talk_files.Rows(target, "eval")
+    begun.add(first)
+    begun.close()
+    whole = begun.file.read_bytes()
+
+    def add() -> None:
+        rows = talk_files.Rows(target, "eval", begun.file)
+        rows.add(second)
+        rows.close()
+
+    def look(done: bool) -> None:
+        rows = talk_files.Rows(target, "eval", begun.file)
+        assert rows.earlier in ([first], [first, second]) and (not done or len(rows.earlier) == 2)
+        rows.close()
+        assert begun.file.read_bytes().endswith(b"\n"), "half a row is gone"
+        begun.file.write_bytes(whole)
+
+    assert killing.at_every_operation(add, look) >= 4
+    assert killing.at_every_size(add, look, (len(whole) + 1, len(whole) + 4000)) == 2
+
+    held = talk_files.Rows(target, "eval", begun.file)
+    with pytest.raises(FinetuiError):
+        talk_files.Rows(target, "eval", begun.file)  # by one at a time
+    held.close()
+    os.utime(begun.file, (1, 1))
+    with pytest.raises(FinetuiError, match="other weights"):
+        talk_files.Rows(target, "eval", begun.file)
 
 
 def learned(folder: Path, value: float) -> bytes:

@@ -56,6 +56,7 @@ def filled() -> None:
     talk = Talk()
     talk.exchanges.append(Exchange("Which?", replies={"tuned": Reply("Red.")}))
     talk_files.save(Target("adapter", run.adapter, "a run", run.path), talk)
+    talk_files.Rows(Target("adapter", run.adapter, "a run", run.path), "eval").close()
     talk_files.append(paths.data() / "rows.jsonl", (("user", "a"), ("assistant", "b")))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import resource
 import signal
 import subprocess
 import time
@@ -37,26 +37,28 @@ UNHEARD = "The worker is alive, but its events cannot be written"
 
 
 def test_a_worker_that_cannot_write_is_told_from_one_at_a_long_step(
-    run, sleeper, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    run: store.RunFolder, sleeper: subprocess.Popen[bytes], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    long_ago = time.time() - 60
-    write(run, signed(sleeper), step(1), start=long_ago)
+    """Under a limit on the size of files. A full disk: test_full_disk.py."""
+    write(run, signed(sleeper), step(1), start=time.time() - 60)
     assert state.status(run).unwritten == ""
-    blocked = EventWriter(run.path / "gone" / "events.jsonl")
-    blocked.emit(step(2))
-    blocked.emit(step(3))
+    writer = EventWriter(run.events)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (run.events.stat().st_size, before[1]))
+    try:
+        writer.emit(step(2))
+        writer.emit(step(3))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     said = capfd.readouterr().err
-    run.log.write_text(f"Unsloth\n{said}more\n")
-    assert said.count("\n") == 1 and "No such file" in state.status(run).unwritten
-    blocked.path.parent.mkdir()
-    blocked.emit(step(4))
-    run.log.write_text(f"Unsloth\n{said}more\n{capfd.readouterr().err}")
+    assert said.count("\n") == 1 and "File too large" in said
+    assert state.status(run).unwritten.startswith(f"{UNHEARD}: File too large")
+    writer.emit(step(4))
     assert state.status(run).unwritten == ""
-    free = shutil.disk_usage(run.path)._replace(free=4096)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
-    assert state.status(run).unwritten.startswith(f"{UNHEARD}: the disk is full.")
-    write(run, step(5))
-    assert state.status(run).unwritten == "", "who is heard can write"
+
+    write(run, signed(sleeper), step(5), start=time.time() - 60)
+    run.log.write_text(f"Unsloth\n{said}more\n")
+    assert state.status(run).unwritten == "", "what is printed is no word of the worker's"
 
 
 def test_a_fresh_folder_is_starting_and_an_old_empty_one_never_started(run: store.RunFolder) -> None:

@@ -19,6 +19,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from textual.pilot import Pilot
 from textual.widgets import Markdown, TextArea
@@ -41,6 +42,7 @@ from finetui.tui.screens.chat import ChatScreen
 from finetui.tui.screens.run import RunScreen
 from finetui.tui.widgets.chat import Answer
 from tests import waiting
+from tests.full_disk import Disk
 
 from ..worker import exporting, tiny
 from ..worker.conftest import tiny_model, tuned  # noqa: F401
@@ -275,6 +277,49 @@ def test_an_interrupted_eval_keeps_what_was_scored(run: Path, tmp_path: Path) ->
     rows = [json.loads(line) for line in kept.read_text().splitlines()]
     assert process.returncode == 130 and 1 < len(rows) < 400, err
     assert out.startswith(f"{len(rows)} of 400 prompts") and str(kept) in out and "Traceback" not in err
+
+
+def test_an_eval_goes_on_after_a_full_disk_and_a_kill(run: Path, tmp_path: Path, disk: Disk) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    count = 100
+    prompts.write_text("".join(f'{{"prompt": "Item {n}?", "completion": "b"}}\n' for n in range(count)))
+    shutil.copytree(run, disk.here / "data/runs" / run.name)
+    argv = [sys.executable, "-m", "finetui.tui", "eval", run.name, str(prompts), "--max-new-tokens", "4"]
+    options = {"env": {**os.environ, "FINETUI_HOME": str(disk.path)}}
+    heard = {**options, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+
+    def kept() -> list[str]:
+        """The rows on the disk, all of them whole."""
+        files = list(disk.here.glob(f"data/runs/{run.name}/talks/eval-*.jsonl"))
+        assert len(files) < 2
+        lines = files[0].read_text().splitlines(keepends=True) if files else []
+        return [json.loads(line)["messages"][-1]["content"] for line in lines if line.endswith("\n")]
+
+    process = disk.start(argv, **heard)
+    waiting.until(lambda: len(kept()) > 1)
+    disk.fill()
+    out, err = process.communicate(timeout=300)
+    there = kept()
+    assert process.returncode == 6 and out.startswith(f"{count} prompts"), err
+    assert os.strerror(28) in err or os.strerror(27) in err, err
+    assert "Traceback" not in err and err.count("could not be written") == 1 and 1 < len(there) < count, err
+    again = [*argv, "--resume", err.split("--resume ")[1].strip()]
+
+    disk.empty()
+    process = disk.start(again, **heard)
+    waiting.until(lambda: len(kept()) > len(there))
+    [model] = psutil.Process(process.pid).children()
+    process.kill()
+    process.communicate()
+    waiting.until(lambda: waiting.has_ended(model.pid), "for the end of the model's process")
+    assert len(kept()) < count
+
+    said = disk.run([*again, "--json"], **options)
+    assert said.returncode == 0 and json.loads(said.stdout)["prompts"] == count, said
+    assert kept() == [f"Item {n}?" for n in range(count)], "each once, in order"
+    prompts.write_text('{"prompt": "Another?", "completion": "b"}\n')
+    said = disk.run(again, **options)
+    assert said.returncode == 2 and "Row 1 of the score is of another prompt" in said.stderr, said
 
 
 # ── The server ──

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import signal
@@ -11,7 +12,7 @@ import time
 import psutil
 import pytest
 
-from finetui.core.runs import event_log, store
+from finetui.core.runs import event_log, silence, store
 from finetui.core.runs.event_log import Record
 from finetui.core.runs.events import Ended, Progress, Sample, Started, Step
 from finetui.tui.commands import exits
@@ -78,12 +79,12 @@ def test_a_worker_that_cannot_write_its_events_is_told_of(cli: Cli, sleeper: sub
     run = at_work(sleeper)
     told = [event_log.encode(Record(r.seq, r.ts - 60, r.event)) for r in event_log.read_all(run.events)]
     run.events.write_bytes(b"".join(told))
-    run.log.write_text("finetui: events cannot be written: [Errno 5] Input/output error\n")
-    assert "cannot be written: [Errno 5] Input/output error." in cli("runs").out
+    silence.mark(run, errno.EIO)
+    assert "cannot be written: Input/output error." in cli("runs").out
     follower = cli.start("attach", run.id, "--plain")
     said = follower.stdout
     assert said
-    until(lambda: "cannot be written: [Errno 5]" in said.readline())
+    until(lambda: "cannot be written: Input/output" in said.readline())
     follower.kill()
     follower.communicate()
 

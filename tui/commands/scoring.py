@@ -41,13 +41,17 @@ def evaluate(
     ] = None,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens")] = 256,
     device: DeviceOption = "auto",
+    resume: Annotated[
+        str | None,
+        typer.Option("--resume", metavar="FILE", help="Go on with the rows of an eval that was cut off."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Ask base and tuned the same prompts, greedily, and score both.
 
     Exact (but for white space), contains what is expected, valid JSON, JSON with the same keys, and length. Every row is
-    kept with the run, under talks/, as soon as it is scored. Ctrl+C ends it with the score so far. Exit code 0 when all were
-    answered, 4 where a file or run is missing, 6 where the model cannot be loaded, 1 where it ended on the way.
+    kept with the run, under talks/, as soon as it is scored. Ctrl+C ends it with the score so far; --resume goes on, whatever
+    ended it, over the same prompts and weights. Exit code 0 when all were answered, 4 where a file or run is missing, 6 where the model cannot be loaded, 1 where it ended on the way.
     """
     from ...core import talk, talk_files, talk_score
 
@@ -67,39 +71,65 @@ def evaluate(
         default = talker.target.system_prompt if system is None else system
         scored: list[dict[Side, Marks]] = []
         tell = _counter(len(found.asked))
-        with contextlib.closing(talk_files.begin(talker.target, "eval")) as kept:
+        rows = talk_files.Rows(talker.target, "eval", given_path(resume) if resume else None)
+        with contextlib.closing(rows):
             try:
-                for prompt in found.asked:
+                for number, prompt in enumerate(found.asked):
                     messages = prompt.messages
                     if default and not prompt.system:
                         messages = (("system", default), *messages)
-                    row, marks = _scored(talker, sides, messages, prompt.expected, sampling)
-                    talk_files.add(kept, row)
-                    scored.append(marks)
+                    wanted = {**talk_files.row(messages), "expected": prompt.expected}
+                    if number < len(rows.earlier):
+                        row = _same(rows.earlier[number], wanted, sides, number + 1)
+                    else:
+                        row = wanted | {one: _answer(talker, one, messages, sampling) for one in sides}
+                        for one in sides:
+                            row[one] |= dataclasses.asdict(_marks(row, one))
+                        with contextlib.suppress(FinetuiError):  # it waits for room, and the score goes on
+                            rows.add(row)
+                    scored.append({one: _marks(row, one) for one in sides})
                     tell(len(scored))
             except KeyboardInterrupt:
                 code = exits.INTERRUPTED
             except FinetuiError as error:
                 output.card(error, as_json)
                 code = exits.FAILED if error.code == "talk-ended" else exits.of_error(error.code)
-    _show({one: [marks[one] for marks in scored] for one in sides}, found, kept.name, as_json)
+            try:
+                rows.flush()
+            except FinetuiError as error:
+                output.card(error, as_json)
+                code = exits.of_error(error.code)
+    _show({one: [marks[one] for marks in scored] for one in sides}, found, str(rows.file), as_json)
+    if code != exits.OK:
+        output.line(f"To go on: the same command with --resume {rows.file}", sys.stderr)
     raise typer.Exit(code)
 
 
-def _scored(
-    talker: Talker, sides: tuple[Side, ...], messages: Messages, expected: str, sampling: Sampling
-) -> tuple[dict[str, Any], dict[Side, Marks]]:
-    """One prompt answered by each side: the row that is kept, and what is made of the answers. Raises FinetuiError."""
-    from ...core import talk_files, talk_score
+def _answer(talker: Talker, side: Side, messages: Messages, sampling: Sampling) -> dict[str, Any]:
+    """What `side` answers, as it is kept. Raises FinetuiError."""
+    reply = talker.ask(side, messages, sampling).wait()
+    return {"answer": reply.text, "tokens": reply.tokens, "reason": reply.reason}
 
-    row: dict[str, Any] = {**talk_files.row(messages), "expected": expected}
-    marks: dict[Side, Marks] = {}
-    for one in sides:
-        reply = talker.ask(one, messages, sampling).wait()
-        marks[one] = talk_score.mark(reply.text, expected)
-        said = {"answer": reply.text, "tokens": reply.tokens, "reason": reply.reason}
-        row[one] = {**said, **dataclasses.asdict(marks[one])}
-    return row, marks
+
+def _marks(row: dict[str, Any], side: Side) -> Marks:
+    from ...core import talk_score
+
+    return talk_score.mark(row[side]["answer"], row["expected"])
+
+
+def _same(row: Any, wanted: dict[str, Any], sides: tuple[Side, ...], number: int) -> dict[str, Any]:
+    """An earlier `row`, where it answers what is `wanted`. Raises FinetuiError (usage)."""
+    answered = isinstance(row, dict) and all(
+        isinstance(row.get(one), dict) and isinstance(row[one].get("answer"), str) for one in sides
+    )
+    if answered and all(row.get(key) == value for key, value in wanted.items()):
+        return row
+    raise FinetuiError(
+        f"Row {number} of the score is of another prompt.",
+        "It was begun over other prompts, another system prompt or fewer sides.",
+        "Name what it was begun with, or leave out --resume.",
+        code="usage",
+    )
 
 
 def _show(marks: dict[Side, list[Marks]], found: Prompts, kept: str, as_json: bool) -> None:
@@ -138,7 +168,7 @@ def _show(marks: dict[Side, list[Marks]], found: Prompts, kept: str, as_json: bo
     output.line(
         "characters, mean".ljust(24) + "".join(f"{sums[one].mean_characters:,.0f}".rjust(16) for one in sides)
     )
-    output.line(f"Every row: {kept}")
+    output.line(f"Rows: {kept}")
 
 
 def _counter(total: int) -> Callable[[int], None]:
