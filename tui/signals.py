@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP: the terminal is given back before the process goes. Runs are not touched."""
+"""SIGTERM, SIGHUP and SIGINT: the terminal is given back before the process goes. Runs are not touched."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .app import FinetuiApp
 
-ENDING = (signal.SIGTERM, signal.SIGHUP)
+ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+"""The last one comes from outside only: Ctrl+C is a key while the terminal is raw. asyncio would cancel the task at work, which may
+be one that catches it."""
 GIVE_UP_SECONDS = 3.0
 RESTORE = b"\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[<u\x1b[?1049l\x1b[?25h"
 """Mouse and paste modes off, the usual screen back, the cursor shown."""

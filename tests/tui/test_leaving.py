@@ -18,7 +18,7 @@ from tests.tui.driving import PATIENCE_SECONDS, at_step, until, wizard
 from tests.tui.terminal import Terminal
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_gives_the_terminal_back_and_keeps_draft(number: signal.Signals, tmp_path: Path) -> None:
     terminal = Terminal(tmp_path)
     try:

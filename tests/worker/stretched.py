@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,12 @@ from finetui.core.runs.store import RunFolder
 _WIDTHS = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
 
 
-def make(small: Path, folder: Path, times: int) -> Path:
-    """A model folder at `folder` (made when missing), `times` as wide as the Llama in `small`, with its tokenizer."""
+def make(small: Path, folder: Path, times: int, *, rough: bool = False) -> Path:
+    """A model folder at `folder` (made when missing), `times` as wide as the Llama in `small`, with its tokenizer.
+
+    `rough` moves each weight of a layer within its step of 4 bits, at random, which evens out over the copies. The demo's
+    weights come from a 4-bit file: as they are, a quantization to 4 bits would give them back, and lose a small change.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for file in small.iterdir():
         if file.suffix != ".safetensors" and file.name != "model.safetensors.index.json":
@@ -41,8 +46,19 @@ def make(small: Path, folder: Path, times: int) -> Path:
         with safe_open(file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118  it is no mapping
                 wide[name] = _widened(name, tensors.get_tensor(name), times, tied)
+                if rough and name.endswith("proj.weight"):
+                    wide[name] = _roughened(name, wide[name])
     save_file(wide, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
+
+
+def _roughened(name: str, weights: Any) -> Any:
+    import torch
+
+    blocks = weights.float().view(-1, 32)
+    step = (blocks.amax(1, keepdim=True) - blocks.amin(1, keepdim=True)) / 15
+    chance = torch.rand(blocks.shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
+    return (blocks + (chance - 0.5) * step).view(weights.shape).to(weights.dtype)
 
 
 def _widened(name: str, tensor: Any, times: int, tied: bool) -> Any:
