@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from . import export, hub, memory_gpu, memory_host, model
+from . import export, hub, memory_gpu, memory_held, memory_host, model
 from .errors import FinetuiError
 from .memory_parts import GIB, Confidence, MemoryEstimate, Part, all_bytes
 from .memory_shape import Shape, from_config, from_facts
@@ -29,6 +29,9 @@ __all__ = [
     "estimate_shape",
     "look",
 ]
+
+MEASURED_KINDS = ("llama", "mistral", "qwen2", "qwen3")
+DERIVED_KINDS = ("phi3", "smollm3", "gemma3_text")
 
 CUDA_CONTEXT_BYTES = memory_gpu.CONTEXT_BYTES
 
@@ -61,11 +64,15 @@ def estimate_shape(
     card_bytes: int | None = None,
     longest_tokens: float | None = None,
     facts: ModelFacts | None = None,
+    pads: bool = True,
 ) -> MemoryEstimate:
-    """The memory of training `recipe` on a GPU of `card_bytes` (a large one where it is None), with host and disk."""
+    """The memory of training `recipe` on a GPU of `card_bytes` (a large one where it is None), with host and disk.
+
+    `pads`: whether held-out rows of several lengths stand side by side, so that the shorter ones are padded.
+    """
     tokens = batch_tokens(recipe, longest_tokens)
     length, evaluated = row_tokens(recipe, longest_tokens), evaluated_tokens(recipe, longest_tokens)
-    parts = memory_gpu.parts(recipe, shape, tokens, length, card_bytes, evaluated)
+    parts = memory_gpu.parts(recipe, shape, tokens, length, card_bytes, evaluated, pads)
     host = memory_host.parts_with_gpu(recipe, shape, tokens, facts.weights_bytes if facts else None)
     confidence, remarks = _confidence(recipe, shape)
     return MemoryEstimate(
@@ -161,9 +168,9 @@ def _confidence(recipe: Recipe, shape: Shape) -> tuple[Confidence, tuple[str, ..
         return "low", ("A mixture of experts was not measured; the prediction may be off by a third.",)
     if shape.sees_images:
         return "low", ("The model also takes images; only its text part is counted.",)
-    if shape.kind in memory_gpu.MEASURED_KINDS:
+    if shape.kind in MEASURED_KINDS:
         return "good", ()
-    if shape.kind in memory_gpu.DERIVED_KINDS:
+    if shape.kind in DERIVED_KINDS:
         return "fair", (f"Models of the type {shape.kind} were not measured; keep a tenth of room.",)
     return "low", (
         f"Models of the type {one_line(shape.kind, 40) or '(none)'} were not measured; keep room.",
@@ -173,12 +180,12 @@ def _confidence(recipe: Recipe, shape: Shape) -> tuple[Confidence, tuple[str, ..
 def _disk(recipe: Recipe, shape: Shape, facts: ModelFacts | None) -> tuple[Part, ...]:
     """What a run leaves on the disk: checkpoints (adapter and optimizer), the adapter, the exports; and the download."""
     # Saved as wide as it is trained; an adapter in 32 bit.
-    learned = memory_gpu.gradient_bytes(recipe, shape)
+    learned = memory_held.gradient_bytes(recipe, shape)
     kept = recipe.training.checkpoints_kept + (1 if recipe.training.keep_best else 0)
     known = facts if facts is not None and facts.parameters else shape.facts()
     sizes = (export.estimated_bytes(name, known, recipe.lora) or 0 for name in recipe.export.formats)
     parts = [
-        Part("checkpoints", kept * (learned + memory_gpu.optimizer_bytes(recipe, shape))),
+        Part("checkpoints", kept * (learned + memory_held.optimizer_bytes(recipe, shape))),
         Part("adapter", learned * (2 if recipe.lora.initialization == "loftq" else 1))
         if recipe.lora.method == "lora"
         else Part("model", learned),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .memory_gpu import adapter_parts, gradient_bytes, mask_peak_bytes
+from .memory_gpu import mask_peak_bytes
+from .memory_held import adapter_parts, gradient_bytes
 from .memory_parts import GIB, KIB, MAPPED, MIB, Part
 from .memory_shape import Shape
 from .recipe import Recipe

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetui.core import memory, memory_gpu, memory_host, recipe_file
+from finetui.core import memory, memory_held, memory_host, recipe_file
 from finetui.core.errors import FinetuiError
 from finetui.core.memory import GIB, MemoryEstimate
 from finetui.core.memory_parts import MIB
@@ -313,7 +313,7 @@ def test_held_out_rows_side_by_side_take_memory_too() -> None:
     assert found().gpu_reserved_bytes == few < many
     # One layer's hidden states, gate, up and their product in 16 bit stand side by side at the least.
     tokens, llama = 64 * 4096, shape("Llama-3.1-8B")
-    assert many - memory_gpu.weights_bytes(recipe(), llama) > 2 * tokens * (
+    assert many - memory_held.weights_bytes(recipe(), llama) > 2 * tokens * (
         3 * llama.hidden + 3 * llama.inner
     )
     sizes = [found(evaluation_batch_size=size).total_bytes for size in range(1, 65)]
@@ -343,20 +343,20 @@ def test_what_is_trained_decides() -> None:
     small = shape("Qwen3-8B")
     weights = small.parameters
     whole = trained(method="full")
-    assert memory_gpu.gradient_bytes(whole, small) == 2 * weights
-    assert memory_gpu.optimizer_bytes(whole, small) == 4 * weights
+    assert memory_held.gradient_bytes(whole, small) == 2 * weights
+    assert memory_held.optimizer_bytes(whole, small) == 4 * weights
     exact = trained(method="full", precision="32bit")
-    assert memory_gpu.weights_bytes(exact, small) == memory_gpu.gradient_bytes(exact, small) == 4 * weights
+    assert memory_held.weights_bytes(exact, small) == memory_held.gradient_bytes(exact, small) == 4 * weights
     sizes = [
-        memory_gpu.optimizer_bytes(trained(method="full", optimizer=optimizer), small)
+        memory_held.optimizer_bytes(trained(method="full", optimizer=optimizer), small)
         for optimizer in ("adafactor", "lion_8bit", "adamw_8bit", "adamw_torch")
     ]
     assert sizes == sorted(sizes) and len(set(sizes)) == 4
-    plain = memory_gpu.gradient_bytes(trained(), small)
-    table = memory_gpu.gradient_bytes(trained(modules_to_save=("lm_head",)), small)
+    plain = memory_held.gradient_bytes(trained(), small)
+    table = memory_held.gradient_bytes(trained(modules_to_save=("lm_head",)), small)
     assert table == plain + 2 * small.embedding
-    assert plain < memory_gpu.gradient_bytes(trained(dora=True), small) < plain * 1.1
-    packed = [memory_gpu.weights_bytes(recipe(precision=p), small) for p in ("4bit", "8bit", "16bit")]
+    assert plain < memory_held.gradient_bytes(trained(dora=True), small) < plain * 1.1
+    packed = [memory_held.weights_bytes(recipe(precision=p), small) for p in ("4bit", "8bit", "16bit")]
     assert packed == sorted(packed)
     assert memory.estimate_shape(whole, small).confidence == "low"
 
