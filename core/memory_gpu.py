@@ -43,7 +43,10 @@ _SLACK_BYTES = 48 * MIB
 _SLACK_SHARE = 0.07
 _SLACK_SHARE_KEPT = 0.02
 _SLACK_SHARE_KEPT_4BIT = 0.04
-"""What the allocator reserves beyond what is allocated. These four numbers are fitted; all else is derived."""
+_SLACK_SHARE_SMALL = 0.75
+_SLACK_SHARE_GRADIENTS = 1.1
+_SLACK_BYTES_FULL = 190 * MIB
+"""What the allocator reserves beyond what is allocated. These numbers are fitted; all else is derived."""
 
 
 @dataclass(frozen=True)
@@ -141,20 +144,33 @@ def _evaluation(
 
 
 def _slack_bytes(recipe: Recipe, shape: Shape, tokens: int, length: int, peak: _Moment) -> int:
-    """What lies between allocated blocks. In 4 bit an unpacked matrix comes and goes and is one such hole.
+    """What lies between allocated blocks. In 4 bit an unpacked matrix comes and goes and is one such hole, where Transformers'
+    layers run what is as wide as gate and up is another.
 
-    Where nothing but the loss's buffer is large enough, cuBLAS' memory for the backward pass settles in it, and the next step
-    needs another. What a 32-bit model keeps in 16 bit comes in blocks too small for its gradients.
+    At the loss the gradients of the step before are gone, but lay between what the optimizer then allocated: they leave holes
+    too small for the loss's buffer. Where nothing but that buffer is large enough, cuBLAS' memory for the backward pass
+    settles in it, and the next step needs another. What a 32-bit model keeps in 16 bit comes in blocks too small for its
+    gradients.
     """
     lora, activations = recipe.lora, peak.activations
+    unpacked = unpacked_bytes(recipe, shape)
     if not lora.gradient_checkpointing:
-        share = _SLACK_SHARE_KEPT_4BIT if unpacked_bytes(recipe, shape) else _SLACK_SHARE_KEPT
+        share = _SLACK_SHARE_KEPT_4BIT if unpacked else _SLACK_SHARE_KEPT
         small = lora.method == "full" and recipe.model.precision == "32bit" and not peak.loss
         kept = shape.layers * kept_bytes(recipe, shape, tokens, length) if small else 0
-        return int(share * activations) + _SLACK_BYTES // 3 + kept
-    usual = int(_SLACK_SHARE * activations) + _SLACK_BYTES + unpacked_bytes(recipe, shape)
-    settles = step_by_step(recipe, shape) and BF16 * tokens * active_inner(shape) < _CUBLAS_BYTES // 2
-    return max(usual, peak.loss - _CUBLAS_BYTES // 2) if settles and peak.trains else usual
+        return int(share * activations + _SLACK_SHARE_SMALL * kept) + _SLACK_BYTES // 3
+    if peak.first:
+        return int(_SLACK_SHARE_KEPT * activations) + _SLACK_BYTES + unpacked
+    if lora.method == "full":
+        return _SLACK_BYTES_FULL
+    inner = BF16 * tokens * active_inner(shape)
+    if not peak.loss or not peak.trains:
+        return int(_SLACK_SHARE * activations) + _SLACK_BYTES + unpacked
+    if recipe.model.precision == "4bit" and not own_layers(recipe, shape):
+        unpacked = max(unpacked, 2 * inner)
+    left = int(_SLACK_SHARE_GRADIENTS * gradient_bytes(recipe, shape)) + _SLACK_BYTES // 3 + unpacked
+    settles = step_by_step(recipe, shape) and inner < _CUBLAS_BYTES // 2
+    return max(left, peak.loss - _CUBLAS_BYTES // 2) if settles else left
 
 
 def parts(

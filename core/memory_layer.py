@@ -100,7 +100,9 @@ def _attention_and_norms(recipe: Recipe, shape: Shape, length: int) -> float:
         return 4 * hidden + queries + normed + copies + in_32_bit
     if not own_layers(recipe, shape):
         widths = _WIDTHS.get(shape.kind, _WIDTHS_ELSEWHERE)
-        return widths[0] * hidden + widths[1] * queries + widths[2] * keys
+        # A 32-bit model's sums between layers are in 32 bit.
+        wider = 2 * hidden if recipe.model.precision == "32bit" else 0
+        return widths[0] * hidden + widths[1] * queries + widths[2] * keys + wider
     return 3 * hidden + 2 * queries + copies + (hidden + keys if shape.kind == "qwen3" else 0)
 
 
