@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .memory_held import (
     BF16,
@@ -39,6 +39,7 @@ _OFFLOAD_FROM_BYTES = 2 * MIB
 _CUBLAS_BYTES = 64 * MIB
 """cuBLAS and cuBLASLt each take 32 MiB on Hopper, less on older cards."""
 
+_SLACK = "allocator"
 _SLACK_BYTES = 48 * MIB
 _SLACK_SHARE = 0.07
 _SLACK_SHARE_KEPT = 0.02
@@ -186,13 +187,21 @@ def parts(
     `evaluated_tokens`, whichever takes more. The last share is the CUDA context, which torch does not see. `pads`: whether
     rows of several lengths stand side by side in an evaluation."""
     moments = _moments(recipe, shape, tokens, length, card_bytes)
-    optimizer = all_bytes(part for part in adapter_parts(recipe, shape) if part.name == "optimizer")
-    fullest = max(moments, key=lambda moment: moment.total - (optimizer if moment.first else 0))
-    found = _parts_at(fullest, recipe, shape, tokens, length)
-    if not evaluated_tokens:
-        return found
-    evaluated = _evaluation(recipe, shape, evaluated_tokens, length, card_bytes, pads)
-    return max(found, _parts_at(evaluated, recipe, shape, evaluated_tokens, length), key=all_bytes)
+    reached = [_parts_at(moment, recipe, shape, tokens, length) for moment in moments]
+    if evaluated_tokens:
+        evaluated = _evaluation(recipe, shape, evaluated_tokens, length, card_bytes, pads)
+        reached.append(_parts_at(evaluated, recipe, shape, evaluated_tokens, length))
+    # What was reserved at one moment stays reserved at the next.
+    fullest = max(reached, key=_allocated)
+    reserved = max(all_bytes(found) for found in reached)
+    return tuple(
+        replace(part, bytes=part.bytes + reserved - all_bytes(fullest)) if part.name == _SLACK else part
+        for part in fullest
+    )
+
+
+def _allocated(found: tuple[Part, ...]) -> int:
+    return all_bytes(part for part in found if part.name != _SLACK)
 
 
 def _parts_at(peak: _Moment, recipe: Recipe, shape: Shape, tokens: int, length: int) -> tuple[Part, ...]:
@@ -205,6 +214,6 @@ def _parts_at(peak: _Moment, recipe: Recipe, shape: Shape, tokens: int, length: 
         Part("activations", peak.activations),
         Part("loss", peak.loss),
         Part("workspace", _CUBLAS_BYTES + rope_bytes(recipe, shape, length) + mask_bytes(recipe, shape)),
-        Part("allocator", _slack_bytes(recipe, shape, tokens, length, peak)),
+        Part(_SLACK, _slack_bytes(recipe, shape, tokens, length, peak)),
         Part("context", CONTEXT_BYTES),
     )

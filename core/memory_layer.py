@@ -30,6 +30,10 @@ attention's output and its copy that the next matrix reads. Phi's values hold on
 keep queries and keys before their norms as well. Gemma 2, which is not measured, repeats keys and values for each head."""
 
 
+_WIDTHS_8BIT = (5.5, 2, 1)
+"""The same over an 8-bit base: the input of the matrices in 8 bit is half a hidden state more."""
+
+
 def own_layers(recipe: Recipe, shape: Shape) -> bool:
     """Whether Unsloth's own layers run: it hands an 8-bit base and full fine-tuning to Transformers' [loader: FastModel]."""
     return shape.kind in OWN_KINDS and recipe.lora.method == "lora" and recipe.model.precision != "8bit"
@@ -65,19 +69,25 @@ def padded(length: int) -> float:
     return (length + _ATTENTION_PADDING - length % _ATTENTION_PADDING) / length
 
 
+def _trains(recipe: Recipe, *names: str) -> bool:
+    """Whether any of the matrices `names` is trained."""
+    return recipe.lora.method == "full" or bool(set(names) & set(recipe.lora.target_modules))
+
+
 def kept_bytes(recipe: Recipe, shape: Shape, tokens: int, length: int) -> int:
     """What one layer keeps for its backward pass. `length` is a row's, in tokens.
 
     Beside norms and attention: gate and up, and their product where `down` is adapted by PEFT's code and not by Unsloth's,
     which computes it again. 32-bit logarithms for each head. Dropout keeps a mask of bytes.
     """
-    trains_down = "down_proj" in recipe.lora.target_modules or recipe.lora.method == "full"
+    if recipe.lora.dora:
+        return _dora_kept_bytes(recipe, shape, tokens, length)
     inner = 2
     if not mlp_fused(recipe, shape):  # without the compiler the activated gate is kept as well
-        inner += int(trains_down) + int(step_by_step(recipe, shape))
+        inner += int(_trains(recipe, "down_proj")) + int(step_by_step(recipe, shape))
     wide = _attention_and_norms(recipe, shape, length) + inner * active_inner(shape)
-    if shape.experts > 0:  # the rows of hidden states that are sorted by expert
-        wide += shape.experts_per_token * shape.hidden
+    if shape.experts > 0 and _trains(recipe, "gate_proj", "up_proj"):
+        wide += shape.experts_per_token * shape.hidden  # the rows that are sorted by expert
     masks = 5 * shape.hidden + shape.queries + active_inner(shape) if recipe.lora.dropout else 0
     kept = int(tokens * (BF16 * wide + masks + FP32 * shape.heads)) + scores_bytes(shape, tokens, length)
     return kept + _adapter_kept_bytes(recipe, shape, tokens)
@@ -92,18 +102,45 @@ def _attention_and_norms(recipe: Recipe, shape: Shape, length: int) -> float:
     """
     hidden, queries, keys = shape.hidden, shape.queries, shape.keys
     copies = 2 * padded(length) * (queries + keys)
-    normed = queries + keys if shape.kind == "qwen3" else 0
-    if step_by_step(recipe, shape):
+    if step_by_step(recipe, shape) and own_layers(recipe, shape):
         # The outputs of both norms, of attention and of the layer, what the output projection reads, what a norm of queries
-        # and keys reads. Transformers' norms keep what they read in 32 bit.
-        in_32_bit = 0 if own_layers(recipe, shape) else 2 * (2 * hidden + normed)
-        return 4 * hidden + queries + normed + copies + in_32_bit
+        # and keys reads.
+        normed = queries + keys if shape.kind == "qwen3" else 0
+        return 4 * hidden + queries + normed + copies
+    # What gate and up read is kept where they are trained.
+    unread = 0 if _trains(recipe, "gate_proj", "up_proj", "gate_up_proj") else hidden
     if not own_layers(recipe, shape):
         widths = _WIDTHS.get(shape.kind, _WIDTHS_ELSEWHERE)
+        if step_by_step(recipe, shape):
+            widths = _WIDTHS_8BIT
         # A 32-bit model's sums between layers are in 32 bit.
         wider = 2 * hidden if recipe.model.precision == "32bit" else 0
-        return widths[0] * hidden + widths[1] * queries + widths[2] * keys + wider
-    return 3 * hidden + 2 * queries + copies + (hidden + keys if shape.kind == "qwen3" else 0)
+        return widths[0] * hidden + widths[1] * queries + widths[2] * keys + wider - unread
+    return 3 * hidden + 2 * queries + copies + (hidden + keys if shape.kind == "qwen3" else 0) - unread
+
+
+def _dora_kept_bytes(recipe: Recipe, shape: Shape, tokens: int, length: int) -> int:
+    """What a layer of Unsloth's keeps where PEFT's code runs each adapted matrix with its magnitudes [peft: dora.py].
+
+    For each output number the base's result and the adapter's, both scaled afterwards. PEFT's code for 4 bit leaves the sum
+    in 32 bit, so that all that follows, the sums between layers included, is 32 bit wide; for 16 bit it returns to 16.
+    """
+    hidden, queries, keys = shape.hidden, shape.queries, shape.keys
+    normed = 2 * (queries + keys) if shape.kind == "qwen3" else 0
+    wide = 13 * hidden + 9 * queries + 6 * keys + 13 * shape.inner + normed
+    if recipe.model.precision != "4bit":
+        copies = 2 * padded(length) * (queries + keys)
+        wide = 8 * hidden + 4 * queries + 5 * keys + copies + 8 * shape.inner + normed / 2
+    kept = int(tokens * (BF16 * wide + FP32 * shape.heads))
+    return kept + _peft_kept_bytes(recipe, shape, tokens)
+
+
+def _dora_forward_bytes(recipe: Recipe, shape: Shape) -> int:
+    """What one adapted matrix takes while the lengths of its rows are computed: an identity as wide as its input, which the
+    adapter is read out with, in 16 bit; the adapter's product in 32 bit, and the matrix itself in 16 [dora: get_lora_weight].
+    """
+    inputs = shape.inner if _trains(recipe, "down_proj") else max(shape.queries, shape.hidden)
+    return BF16 * inputs**2 + (FP32 + BF16) * shape.largest_matrix
 
 
 def _adapter_kept_bytes(recipe: Recipe, shape: Shape, tokens: int) -> int:
@@ -111,6 +148,10 @@ def _adapter_kept_bytes(recipe: Recipe, shape: Shape, tokens: int) -> int:
     Unsloth's own functions compute both again."""
     if own_layers(recipe, shape) or recipe.lora.method == "full" or shape.kind in ("gemma2", "gemma"):
         return 0
+    return _peft_kept_bytes(recipe, shape, tokens)
+
+
+def _peft_kept_bytes(recipe: Recipe, shape: Shape, tokens: int) -> int:
     copies = BF16 * shape.adapter_weights(recipe.lora) // shape.layers
     between = sum(
         shape.experts_per_token if shape.experts > 0 and name in ("gate_proj", "down_proj") else 1
@@ -130,17 +171,32 @@ def backward_bytes(recipe: Recipe, shape: Shape, tokens: int) -> int:
 
     Where the layer is not compiled there are fewer, and the unpacked matrix beside them; Unsloth's function for gate, up and
     down writes all but one over what was kept [LoRA_MLP.backward]. In Transformers' layers the gradient of the product makes
-    room for that of gate or up, unless both are one matrix.
+    room for that of gate or up, unless both are one matrix or the gate is a GELU's.
     """
     inner = BF16 * tokens * active_inner(shape)
     row = BF16 * tokens * shape.hidden
     unpacked = unpacked_bytes(recipe, shape)
+    if recipe.lora.dora:
+        return _dora_backward_bytes(recipe, shape, tokens)
+    if recipe.model.precision == "8bit":
+        return 3 * inner
     if step_by_step(recipe, shape):
         return (inner if mlp_fused(recipe, shape) else 2 * inner) + unpacked + row
     if own_layers(recipe, shape) or shape.kind in ("gemma2", "gemma"):
         return max(4 * inner, 2 * inner + unpacked) + row
-    joined = shape.kind == "phi3" or shape.experts > 0
-    return max((3 if joined else 2) * inner, inner + unpacked) + row
+    if not _trains(recipe, "down_proj"):
+        return 2 * inner + unpacked + row
+    three = shape.kind in ("phi3", "gemma3", "gemma3_text") or shape.experts > 0
+    return max((3 if three else 2) * inner, inner + unpacked) + row
+
+
+def _dora_backward_bytes(recipe: Recipe, shape: Shape, tokens: int) -> int:
+    """As `backward_bytes`, or, where that is more, what the last adapted matrix takes in the pass before it."""
+    inner, row = BF16 * tokens * shape.inner, BF16 * tokens * shape.hidden
+    forward = _dora_forward_bytes(recipe, shape)
+    if recipe.model.precision == "4bit":
+        return forward + 2 * inner + 8 * row
+    return max(6 * inner + 3 * row, forward)
 
 
 def mask_bytes(recipe: Recipe, shape: Shape) -> int:
