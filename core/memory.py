@@ -30,8 +30,10 @@ __all__ = [
     "look",
 ]
 
-MEASURED_KINDS = ("llama", "mistral", "qwen2", "qwen3")
-DERIVED_KINDS = ("phi3", "smollm3", "gemma3_text")
+MEASURED_KINDS = ("llama", "mistral", "qwen2", "qwen3", "phi3", "smollm3", "gemma3_text")
+"""Families whose adapters stand in the measured table, several settings of each."""
+_WHOLE_KINDS = ("llama", "qwen2", "qwen3")
+"""Those of which full fine-tuning, DoRA and 8-bit bases stand there as well."""
 
 CUDA_CONTEXT_BYTES = memory_gpu.CONTEXT_BYTES
 
@@ -159,22 +161,27 @@ def _config_shape(folder: Path, title: str) -> Shape | None:
 
 
 def _confidence(recipe: Recipe, shape: Shape) -> tuple[Confidence, tuple[str, ...]]:
-    lora = recipe.lora
-    if lora.dora or lora.modules_to_save:
-        return "low", ("This kind of training was not measured on a GPU; keep a fifth of room.",)
-    if lora.method == "full" or recipe.model.precision == "8bit":
-        return "low", ("This kind of training was measured on one model only; keep a tenth of room.",)
+    lora, kind = recipe.lora, one_line(shape.kind, 40) or "(none)"
     if shape.experts:
-        return "low", ("A mixture of experts was not measured; the prediction may be off by a third.",)
+        return "low", (
+            "One mixture of experts was measured, of eight layers; the prediction may be off by a third.",
+        )
+    if lora.modules_to_save:
+        return "low", ("This kind of training was not measured on a GPU; keep a fifth of room.",)
     if shape.sees_images:
         return "low", ("The model also takes images; only its text part is counted.",)
-    if shape.kind in MEASURED_KINDS:
-        return "good", ()
-    if shape.kind in DERIVED_KINDS:
-        return "fair", (f"Models of the type {shape.kind} were not measured; keep a tenth of room.",)
-    return "low", (
-        f"Models of the type {one_line(shape.kind, 40) or '(none)'} were not measured; keep room.",
-    )
+    if kind == "gemma2":
+        return "low", ("Of models of the type gemma2 one training was measured; keep room.",)
+    special = lora.dora or lora.method == "full" or recipe.model.precision == "8bit"
+    if kind not in (_WHOLE_KINDS if special else MEASURED_KINDS):
+        what = "This kind of training" if kind in MEASURED_KINDS else f"Models of the type {kind}"
+        said = "was not measured for this type of model" if kind in MEASURED_KINDS else "were not measured"
+        return "low", (f"{what} {said}; keep room.",)
+    if lora.dora and recipe.model.precision != "4bit":
+        return "low", ("DoRA over a base that is not in 4 bit was measured once; keep a fifth of room.",)
+    if special:
+        return "fair", ("This kind of training was measured on a few small models; keep a tenth of room.",)
+    return "good", ()
 
 
 def _disk(recipe: Recipe, shape: Shape, facts: ModelFacts | None) -> tuple[Part, ...]:

@@ -18,6 +18,7 @@ from .memory_layer import (
     kept_bytes,
     mask_bytes,
     mlp_fused,
+    offloads,
     own_layers,
     padded,
     rope_bytes,
@@ -33,9 +34,6 @@ CONTEXT_BYTES = 820 * MIB
 """What the driver shows above torch's reserved memory: 0.5 GiB bare, and in a training the kernels that were compiled
 (measured on an H100: 741 to 837 MiB in 17 processes)."""
 
-_OFFLOAD_FROM_BYTES = 2 * MIB
-"""Inputs of a layer are moved to the host only when they are larger (unsloth_zoo, gradient_checkpointing, MINIMUM_SIZE)."""
-
 _CUBLAS_BYTES = 64 * MIB
 """cuBLAS and cuBLASLt each take 32 MiB on Hopper, less on older cards."""
 
@@ -44,9 +42,11 @@ _SLACK_BYTES = 48 * MIB
 _SLACK_SHARE = 0.07
 _SLACK_SHARE_KEPT = 0.02
 _SLACK_SHARE_KEPT_4BIT = 0.04
+_SLACK_SHARE_KEPT_JOINED = 0.07
 _SLACK_SHARE_SMALL = 0.75
 _SLACK_SHARE_GRADIENTS = 1.1
 _SLACK_BYTES_FULL = 190 * MIB
+_SLACK_MOST_PASSING = 128 * MIB
 """What the allocator reserves beyond what is allocated. These numbers are fitted; all else is derived."""
 
 
@@ -87,7 +87,7 @@ def _moments(
             _Moment(kept + backward - layer + 3 * row, 0, 0),
             _Moment(backward + 2 * row, 0, whole),
         )
-    staging = 2 * row if row > _OFFLOAD_FROM_BYTES else shape.layers * row
+    staging = (2 if offloads(recipe, shape, tokens) else shape.layers) * row
     tables = (1 if shape.tied else 2) * table
     others = (gradients - tables) * (shape.layers - 1) // shape.layers + table
     scores = scores_bytes(shape, tokens, length)
@@ -146,7 +146,8 @@ def _evaluation(
 
 def _slack_bytes(recipe: Recipe, shape: Shape, tokens: int, length: int, peak: _Moment) -> int:
     """What lies between allocated blocks. In 4 bit an unpacked matrix comes and goes and is one such hole, where Transformers'
-    layers run what is as wide as gate and up is another.
+    layers run what is as wide as gate and up is another. Where gate and up are one matrix, nothing else is as large as its
+    result.
 
     At the loss the gradients of the step before are gone, but lay between what the optimizer then allocated: they leave holes
     too small for the loss's buffer. Where nothing but that buffer is large enough, cuBLAS' memory for the backward pass
@@ -157,6 +158,8 @@ def _slack_bytes(recipe: Recipe, shape: Shape, tokens: int, length: int, peak: _
     unpacked = unpacked_bytes(recipe, shape)
     if not lora.gradient_checkpointing:
         share = _SLACK_SHARE_KEPT_4BIT if unpacked else _SLACK_SHARE_KEPT
+        if shape.kind == "phi3":
+            share = _SLACK_SHARE_KEPT_JOINED
         small = lora.method == "full" and recipe.model.precision == "32bit" and not peak.loss
         kept = shape.layers * kept_bytes(recipe, shape, tokens, length) if small else 0
         return int(share * activations + _SLACK_SHARE_SMALL * kept) + _SLACK_BYTES // 3
@@ -168,7 +171,7 @@ def _slack_bytes(recipe: Recipe, shape: Shape, tokens: int, length: int, peak: _
     if not peak.loss or not peak.trains:
         return int(_SLACK_SHARE * activations) + _SLACK_BYTES + unpacked
     if recipe.model.precision == "4bit" and not own_layers(recipe, shape):
-        unpacked = max(unpacked, 2 * inner)
+        unpacked = max(unpacked, min(2 * inner, _SLACK_MOST_PASSING))
     left = int(_SLACK_SHARE_GRADIENTS * gradient_bytes(recipe, shape)) + _SLACK_BYTES // 3 + unpacked
     settles = step_by_step(recipe, shape) and inner < _CUBLAS_BYTES // 2
     return max(left, peak.loss - _CUBLAS_BYTES // 2) if settles else left

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .memory_held import BF16, FP32, unpacked_bytes
+from .memory_parts import MIB
 from .memory_shape import Shape
 from .recipe import Recipe
 
@@ -32,6 +33,22 @@ keep queries and keys before their norms as well. Gemma 2, which is not measured
 
 _WIDTHS_8BIT = (5.5, 2, 1)
 """The same over an 8-bit base: the input of the matrices in 8 bit is half a hidden state more."""
+
+
+_OFFLOAD_FROM_BYTES = 2 * MIB
+_OFFLOAD_FROM_LENGTH = 512
+
+
+def offloads(recipe: Recipe, shape: Shape, tokens: int) -> bool:
+    """Whether checkpointing moves the layers' inputs to the host: larger ones, of sequences that may be that long
+    [gradient_checkpointing: MINIMUM_SIZE, apply_unsloth_gradient_checkpointing]."""
+    large = BF16 * tokens * shape.hidden > _OFFLOAD_FROM_BYTES
+    return large and stages(recipe)
+
+
+def stages(recipe: Recipe) -> bool:
+    """Whether Unsloth's own checkpointing runs, and not torch's."""
+    return recipe.lora.gradient_checkpointing and recipe.model.max_length >= _OFFLOAD_FROM_LENGTH
 
 
 def own_layers(recipe: Recipe, shape: Shape) -> bool:
@@ -106,9 +123,12 @@ def _attention_and_norms(recipe: Recipe, shape: Shape, length: int) -> float:
         # The outputs of both norms, of attention and of the layer, what the output projection reads, what a norm of queries
         # and keys reads.
         normed = queries + keys if shape.kind == "qwen3" else 0
-        return 4 * hidden + queries + normed + copies
-    # What gate and up read is kept where they are trained.
-    unread = 0 if _trains(recipe, "gate_proj", "up_proj", "gate_up_proj") else hidden
+        # Without checkpointing also what the copies were made of: seen at one point, of rows of several lengths.
+        copied = 0 if recipe.lora.gradient_checkpointing else queries + 2 * keys
+        return 4 * hidden + queries + normed + copies + copied
+    # What gate and up read is kept where they are trained; experts keep it anyway.
+    read = _trains(recipe, "gate_proj", "up_proj", "gate_up_proj") or shape.experts > 0
+    unread = 0 if read else hidden
     if not own_layers(recipe, shape):
         widths = _WIDTHS.get(shape.kind, _WIDTHS_ELSEWHERE)
         if step_by_step(recipe, shape):
