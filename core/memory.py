@@ -164,7 +164,8 @@ def _confidence(recipe: Recipe, shape: Shape) -> tuple[Confidence, tuple[str, ..
     lora, kind = recipe.lora, one_line(shape.kind, 40) or "(none)"
     if shape.experts:
         return "low", (
-            "One mixture of experts was measured, of eight layers; the prediction may be off by a third.",
+            "One mixture of experts was measured, of eight layers; the prediction may be off by a third. In its first step "
+            "checkpointing saved nothing.",
         )
     if lora.modules_to_save:
         return "low", ("This kind of training was not measured on a GPU; keep a fifth of room.",)

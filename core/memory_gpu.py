@@ -62,10 +62,6 @@ class _Moment:
     first: bool = False
     """In the first step, before the optimizer has a state."""
 
-    @property
-    def total(self) -> int:
-        return self.activations + self.loss + self.gradients
-
 
 def _moments(
     recipe: Recipe, shape: Shape, tokens: int, length: int, card_bytes: int | None
@@ -101,8 +97,8 @@ def _moments(
         _Moment(3 * row + staging if table else 0, 0, whole if table else 0),
     )
     if shape.experts > 0:
-        # Each layer is tried with gradients on before its first pass, and what a layer of experts kept of that stays until
-        # the step is over [_block_compile: Grad-mode trial].
+        # Each layer is compiled and tried with gradients on before its first pass, and the logits of its router, which are
+        # gathered for the auxiliary loss, hold on to all that it kept [_block_compile: Grad-mode trial].
         found += (_Moment(shape.layers * layer + rows * row + staging, loss, 0, first=True),)
     return found
 

@@ -211,7 +211,8 @@ def backward_bytes(recipe: Recipe, shape: Shape, tokens: int) -> int:
 
 
 def _dora_backward_bytes(recipe: Recipe, shape: Shape, tokens: int) -> int:
-    """As `backward_bytes`, or, where that is more, what the last adapted matrix takes in the pass before it."""
+    """As `backward_bytes`, or, where that is more, what the last adapted matrix takes in the pass before it: in 4 bit always,
+    with one of gate and up once more in 32 bit and eight hidden states beside it (four traces agree within 1 %)."""
     inner, row = BF16 * tokens * shape.inner, BF16 * tokens * shape.hidden
     forward = _dora_forward_bytes(recipe, shape)
     if recipe.model.precision == "4bit":
