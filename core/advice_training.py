@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from . import lora, memory_gpu
+from . import lora, memory_held
 from .advice_here import ROOM, Rule, free_gib, needed_gib, nice, rows_words, steps_of
 from .memory import GIB
 from .memory_shape import from_facts
@@ -271,7 +271,7 @@ def _kept(recipe: Recipe, here: Situation) -> tuple[int, str]:
     shape = from_facts(here.facts) if here.facts is not None else None
     if shape is None:
         return 2, "One to go on from, and one should that be damaged."
-    each = memory_gpu.gradient_bytes(recipe, shape) + memory_gpu.optimizer_bytes(recipe, shape)
+    each = memory_held.gradient_bytes(recipe, shape) + memory_held.optimizer_bytes(recipe, shape)
     disk = here.machine.disk_free_bytes if here.machine is not None else None
     size = bytes_words(each)
     if disk is not None and 3 * each > disk / 2:  # one more stands there while it is written

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from . import export, hub, memory_gpu, memory_host, model, system
+from . import export, hub, memory_gpu, memory_held, memory_host, model, system
 from .errors import FinetuiError
 from .memory_parts import GIB, Confidence, MemoryEstimate, Part, all_bytes
 from .memory_shape import Shape, from_config, from_facts
@@ -29,6 +29,11 @@ __all__ = [
     "estimate_shape",
     "look",
 ]
+
+MEASURED_KINDS = ("llama", "mistral", "qwen2", "qwen3", "phi3", "smollm3", "gemma3_text")
+"""Families whose adapters stand in the measured table, several settings of each."""
+_WHOLE_KINDS = ("llama", "qwen2", "qwen3")
+"""Those of which full fine-tuning, DoRA and 8-bit bases stand there as well."""
 
 CUDA_CONTEXT_BYTES = memory_gpu.CONTEXT_BYTES
 
@@ -61,11 +66,15 @@ def estimate_shape(
     card_bytes: int | None = None,
     longest_tokens: float | None = None,
     facts: ModelFacts | None = None,
+    pads: bool = True,
 ) -> MemoryEstimate:
-    """The memory of training `recipe` on a GPU of `card_bytes` (a large one where it is None), with host and disk."""
+    """The memory of training `recipe` on a GPU of `card_bytes` (a large one where it is None), with host and disk.
+
+    `pads`: whether held-out rows of several lengths stand side by side, so that the shorter ones are padded.
+    """
     tokens = batch_tokens(recipe, longest_tokens)
     length, evaluated = row_tokens(recipe, longest_tokens), evaluated_tokens(recipe, longest_tokens)
-    parts = memory_gpu.parts(recipe, shape, tokens, length, card_bytes, evaluated)
+    parts = memory_gpu.parts(recipe, shape, tokens, length, card_bytes, evaluated, pads)
     host = memory_host.parts_with_gpu(recipe, shape, tokens, facts.weights_bytes if facts else None)
     confidence, remarks = _confidence(recipe, shape)
     return MemoryEstimate(
@@ -154,33 +163,39 @@ def _config_shape(folder: Path, title: str) -> Shape | None:
 
 
 def _confidence(recipe: Recipe, shape: Shape) -> tuple[Confidence, tuple[str, ...]]:
-    lora = recipe.lora
-    if lora.dora or lora.modules_to_save:
-        return "low", ("This kind of training was not measured on a GPU; keep a fifth of room.",)
-    if lora.method == "full" or recipe.model.precision == "8bit":
-        return "low", ("This kind of training was measured on one model only; keep a tenth of room.",)
+    lora, kind = recipe.lora, one_line(shape.kind, 40) or "(none)"
     if shape.experts:
-        return "low", ("A mixture of experts was not measured; the prediction may be off by a third.",)
+        return "low", (
+            "One mixture of experts was measured, of eight layers; the prediction may be off by a third. In its first step "
+            "checkpointing saved nothing.",
+        )
+    if lora.modules_to_save:
+        return "low", ("This kind of training was not measured on a GPU; keep a fifth of room.",)
     if shape.sees_images:
         return "low", ("The model also takes images; only its text part is counted.",)
-    if shape.kind in memory_gpu.MEASURED_KINDS:
-        return "good", ()
-    if shape.kind in memory_gpu.DERIVED_KINDS:
-        return "fair", (f"Models of the type {shape.kind} were not measured; keep a tenth of room.",)
-    return "low", (
-        f"Models of the type {one_line(shape.kind, 40) or '(none)'} were not measured; keep room.",
-    )
+    if kind == "gemma2":
+        return "low", ("Of models of the type gemma2 one training was measured; keep room.",)
+    special = lora.dora or lora.method == "full" or recipe.model.precision == "8bit"
+    if kind not in (_WHOLE_KINDS if special else MEASURED_KINDS):
+        what = "This kind of training" if kind in MEASURED_KINDS else f"Models of the type {kind}"
+        said = "was not measured for this type of model" if kind in MEASURED_KINDS else "were not measured"
+        return "low", (f"{what} {said}; keep room.",)
+    if lora.dora and recipe.model.precision != "4bit":
+        return "low", ("DoRA over a base that is not in 4 bit was measured once; keep a fifth of room.",)
+    if special:
+        return "fair", ("This kind of training was measured on a few small models; keep a tenth of room.",)
+    return "good", ()
 
 
 def _disk(recipe: Recipe, shape: Shape, facts: ModelFacts | None) -> tuple[Part, ...]:
     """What a run leaves on the disk: checkpoints (adapter and optimizer), the adapter, the exports; and the download."""
     # Saved as wide as it is trained; an adapter in 32 bit.
-    learned = memory_gpu.gradient_bytes(recipe, shape)
+    learned = memory_held.gradient_bytes(recipe, shape)
     kept = recipe.training.checkpoints_kept + (1 if recipe.training.keep_best else 0)
     known = facts if facts is not None and facts.parameters else shape.facts()
     sizes = (export.estimated_bytes(name, known, recipe.lora) or 0 for name in recipe.export.formats)
     parts = [
-        Part("checkpoints", kept * (learned + memory_gpu.optimizer_bytes(recipe, shape))),
+        Part("checkpoints", kept * (learned + memory_held.optimizer_bytes(recipe, shape))),
         Part("adapter", learned * (2 if recipe.lora.initialization == "loftq" else 1))
         if recipe.lora.method == "lora"
         else Part("model", learned),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from .memory_gpu import adapter_parts, gradient_bytes, mask_peak_bytes
+from .memory_gpu import mask_peak_bytes
+from .memory_held import adapter_parts, gradient_bytes
+from .memory_layer import offloads, stages
 from .memory_parts import GIB, KIB, MAPPED, MIB, Part
 from .memory_shape import Shape
 from .recipe import Recipe
@@ -16,7 +18,6 @@ _LOADING_BYTES = 1320 * MIB
 
 _STAGING_BYTES = 200 * 256 * KIB
 """Buffers that Unsloth pins before it knows how large they must be."""
-_OFFLOAD_FROM_BYTES = 2 * MIB
 _BF16, _FP32 = 2, 4
 
 PUT_ASIDE = "put aside to probe"
@@ -25,13 +26,13 @@ PUT_ASIDE = "put aside to probe"
 def offloaded_bytes(recipe: Recipe, shape: Shape, tokens: int) -> int:
     """Layer inputs that Unsloth's checkpointing keeps in pinned host memory.
 
-    torch rounds a pinned block up to a power of two. Exact on every measured point.
+    torch rounds a pinned block up to a power of two. Exact where all batches are as large; else one block more.
     """
-    if not recipe.lora.gradient_checkpointing:
+    if not stages(recipe):
         return 0
-    row = _BF16 * tokens * shape.hidden
-    if row <= _OFFLOAD_FROM_BYTES:
+    if not offloads(recipe, shape, tokens):
         return _STAGING_BYTES
+    row = _BF16 * tokens * shape.hidden
     return shape.layers * (1 << (row - 1).bit_length()) + _STAGING_BYTES
 
 

@@ -86,8 +86,10 @@ class Shape:
 
     @property
     def largest_matrix(self) -> int:
-        """Weights of the largest matrix in a layer."""
-        inner = self.expert_inner or self.inner
+        """Weights of the largest matrix in a layer; those of all experts are unpacked at once, gate and up as one."""
+        inner = self.inner
+        if self.experts > 0:
+            inner = 2 * self.experts * self.expert_inner
         if self.kind == "phi3":
             return self.hidden * max(2 * inner, self.queries + 2 * self.keys)
         return self.hidden * max(inner, self.queries)

@@ -1,4 +1,4 @@
-"""Memory predicted from a config.json, against what an H100 measured, and the command that tells it."""
+"""Memory predicted from a config.json, and the command that tells it."""
 
 from __future__ import annotations
 
@@ -13,21 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetui.core import memory, memory_gpu, memory_host, recipe_file
+from finetui.core import memory, memory_held, memory_host, memory_layer, memory_loss, recipe_file
 from finetui.core.demo.recipe import demo_recipe
 from finetui.core.errors import FinetuiError
 from finetui.core.memory import GIB, MemoryEstimate
 from finetui.core.memory_parts import MIB
 from finetui.core.memory_shape import Shape, from_config, from_facts
 from finetui.core.model import DEMO_FACTS
-from finetui.core.model_facts import UNPACKED
 from finetui.core.recipe import LoraSection, ModelSection, Recipe, TrainingSection
 from finetui.tui.commands.estimate import card_bytes
 
-from ..bench.gpu import memory_grid, memory_table, shapes
-from ..bench.gpu.memory_table import Measured
-
-TABLE = memory_table.read_table()
+from ..bench.gpu import shapes
 
 
 def shape(name: str) -> Shape:
@@ -48,67 +44,6 @@ def recipe(
 
 def predicted(name: str = "Qwen3-8B", card_gib: float = 80, **values: Any) -> MemoryEstimate:
     return memory.estimate_shape(recipe(**values), shape(name), card_bytes=int(card_gib * GIB))
-
-
-def test_the_readme_has_the_errors_of_the_table() -> None:
-    """Made anew by `python -m tests.bench.gpu.memory_table`."""
-    text = memory_table.README.read_text(encoding="utf-8")
-    assert memory_table.BEGIN + memory_table.for_readme(TABLE) + memory_table.END in text
-
-
-@pytest.mark.parametrize(
-    ("split", "packing", "mean", "most", "below"),
-    [
-        ("fit", False, 0.01, 0.04, -0.02),
-        ("held-out", False, 0.01, 0.04, -0.03),
-        ("fit", True, 0.02, 0.04, -0.01),
-        ("held-out", True, 0.03, 0.04, -0.034),
-    ],
-)
-def test_the_gpu_measured_what_is_predicted(
-    split: str, packing: bool, mean: float, most: float, below: float
-) -> None:
-    """The goal is a mean error of at most 5 %, none above 10 % and none more than 3 % below the truth: held to where it is
-    reached, and kept from getting worse where it is not (one packed point, by the allocator's slack)."""
-    errors = [row.error for row in TABLE if row.point.split == split and row.point.packing == packing]
-    assert len(errors) >= (4 if packing else 12)
-    assert sum(map(abs, errors)) / len(errors) <= mean
-    assert max(map(abs, errors)) <= most
-    assert min(errors) >= below
-
-
-def test_the_table_holds_both_precisions_and_ways_of_keeping_activations() -> None:
-    kinds = {(row.point.precision, row.point.checkpointing) for row in TABLE}
-    assert kinds >= {("16bit", True), ("16bit", False), ("4bit", True), ("4bit", False)}
-
-
-@pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.point.shape}-{row.point.precision}")
-def test_weights_and_adapter_are_exact(row: Measured) -> None:
-    parts = {part.name: part.bytes for part in memory_table.predicted(row.point).parts}
-    assert parts["weights"] + parts["adapter"] == pytest.approx(row.loaded_bytes, abs=MIB)
-
-
-@pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.point.shape}-{row.point.precision}")
-def test_what_is_allocated_is_derived_not_fitted(row: Measured) -> None:
-    """A term that is missing or counted twice shows here first: the allocator's slack, which is fitted, cannot hide it."""
-    parts = {part.name: part.bytes for part in memory_table.predicted(row.point).parts}
-    allocated = sum(size for name, size in parts.items() if name not in ("allocator", "context"))
-    assert allocated == pytest.approx(row.allocated_bytes, rel=0.026)
-
-
-@pytest.mark.parametrize(
-    "row",
-    [row for row in TABLE if row.host_bytes],
-    ids=lambda row: f"{row.point.shape}-{row.point.precision}",
-)
-def test_the_host_measured_what_is_predicted(row: Measured) -> None:
-    found = memory_table.predicted(row.point)
-    offloaded = next(part.bytes for part in found.host_parts if part.name == "offloaded")
-    assert offloaded == pytest.approx(row.offloaded_bytes, abs=MIB)
-    if row.point.method == "lora":
-        assert found.host_bytes == pytest.approx(row.host_bytes, rel=0.05)
-    else:  # measured without the probe, which puts every trained weight aside
-        assert found.host_bytes > row.host_bytes
 
 
 DEMO_PEAK = 3206 * MIB
@@ -162,9 +97,11 @@ def test_more_of_anything_never_takes_less(
 
     # A longer row may need less padding for attention, so that lengths are compared a whole step of it apart.
     # With checkpointing, layer inputs above 2 MiB go to the host: past that size a larger batch may take less of the GPU.
+    # So may sequences of 512 and more, and where the loss is computed in chunks, more tokens than fit into one.
     slack = 1.1 if checkpointing else 1.001
-    assert total() <= total(batch_size=batch + 1) * slack
-    assert total() <= total(length=length + 256) * slack
+    if shape(name).kind in (*memory_layer.OWN_KINDS, "gemma2", "gemma3_text"):
+        assert total() <= total(batch_size=batch + 1) * slack
+        assert total() <= total(length=length + 256) * slack or length < 512 <= length + 256
     assert total() <= total(rank=rank + 1)
     assert total(optimizer="adamw_8bit") <= total()
 
@@ -178,11 +115,68 @@ def test_what_saves_memory_saves_it() -> None:
 
 def test_how_sure_it_is() -> None:
     assert predicted("Llama-3.1-8B").confidence == "good"
-    assert predicted("Phi-4-mini").confidence == "fair"
+    for name in ("Phi-4-mini", "SmolLM3-3B", "Gemma-3-1B"):
+        assert predicted(name).confidence == "good"
+        assert predicted(name, precision="8bit").confidence == "low"
     for name in ("Qwen3-MoE-8L", "Gemma-2-2B"):
         found = predicted(name)
         assert found.confidence == "low"
         assert found.remarks
+    llama = shape("Llama-3.2-1B")
+
+    def sure(**values: Any) -> str:
+        return memory.estimate_shape(trained(**values), llama).confidence
+
+    assert sure(dora=True) == "low"
+    assert sure(precision="4bit", dora=True) == sure(method="full") == sure(precision="8bit") == "fair"
+    assert sure(modules_to_save=("lm_head",)) == "low"
+
+
+def parts_of(name: str, **values: Any) -> dict[str, int]:
+    return {part.name: part.bytes for part in predicted(name, **values).parts}
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens", "rows"),
+    [
+        ("SmolLM3-3B", 2048, 2048),
+        ("SmolLM3-3B", 4096, 1024),
+        ("Phi-4-mini", 2048, 512),
+        ("Phi-4-mini", 8192, 1024),
+    ],
+)
+def test_logits_of_transformers_models_come_in_chunks(name: str, tokens: int, rows: int) -> None:
+    """As traced: two buffers of so many rows in 16 bit, one where nothing is trained."""
+    small = shape(name)
+    assert memory_loss.chunk_rows(tokens, small) == rows
+    logits = 2 * rows * small.vocabulary
+    assert memory_loss.loss_bytes(recipe(), tokens, small, None) == 2 * logits
+    assert memory_loss.loss_bytes(recipe(), tokens, small, None, training=False) == logits
+
+
+def test_short_sequences_keep_their_checkpoints_on_the_gpu() -> None:
+    """Below 512 tokens Unsloth leaves checkpointing to torch, which moves nothing to the host."""
+    short, long = (predicted("Llama-3.2-3B", length=length, batch_size=32) for length in (511, 512))
+    moved = [
+        next(part.bytes for part in found.host_parts if part.name == "offloaded") for found in (short, long)
+    ]
+    assert moved[0] == 0 < moved[1]
+    assert short.gpu_reserved_bytes > long.gpu_reserved_bytes
+
+
+def test_checkpointing_saves_a_mixture_of_experts_nothing_in_its_first_step() -> None:
+    """Traced in six trainings: what each layer kept when it was first tried is there at the first loss."""
+    kept, first = (parts_of("Qwen3-MoE-8L", checkpointing=on) for on in (False, True))
+    assert first["activations"] == pytest.approx(kept["activations"], rel=0.05)
+    assert first["optimizer"] == 0 < kept["optimizer"]
+
+
+def test_rows_of_one_length_need_no_mask_in_an_evaluation() -> None:
+    made, small = recipe("16bit", 16_384), shape("Qwen2.5-0.5B")
+    padded, even = (
+        memory.estimate_shape(made, small, pads=pads).gpu_reserved_bytes for pads in (True, False)
+    )
+    assert padded - even > 2 * 16_384**2 * 2  # two bytes for each pair of positions at the least
 
 
 def test_facts_give_the_same_shape_as_the_config() -> None:
@@ -328,7 +322,7 @@ def test_held_out_rows_side_by_side_take_memory_too() -> None:
     assert found().gpu_reserved_bytes == few < many
     # One layer's hidden states, gate, up and their product in 16 bit stand side by side at the least.
     tokens, llama = 64 * 4096, shape("Llama-3.1-8B")
-    assert many - memory_gpu.weights_bytes(recipe(), llama) > 2 * tokens * (
+    assert many - memory_held.weights_bytes(recipe(), llama) > 2 * tokens * (
         3 * llama.hidden + 3 * llama.inner
     )
     sizes = [found(evaluation_batch_size=size).total_bytes for size in range(1, 65)]
@@ -362,33 +356,19 @@ def test_what_is_trained_decides() -> None:
     small = shape("Qwen3-8B")
     weights = small.parameters
     whole = trained(method="full")
-    assert memory_gpu.gradient_bytes(whole, small) == 2 * weights
-    assert memory_gpu.optimizer_bytes(whole, small) == 4 * weights
+    assert memory_held.gradient_bytes(whole, small) == 2 * weights
+    assert memory_held.optimizer_bytes(whole, small) == 4 * weights
     exact = trained(method="full", precision="32bit")
-    assert memory_gpu.weights_bytes(exact, small) == memory_gpu.gradient_bytes(exact, small) == 4 * weights
+    assert memory_held.weights_bytes(exact, small) == memory_held.gradient_bytes(exact, small) == 4 * weights
     sizes = [
-        memory_gpu.optimizer_bytes(trained(method="full", optimizer=optimizer), small)
+        memory_held.optimizer_bytes(trained(method="full", optimizer=optimizer), small)
         for optimizer in ("adafactor", "lion_8bit", "adamw_8bit", "adamw_torch")
     ]
     assert sizes == sorted(sizes) and len(set(sizes)) == 4
-    plain = memory_gpu.gradient_bytes(trained(), small)
-    table = memory_gpu.gradient_bytes(trained(modules_to_save=("lm_head",)), small)
+    plain = memory_held.gradient_bytes(trained(), small)
+    table = memory_held.gradient_bytes(trained(modules_to_save=("lm_head",)), small)
     assert table == plain + 2 * small.embedding
-    assert plain < memory_gpu.gradient_bytes(trained(dora=True), small) < plain * 1.1
-    packed = [memory_gpu.weights_bytes(recipe(precision=p), small) for p in ("4bit", "8bit", "16bit")]
+    assert plain < memory_held.gradient_bytes(trained(dora=True), small) < plain * 1.1
+    packed = [memory_held.weights_bytes(recipe(precision=p), small) for p in ("4bit", "8bit", "16bit")]
     assert packed == sorted(packed)
-    assert memory.estimate_shape(whole, small).confidence == "low"
-
-
-def test_the_grid_measures_alone_what_leaves_something_behind() -> None:
-    """Full fine-tuning leaves a setting of Unsloth's in its process, and packed rows fragments of the allocator."""
-    points = [point for part in memory_grid.PARTS.values() for point in part()]
-    for point in points:
-        together = [other for other in points if other.key == point.key]
-        if point.packing or point.method != "lora" or point.precision in ("8bit", "32bit"):
-            assert {memory_table.point_key(other) for other in together} == {memory_table.point_key(point)}
-        assert not (point.packing and shapes.SHAPES[point.shape]["model_type"] in UNPACKED)
-    assert {row.point for row in TABLE} <= {memory_table.point_key(point) for point in points}
-    assert {point.shape for point in points} == set(shapes.SHAPES)
-    assert {point.method for point in points} == {"lora", "dora", "full"}
-    assert {point.rows for point in points if point.packing} == {"short", "mixed"}
+    assert memory.estimate_shape(whole, small).confidence == "fair"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from finetui.core import memory_gpu, memory_shape
+from finetui.core import memory_held, memory_shape
 from finetui.core.proof import Proof
 from finetui.core.recipe import Recipe
 from finetui.core.runs import chosen
@@ -58,7 +58,7 @@ def predicted(model: Path, made_of: Recipe) -> tuple[int, int, int]:
     """Trained weights, and the bytes of what a checkpoint holds of them and of the optimizer, as predicted."""
     shape = memory_shape.from_config(json.loads((model / "config.json").read_text()))
     assert shape is not None
-    held, state = memory_gpu.gradient_bytes(made_of, shape), memory_gpu.optimizer_bytes(made_of, shape)
+    held, state = memory_held.gradient_bytes(made_of, shape), memory_held.optimizer_bytes(made_of, shape)
     return shape.trained_weights(made_of.lora), held, state
 
 

@@ -32,7 +32,10 @@ def predicted(point: Point) -> MemoryEstimate:
     shape = from_config(shapes.SHAPES[point.shape])
     assert shape is not None
     card = int((point.card_gib or 80) * GIB)
-    return estimate_shape(recipe, shape, card_bytes=card, longest_tokens=max(point.row_tokens))
+    lengths = point.row_tokens
+    return estimate_shape(
+        recipe, shape, card_bytes=card, longest_tokens=max(lengths), pads=len(set(lengths)) > 1
+    )
 
 
 def read(file: Path) -> list[dict[str, Any]]:
