@@ -97,6 +97,7 @@ def _known(error: BaseException, recipe: Recipe | None) -> FinetuiError | None:
     return (
         _memory(error, kind, said, recipe)
         or _hub(error, kind, said)
+        or _compiling(error, kind, said)
         or _precision(error, said)
         or _data(error, kind, said)
     )
@@ -133,6 +134,29 @@ def _memory(error: BaseException, kind: str, said: str, recipe: Recipe | None) -
             "No space was left while writing the run.",
             "Free some space, then resume the run: its last whole checkpoint is untouched.",
             code="no-space",
+        )
+    return None
+
+
+_NO_COMPILER = ("Failed to find C compiler", "No working C++ compiler")
+_NOT_COMPILED = ("BackendCompilerFailed", "InductorError", "CompilationError", "OutOfResources")
+
+
+def _compiling(error: BaseException, kind: str, said: str) -> FinetuiError | None:
+    if kind == "InvalidCxxCompiler" or any(words in said for words in _NO_COMPILER):
+        return FinetuiError(
+            "A C compiler is needed, and there is none here.",
+            "torch and Triton write their fast kernels with it while the model is made ready.",
+            "Install one (apt install gcc g++, or dnf install gcc-c++), or name yours with CC and CXX; then try again.",
+            code="compiler-missing",
+        )
+    if kind in _NOT_COMPILED:
+        return FinetuiError(
+            "torch could not compile this model's layers.",
+            last_line(error),
+            "Start it with UNSLOTH_COMPILE_DISABLE=1 before the command: slower, and it learns the same. Other versions of torch "
+            "and Unsloth may compile it.",
+            code="compile-failed",
         )
     return None
 

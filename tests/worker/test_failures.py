@@ -202,6 +202,10 @@ def _raised(kind: str, said: str) -> BaseException:
         (_raised("HfHubHTTPError", "429 Too Many Requests"), "hub-busy"),
         (_raised("ConnectError", "Name or service not known"), "hub-offline"),
         (ImportError("Using `bitsandbytes` 4-bit quantization requires bitsandbytes"), "precision-4bit"),
+        (
+            RuntimeError("Failed to find C compiler. Please specify via CC environment variable."),
+            "compiler-missing",
+        ),
         (RuntimeError("something new"), "run-failed"),
     ],
 )
@@ -212,6 +216,18 @@ def test_cards(error: BaseException, code: str) -> None:
     wrapped = RuntimeError("a library's wrapper")
     wrapped.__cause__ = error
     assert failures.card(wrapped, Path("worker.log")).code == code
+
+
+def test_layers_that_torch_cannot_compile_have_a_card() -> None:
+    import torch
+
+    def backend(_graph: Any, _inputs: Any) -> Any:
+        raise AssertionError
+
+    with pytest.raises(Exception) as caught:
+        torch.compile(lambda x: x + 1, backend=backend)(torch.ones(1))
+    card = failures.card(caught.value, Path("worker.log"))
+    assert card.code == "compile-failed" and "UNSLOTH_COMPILE_DISABLE=1" in card.fix
 
 
 def test_an_unknown_failure_shows_its_last_line_without_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
