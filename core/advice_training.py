@@ -252,19 +252,11 @@ def _patience(recipe: Recipe, here: Situation) -> tuple[int | None, str]:
 
 
 def _keep_best(recipe: Recipe, here: Situation) -> tuple[bool, str]:
-    looks, epochs = _looks(recipe, here), recipe.training.epochs
-    if looks == 0:
-        return False, "Nothing is held out, or looked at on the way, to go by."
-    if epochs <= 1:
-        return False, "Each row is seen once, so the last weights are the best ones."
-    if looks is not None and looks < 3:
-        return (
-            False,
-            f"{looks} look{'' if looks == 1 else 's'} on the way cannot tell which weights were best.",
-        )
+    if _looks(recipe, here) == 0:
+        return True, "It does nothing here: nothing is held out, or looked at on the way."
     if recipe.lora.method == "full":
-        return False, "Each new low would write the whole model and its optimizer."
-    return True, f"Rows seen {epochs:g} times: the lowest held-out loss may come before the end."
+        return True, "It costs no time: of the checkpoints that are due anyway, the best one stays."
+    return True, "The lowest held-out loss may come before the end; where it does not, the last weights stay."
 
 
 def _kept(recipe: Recipe, here: Situation) -> tuple[int, str]:

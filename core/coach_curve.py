@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 
 from .coach_seen import Action, Advice, Seen, share, stop
-from .runs.best import nearest
+from .runs.best import clearly_above, nearest
 from .runs.series import Point
 from .text import counted
 
@@ -153,7 +153,7 @@ def overfitting(seen: Seen) -> Advice | None:
     if best is None or len(points) < 3:
         return None
     after = [(x, y) for x, y in points if x > best[0]]
-    if len(after) < 2 or any(y < 1.02 * best[1] + 0.002 for _, y in after[-2:]):
+    if len(after) < 2 or not all(clearly_above(y, best[1]) for _, y in after[-2:]):
         return None
     averages = curves.average
     then = _mean(averages.view(best[0] - 3, best[0], 4)[-3:])
@@ -175,7 +175,7 @@ def overfitting(seen: Seen) -> Advice | None:
 def _back(seen: Seen, best: float) -> Action | None:
     """Back to the checkpoint of the best step, where there is one and the run did not end with it by itself."""
     step = nearest(seen.checkpoints, best)
-    if step is None or seen.recipe is None or seen.recipe.training.keep_best:
+    if step is None or seen.recipe is None or seen.ended_with_best:
         return None
     return Action("best", f"go back to step {step:,}", step=step)
 

@@ -55,6 +55,8 @@ class Seen:
     live: bool = True
     checkpoints: Sequence[int] = ()
     """The steps after which one was saved."""
+    ended_with_best: bool = False
+    """It put the weights of its lowest held-out loss in the place of the last ones."""
 
 
 Rule = Callable[[Seen], Advice | None]

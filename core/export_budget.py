@@ -1,8 +1,8 @@
-"""What exports take before a byte of them is written: disk and host memory. No torch.
+"""What exports take before a byte of them is written: disk, host memory and that of a GPU. No torch.
 
 Disk is counted from the model's shape, within 1 % of the files for dense models of Llama's kind. Memory is counted from what each
 process holds; its constants are what `python -m tests.bench export_memory` measured, rounded up.
-Exports are made without the GPU: only a proof uses one, and only where it has room.
+Exports are made without the GPU: only a proof through Transformers uses one, and only where it has room.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from . import export, memory
+from . import export, memory, proof
 from .errors import FinetuiError
 from .model_facts import ModelFacts
 from .recipe import ExportFormat, LoraSection, Recipe
@@ -51,6 +51,8 @@ class Need:
     """The most that is resident while it is made."""
     proof_ram_bytes: int | None
     """The most that is resident while it is proved: the consumer loads it. On a GPU that has room it goes there."""
+    proof_gpu_bytes: int | None
+    """What must be free on a GPU for it to be proved there; 0 where it never is, as by llama.cpp."""
     there: bool = False
     """It stands there already."""
 
@@ -88,6 +90,11 @@ class Budget:
         known = [need.proof_ram_bytes for need in self.needs if need.proof_ram_bytes is not None]
         return max(known) if known else None
 
+    @property
+    def proof_gpu_bytes(self) -> int | None:
+        known = [need.proof_gpu_bytes for need in self.needs if need.proof_gpu_bytes is not None]
+        return max(known) if known else None
+
 
 def _sum(parts: Sequence[int | None]) -> int | None:
     return None if any(part is None for part in parts) else sum(part or 0 for part in parts)
@@ -108,19 +115,28 @@ def budget(
     def read(format: ExportFormat) -> int | None:
         return size("gguf_f16") if export.weighed(format, importance) else 0
 
-    def proof(format: ExportFormat) -> int | None:
+    def opened(format: ExportFormat) -> int | None:
+        """What Transformers or PEFT load of it."""
+        return _sum([size(format), size("merged") if format == "adapter" else 0])
+
+    def on_gpu(format: ExportFormat) -> int | None:
+        if not prove or "gguf" in format:
+            return 0
+        model = opened(format)
+        return None if model is None else proof.gpu_room_bytes(model)
+
+    def on_host(format: ExportFormat) -> int | None:
         """The worker, and whoever opens the export with the model in it: an adapter comes with its base."""
         if not prove:
             return 0
         if format == "adapter_gguf":
-            opened = _sum([_WORKER_BYTES, _LLAMA_BYTES, size(format), size("gguf_f16")])
-            if opened is None or largest is None:
+            asked = _sum([_WORKER_BYTES, _LLAMA_BYTES, size(format), size("gguf_f16")])
+            if asked is None or largest is None:
                 return None
-            return max(opened, _WORKER_BYTES + _converting(largest))  # the base is made a GGUF first
+            return max(asked, _WORKER_BYTES + _converting(largest))  # the base is made a GGUF first
         if format.startswith("gguf"):
             return _sum([_WORKER_BYTES, _LLAMA_BYTES, size(format)])
-        base = size("merged") if format == "adapter" else 0
-        return _sum([_WORKER_BYTES, _TRANSFORMERS_BYTES, size(format), base])
+        return _sum([_WORKER_BYTES, _TRANSFORMERS_BYTES, opened(format)])
 
     needs = tuple(
         _need(
@@ -129,7 +145,7 @@ def budget(
             format in there,
             largest,
             read=read(format),
-            proof=proof(format),
+            proof=(on_host(format), on_gpu(format)),
         )
         for format in formats
     )
@@ -165,11 +181,12 @@ def _need(
     largest: int | None,
     *,
     read: int | None,
-    proof: int | None,
+    proof: tuple[int | None, int | None],
 ) -> Need:
-    """`read` are the bytes of the model that is read rows to for an importance matrix, 0 without one."""
+    """`read` are the bytes of the model that is read rows to for an importance matrix, 0 without one; `proof` those of the
+    host and of a GPU that it is proved in."""
     if there:
-        return Need(format, 0, 0, 0, there=True)
+        return Need(format, 0, 0, 0, 0, there=True)
     ram = None
     if format == "adapter":
         ram = _WORKER_BYTES
@@ -182,7 +199,7 @@ def _need(
         elif format != "merged":  # the quantizer holds less than the converter did before it
             beside = _WORKER_BYTES + _MODELFILE_BYTES
             ram = max(ram, beside + _converting(largest), beside + _LLAMA_BYTES + read if read else 0)
-    return Need(format, size, ram, proof)
+    return Need(format, size, ram, *proof)
 
 
 def of_facts(

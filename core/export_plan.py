@@ -16,6 +16,7 @@ from .recipe import ExportFormat, Recipe
 from .runs import chosen
 from .runs.chosen import Chosen
 from .runs.store import RunFolder
+from .system import Gpu
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Plan:
     budget: Budget
     free_disk_bytes: int | None
     free_ram_bytes: int | None
+    gpu: Gpu | None = None
+    """The freest of the machine; None where it has none."""
 
     @property
     def replaced(self) -> tuple[There, ...]:
@@ -81,6 +84,7 @@ class Plan:
                     "disk_bytes": need.disk_bytes,
                     "ram_bytes": need.ram_bytes,
                     "proof_ram_bytes": need.proof_ram_bytes,
+                    "proof_gpu_bytes": need.proof_gpu_bytes,
                     "loss": export.FORMATS[need.format].loss,
                     "there": next((one.words for one in self.there if one.format == need.format), None),
                     "kept": need.there,
@@ -96,6 +100,8 @@ class Plan:
             "ram_bytes": self.budget.ram_bytes,
             "proof_ram_bytes": self.budget.proof_ram_bytes,
             "free_ram_bytes": self.free_ram_bytes,
+            "proof_gpu_bytes": self.budget.proof_gpu_bytes,
+            "free_gpu_bytes": self.gpu.free_bytes if self.gpu is not None else None,
             "fits": self.no_space is None,
             "warning": self.warning,
         }
@@ -143,6 +149,7 @@ def plan(
         export_budget.of_facts(recipe, facts, formats, there=kept),
         machine.disk_free_bytes,
         machine.memory_available_bytes,
+        machine.freest_gpu,
     )
 
 

@@ -268,6 +268,8 @@ def _training(recipe: Recipe, reducer: state.Reducer) -> str:
     ]
     if step is not None:
         rows.append(("Last training loss", f"{step.loss:.4f}"))
+    if (kept := reducer.best_kept) is not None:
+        rows.append(("Weights", kept.sentence))
     if reducer.evaluation is not None:
         rows.append(("Held-out loss", f"{reducer.evaluation.loss:.4f}"))
     if reducer.best is not None:

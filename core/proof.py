@@ -22,6 +22,12 @@ PROMPTS = 8
 NEW_TOKENS = 64
 
 
+def gpu_room_bytes(model_bytes: int) -> int:
+    """What must be free on a GPU for an export to be opened there by Transformers: the model, what it computes with, and CUDA's
+    own beside the model that was just trained. Where it is not free, the CPU proves it."""
+    return int(1.2 * model_bytes) + 2 * 1024**3
+
+
 @dataclass(frozen=True)
 class Limit:
     """What may differ. `gap`: mean absolute difference of a token's log-probability (natural logarithm); `agreement`:

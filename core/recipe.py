@@ -98,7 +98,8 @@ class ExportSection(Section):
         "result",
         "Weights",
         "whose weights leave: result, last, best, or the step of a checkpoint",
-        "result is what the run ended with: the last step, or with Keep best on the training step the lowest held-out loss. "
+        "result is what the run ended with: the lowest held-out loss where the last step's is clearly worse (Keep best on the "
+        "training step), else the last step. "
         "best is the lowest held-out loss among the weights that are still there, last the highest step, and a number one "
         "checkpoint. Which step it came to is said, and an export is proved against the answers of the same weights.",
         advanced=True,

@@ -198,11 +198,13 @@ class TrainingSection(Section):
         le=1000,
     )
     keep_best: bool = declare(
-        False,
+        True,
         "Keep best",
-        "end with the weights of the lowest held-out loss, not with the last ones",
-        "Each evaluation with a new low is saved as a checkpoint, and the run ends with the best of them. It needs held-out "
-        "rows and evaluations on the way.",
+        "end with the weights of the lowest held-out loss where the last ones are clearly worse",
+        "An evaluation with a new low is saved as a checkpoint; with full fine-tuning, whose checkpoints are large, and with "
+        "Checkpoint every 0 only one that is due anyway is kept. A run whose held-out loss has risen since by more than noise ends with the best of them: it is "
+        "scored, answers, is exported and talks with those weights. Resumed or trained longer it goes on from the last ones. "
+        "Without held-out rows or evaluations on the way it does nothing.",
         advanced=True,
     )
     save_every_steps: int = declare(

@@ -206,31 +206,25 @@ def _of_schedule(recipe: Recipe) -> Found:
 
 
 def _of_evaluation(recipe: Recipe) -> Found:
-    training = recipe.training
-    found: Found = []
-    for path, name, wanted in (
-        ("training.early_stopping_patience", "Patience", training.early_stopping_patience is not None),
-        ("training.keep_best", "Keep best", training.keep_best),
-    ):
-        if not wanted:
-            continue
-        if not recipe.dataset.holds_out:
-            error = FinetuiError(
-                f"{name} has nothing to go by.",
-                "No rows are held out, so there is no held-out loss.",
-                "Set a held-out share or file on the dataset step, or turn this off.",
-                code="evaluation-none",
-            )
-            found.append((path, error))
-        elif training.evaluate_every_steps == 0:
-            error = FinetuiError(
-                f"{name} has nothing to go by.",
-                "Evaluate every is 0: the held-out loss is measured only once, at the end.",
-                "Set Evaluate every to a tenth of the steps, or turn this off.",
-                code="evaluation-none",
-            )
-            found.append((path, error))
-    return found
+    if recipe.training.early_stopping_patience is None:
+        return []
+    if not recipe.dataset.holds_out:
+        error = FinetuiError(
+            "Patience has nothing to go by.",
+            "No rows are held out, so there is no held-out loss.",
+            "Set a held-out share or file on the dataset step, or turn this off.",
+            code="evaluation-none",
+        )
+    elif recipe.training.evaluate_every_steps == 0:
+        error = FinetuiError(
+            "Patience has nothing to go by.",
+            "Evaluate every is 0: the held-out loss is measured only once, at the end.",
+            "Set Evaluate every to a tenth of the steps, or turn this off.",
+            code="evaluation-none",
+        )
+    else:
+        return []
+    return [("training.early_stopping_patience", error)]
 
 
 def of_model(recipe: Recipe, facts: ModelFacts) -> Found:
@@ -346,46 +340,38 @@ def of_rows(recipe: Recipe, rows: int, steps: int, warmup: int, evaluation_rows:
             code="warmup-only",
         )
         found.append(("training.warmup_share", error))
-    if evaluation_rows == 0 and (training.keep_best or training.early_stopping_patience is not None):
-        path = "training.keep_best" if training.keep_best else "training.early_stopping_patience"
+    if evaluation_rows == 0 and training.early_stopping_patience is not None:
         error = FinetuiError(
             "There are no held-out rows to go by.",
             "The held-out share of so few rows is none.",
             "Raise the held-out share on the dataset step, or turn this off.",
             code="evaluation-none",
         )
-        found.append((path, error))
+        found.append(("training.early_stopping_patience", error))
     elif steps and training.evaluate_every_steps and recipe.dataset.holds_out:
         found += _too_few_looks(recipe, steps)
     return found
 
 
 def _too_few_looks(recipe: Recipe, steps: int) -> Found:
-    """Where the held-out loss is measured too rarely to decide anything. The last step always measures it, but then there is
-    nothing left to stop, and no other weights to choose."""
-    training, found = recipe.training, []
+    """Where the held-out loss is measured too rarely to stop the run. The last step always measures it, but then there is
+    nothing left to stop."""
+    training = recipe.training
     every, patience = training.evaluate_every_steps, training.early_stopping_patience
-    looks = (steps - 1) // every
-    for path, name, needed in (
-        (
-            "training.early_stopping_patience",
-            "Patience can never stop this run.",
-            0 if patience is None else patience + 1,
-        ),
-        ("training.keep_best", "Keep best has nothing to choose from.", int(training.keep_best)),
-    ):
-        if looks >= needed:
-            continue
-        most = (steps - 1) // needed
-        error = FinetuiError(
-            name,
-            f"It needs {needed:,} look{'' if needed == 1 else 's'} at the held-out rows before the last step, and there "
-            f"{'is 1' if looks == 1 else f'are {looks:,}'}: Evaluate every is {every:,}, and the run has {steps:,} "
-            f"step{'' if steps == 1 else 's'}.",
-            f"Set Evaluate every to {most:,} or less, or turn this off."
-            if most
-            else "Train more steps, or turn this off.",
-            code="evaluation-none",
-        )
-        found.append((path, error))
-    return found
+    if patience is None:
+        return []
+    looks, needed = (steps - 1) // every, patience + 1
+    if looks >= needed:
+        return []
+    most = (steps - 1) // needed
+    error = FinetuiError(
+        "Patience can never stop this run.",
+        f"It needs {needed:,} looks at the held-out rows before the last step, and there "
+        f"{'is 1' if looks == 1 else f'are {looks:,}'}: Evaluate every is {every:,}, and the run has {steps:,} "
+        f"step{'' if steps == 1 else 's'}.",
+        f"Set Evaluate every to {most:,} or less, or turn this off."
+        if most
+        else "Train more steps, or turn this off.",
+        code="evaluation-none",
+    )
+    return [("training.early_stopping_patience", error)]

@@ -60,6 +60,11 @@ class Machine:
         return bool(self.gpus)
 
     @property
+    def freest_gpu(self) -> Gpu | None:
+        """The GPU with the most free memory; None where there is none."""
+        return max(self.gpus, key=lambda gpu: gpu.free_bytes or 0, default=None)
+
+    @property
     def free_bytes(self) -> int:
         """Memory that a run could take now: the freest GPU's, or the host's where there is none."""
         free = [g.free_bytes for g in self.gpus if g.free_bytes is not None]

@@ -104,6 +104,11 @@ class Looking:
 
         self._app.in_background("machine", system.snapshot, seen, lambda _: None)
 
+    @property
+    def has_gpu(self) -> bool:
+        """Whether a GPU was seen on the machine."""
+        return self._app.wizard.machine is not None and self._app.wizard.machine.has_gpu
+
     def machine_line(self) -> MachineLine | None:
         """The machine for the header."""
         from .widgets.header import MachineLine
@@ -111,8 +116,7 @@ class Looking:
         machine = self._app.wizard.machine
         if machine is None:
             return None
-        if machine.gpus:
-            gpu = max(machine.gpus, key=lambda g: g.free_bytes or 0)
+        if (gpu := machine.freest_gpu) is not None:
             name = gpu.name.removeprefix("NVIDIA ").removeprefix("GeForce ")
             if len(machine.gpus) > 1:
                 name = f"{len(machine.gpus)} × {name}"

@@ -115,6 +115,8 @@ class Plain:
             self._say("continued", f"after a pause of {duration_words(event.seconds)}")
         elif isinstance(event, events.Checkpoint):
             self._say("save", f"checkpoint at step {event.step:,}")
+        elif isinstance(event, events.BestKept):
+            self._say("best", event.sentence)
         elif isinstance(event, events.Warned):
             self._say("warning", one_line(event.what, 400))
             for part in (event.why, event.fix):

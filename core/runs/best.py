@@ -12,6 +12,11 @@ from . import checkpoints, chosen, store
 from .store import RunFolder
 
 
+def clearly_above(loss: float, best: float) -> bool:
+    """Whether a held-out loss lies above the `best` by more than the noise of such losses."""
+    return not loss < 1.02 * best + 0.002
+
+
 def nearest(saved: Sequence[int], best: float) -> int | None:
     """The last of the `saved` steps at or before `best`, but not from the first half of the way there."""
     usable = [step for step in saved if best / 2 <= step <= best]
@@ -90,7 +95,7 @@ def go_back(run: RunFolder, step: int) -> str:
             "Make room on the disk, or check who owns the folder.",
             code="run-folder",
         ) from error
-    return f"The run is at step {step:,} again; its last weights are in {last.name}. Export again to use it."
+    return f"The run is at step {step:,} again; what it ended with is in {last.name}. Export again to use it."
 
 
 def _leave(folder: Path, left: Path, step: int) -> None:

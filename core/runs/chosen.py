@@ -16,7 +16,7 @@ from . import checkpoints, event_log, events, store
 from .store import RunFolder
 
 Wanted = Literal["result", "last", "best"] | int
-"""`result`: what the run ended with (with Keep best, the weights of the lowest held-out loss); `last`: those of the
+"""`result`: what the run ended with (the weights of the lowest held-out loss, where the last are clearly worse); `last`: those of the
 highest step that are still there; `best`: those of the lowest held-out loss that are; a number: those of that step."""
 
 NEW, OLD = ".adapter.new", ".adapter.old"
@@ -161,9 +161,8 @@ def told(run: RunFolder) -> tuple[int | None, dict[int, float]]:
             last = event.step
         elif isinstance(event, events.Evaluation):
             losses[event.step] = event.loss
-        elif isinstance(event, events.Warned) and event.code == "best-kept":
-            finite = {step: loss for step, loss in losses.items() if math.isfinite(loss)}
-            kept = min(finite, key=lambda step: finite[step]) if finite else None
+        elif isinstance(event, events.BestKept):
+            kept = event.step
         elif isinstance(event, events.Warned) and event.code == "adapter-from-checkpoint":
             last = None  # an older finetui put a checkpoint's adapter there
         elif isinstance(event, events.Progress) and event.stage == "save" and event.unit == "adapter":

@@ -231,6 +231,27 @@ class Checkpoint(Event):
 
 
 @dataclass(frozen=True)
+class BestKept(Event):
+    """The training ends with the weights of `step`, whose held-out loss was clearly lower than that after its last step
+    (None: no number)."""
+
+    kind: ClassVar[str] = "best"
+    step: int
+    loss: float
+    last_step: int
+    last_loss: float | None = None
+
+    @property
+    def sentence(self) -> str:
+        """Which weights, and why."""
+        last = "not a number" if self.last_loss is None else f"{self.last_loss:.4g}"
+        return (
+            f"It ends with the weights of step {self.step:,}: the held-out loss was lowest there, {self.loss:.4g}; after the last "
+            f"step, {self.last_step:,}, it is {last}."
+        )
+
+
+@dataclass(frozen=True)
 class Warned(Event):
     """Something the person should know that does not stop the run."""
 
@@ -356,6 +377,7 @@ KINDS: dict[str, type[Event]] = {
         Device,
         Sample,
         Checkpoint,
+        BestKept,
         Warned,
         Paused,
         Continued,

@@ -44,6 +44,8 @@ class Reducer:
     device: events.Device | None = None
     score: events.Scored | None = None
     checkpoint: events.Checkpoint | None = None
+    best_kept: events.BestKept | None = None
+    """The weights that its training ended with, where they are not the last ones."""
     exports: dict[str, events.Exported] = field(default_factory=dict)
     proofs: dict[str, events.Proved] = field(default_factory=dict)
     training_seconds: float = 0.0
@@ -102,6 +104,8 @@ class Reducer:
             self.paused = isinstance(event, events.Paused)
         elif isinstance(event, events.Checkpoint):
             self.checkpoint = event
+        elif isinstance(event, events.BestKept):
+            self.best_kept = event
         elif isinstance(event, events.Scored):
             self.score = event
         elif isinstance(event, events.ModelReady):
@@ -122,6 +126,8 @@ class Reducer:
         self._attempt_steps = self._attempt_evaluations = 0
         self._evaluation_seconds = 0.0
         self._times.clear()
+        if event.job in TRAINING:
+            self.best_kept = None
         if event.job == "train":
             self.step = self.evaluation = self.checkpoint = self.score = None
             self.bests.clear()

@@ -264,8 +264,8 @@ _REMEDIES: dict[str, Callable[[Recipe, RunFolder], tuple[Values, str]]] = {
     "warmup-long": _fixed({"training.warmup_steps": None}, "A share of the steps is always shorter."),
     "warmup-only": _fixed({"training.warmup_steps": 0}, "So the only step has the full rate."),
     "evaluation-none": _fixed(
-        {"training.keep_best": False, "training.early_stopping_patience": None},
-        "Without a held-out loss there is no best checkpoint.",
+        {"training.early_stopping_patience": None},
+        "Without a held-out loss there is nothing to stop by.",
     ),
     "batch-rows": _batch_for_rows,
     "length-context": _context,

@@ -12,7 +12,8 @@ from transformers import TrainerCallback
 
 from ..recipe import Recipe
 from ..runs import checkpoints
-from ..runs.events import Evaluation, Step, Warned
+from ..runs.best import clearly_above
+from ..runs.events import BestKept, Evaluation, Step, Warned
 from . import adapter, randomness
 from .control import Control, Stopped
 from .events import EventWriter
@@ -86,8 +87,8 @@ class Reporter(TrainerCallback):
         self._bad = self._zero = 0
         self._predicted = self._batches = 0
         """Of the evaluation under way: batches done, and all of them."""
-        self._best: tuple[float, int] | None = None
-        """The lowest held-out loss and its step."""
+        self._losses: dict[int, float] = {}
+        """The held-out loss by step, where it is a number."""
         self._without_better = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -200,51 +201,57 @@ class Reporter(TrainerCallback):
                 self.pause_due = True
 
     def _judge(self, loss: float, state: Any, control: Any) -> None:
-        """Notes a new best, which is kept on the disk where it is wanted, or counts one more look without."""
-        training = self._recipe.training
-        if math.isfinite(loss) and (self._best is None or loss < self._best[0]):
-            self._best, self._without_better = (loss, state.global_step), 0
-            if training.keep_best:
-                control.should_save = True
-        else:
-            self._without_better += 1
+        """Notes a new low, which is kept on the disk where it is wanted, or counts one more look without."""
+        training, step = self._recipe.training, state.global_step
+        if (
+            self._note(step, loss)
+            and training.keep_best
+            and training.save_every_steps
+            and self._recipe.lora.method == "lora"
+        ):
+            control.should_save = True
         patience = training.early_stopping_patience
-        if patience is None or self._without_better < patience or state.global_step >= state.max_steps:
+        if patience is None or self._without_better < patience or step >= state.max_steps:
             return
         control.should_save = control.should_training_stop = True
-        assert self._best is not None or not math.isfinite(loss)
-        best = f"{self._best[0]:.4f} at step {self._best[1]}" if self._best else "none that is a number"
+        lowest = min(self._losses, key=lambda at: self._losses[at], default=None)
+        best = "none that is a number" if lowest is None else f"{self._losses[lowest]:.4f} at step {lowest:,}"
         self._writer.emit(
             Warned(
                 "early-stop",
-                f"The training stopped early, after step {state.global_step}.",
+                f"The training stopped early, after step {step}.",
                 f"The held-out loss has not fallen in {patience} evaluations; the lowest was {best}.",
                 "More steps would memorise the rows.",
             )
         )
 
+    def _note(self, step: int, loss: float) -> bool:
+        """Whether `loss` is lower than all before it."""
+        lower = math.isfinite(loss) and loss < min(self._losses.values(), default=math.inf)
+        self._without_better = 0 if lower else self._without_better + 1
+        if math.isfinite(loss):
+            self._losses[step] = loss
+        return lower
+
     def take_best(self, trainer: Any) -> None:
-        """Puts the weights of the lowest held-out loss into the model, where the recipe wants them and they are not the last."""
-        if not self._recipe.training.keep_best or self._best is None or self.outcome != "completed":
+        """Puts the weights of the lowest held-out loss that were kept into the model, where those that it has are clearly
+        worse, and lets it answer with them."""
+        if not self._recipe.training.keep_best or self.outcome != "completed":
             return
-        loss, step = self._best
-        if step == trainer.state.global_step or not self.saving.whole(step):
+        last, step = int(trainer.state.global_step), self.saving.best(self._losses)
+        if step is None or step == last:
+            return
+        loss, last_loss = self._losses[step], self._losses.get(last)
+        if last_loss is not None and not clearly_above(last_loss, loss):
             return
         adapter.load(trainer.model, self.saving.path(step))
-        self._writer.emit(
-            Warned(
-                "best-kept",
-                f"The run ends with the weights of step {step}.",
-                f"The held-out loss was lowest there: {loss:.4f}.",
-            )
-        )
+        self._writer.emit(BestKept(step, loss, last, last_loss))
+        self.sample(step)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         step = int(state.global_step)
-        best = self._best[1] if self._best and self._recipe.training.keep_best else None
-        self.saving.seal(
-            step, {"tokens": self.counter.tokens, "trained_tokens": self.counter.trained}, best=best
-        )
+        counts = {"tokens": self.counter.tokens, "trained_tokens": self.counter.trained}
+        self.saving.seal(step, counts, self._losses if self._recipe.training.keep_best else {})
         if self.outcome == "stop" and not self.saving.whole(step) and not self._requests.terminated:
             # Nothing would keep what was learned since the last checkpoint: it waits for room, or for another word.
             self.outcome = "completed"
@@ -258,8 +265,4 @@ class Reporter(TrainerCallback):
         self.counter.tokens, self.counter.trained = int(counts["tokens"]), int(counts["trained_tokens"])
         for entry in json.loads((checkpoint / "trainer_state.json").read_bytes()).get("log_history", ()):
             if "eval_loss" in entry:
-                loss = float(entry["eval_loss"])
-                if math.isfinite(loss) and (self._best is None or loss < self._best[0]):
-                    self._best, self._without_better = (loss, int(entry["step"])), 0
-                else:
-                    self._without_better += 1
+                self._note(int(entry["step"]), float(entry["eval_loss"]))

@@ -21,7 +21,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from ..proof import NEW_TOKENS, Heard, HeardPrompt, Reference, ReferencePrompt
+from ..proof import NEW_TOKENS, Heard, HeardPrompt, Reference, ReferencePrompt, gpu_room_bytes
 
 _TOP = 40
 _FLOOR = -20.0
@@ -63,12 +63,11 @@ class _Transformers:
         self.name = "PEFT" if kind == "adapter" else "Transformers"
 
     def _device(self, size: int) -> str:
-        """The GPU where it has room for `size` bytes beside the model that was just trained, which may still be on it; else
-        the CPU."""
+        """The GPU where it has room for a model of `size` bytes; else the CPU."""
         cuda = self.torch.cuda
         if not cuda.is_available():
             return "cpu"
-        return "cuda" if cuda.mem_get_info()[0] > 1.2 * size + 2 * 1024**3 else "cpu"
+        return "cuda" if cuda.mem_get_info()[0] > gpu_room_bytes(size) else "cpu"
 
     def heard(self, reference: Reference) -> Heard:
         ends = self._ends()

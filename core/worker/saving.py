@@ -77,9 +77,14 @@ class Saving:
         weights = sum(p.numel() * p.element_size() for p in trainer.model.parameters() if p.requires_grad)
         return 3 * weights
 
-    def seal(self, step: int, counts: Mapping[str, int], best: int | None = None) -> None:
+    def best(self, losses: Mapping[int, float]) -> int | None:
+        """The step of the whole checkpoint with the lowest of `losses`, which are by step; None where there is none."""
+        steps = [checkpoints.step_of(path) for path in checkpoints.newest_first(self._folder)]
+        return min((s for s in steps if s in losses and self.whole(s)), key=lambda s: losses[s], default=None)
+
+    def seal(self, step: int, counts: Mapping[str, int], losses: Mapping[int, float]) -> None:
         """Seals what was saved at `step`, with its counts, and reports it; nothing where it was left out. Only then older
-        ones go, but for that of the `best` step: until now they were all that a killed run had."""
+        ones go, but for the best by `losses`: until now they were all that a killed run had."""
         checkpoint = self.path(step)
         if not checkpoint.is_dir():
             return
@@ -90,11 +95,9 @@ class Saving:
             self._drop(step, error)
             return
         self._writer.emit(Checkpoint(step, f"{self._folder.name}/{checkpoint.name}"))
-        others = [
-            p for p in checkpoints.newest_first(self._folder) if checkpoints.step_of(p) not in (step, best)
-        ]
-        room = self._kept - 1 - (best is not None and best != step and self.whole(best))
-        checkpoints.discard(others[max(0, room) :])
+        older = [p for p in checkpoints.newest_first(self._folder) if p != checkpoint][self._kept - 1 :]
+        best = self.best(losses)
+        checkpoints.discard([p for p in older if checkpoints.step_of(p) != best])
 
     def _drop(self, step: int, error: Exception) -> None:
         """Takes back what was begun at `step`."""

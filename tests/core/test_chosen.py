@@ -75,10 +75,10 @@ def test_a_damaged_best_is_passed_over_and_one_that_was_named_is_refused(run: Ru
 
 
 def test_with_keep_best_the_result_is_the_best(run: RunFolder) -> None:
-    tell(run, step(70), events.Evaluation(70, 0.8), events.Warned("best-kept", "…"), SAVED)
+    tell(run, step(70), events.Evaluation(70, 0.8), events.BestKept(40, 0.5, 70, 0.8), SAVED)
     found = chosen.choose(run, LORA, "result")
-    assert (found.folder, found.step) == (run.adapter, 10)
-    assert chosen.choose(run, LORA, "best") == found
+    assert (found.folder, found.step, found.loss) == (run.adapter, 40, 0.5)
+    assert chosen.choose(run, LORA, 40) == found
     assert chosen.choose(run, LORA, "last").step == 60
 
 

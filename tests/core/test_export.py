@@ -12,7 +12,7 @@ import pytest
 from finetui.core import export, export_budget
 from finetui.core.gguf_size import Shape, gguf_bytes
 from finetui.core.model import DEMO_FACTS, ModelFacts
-from finetui.core.proof import LIMITS, Heard, Reference, Weights, judge
+from finetui.core.proof import LIMITS, Heard, Reference, Weights, gpu_room_bytes, judge
 from finetui.core.quantizations import QUANTIZATIONS
 from finetui.core.recipe import TARGET_MODULES, ExportFormat, ExportSection, LoraSection, Recipe
 from finetui.core.system import Machine
@@ -239,6 +239,20 @@ def test_the_memory_for_a_matrix_and_for_an_adapters_base_is_counted() -> None:
         assert ram is not None and (ram > model) == whole, format
     proof = need("adapter").proof_ram_bytes
     assert proof is not None and proof > model, "PEFT loads the base too"
+
+
+def test_the_memory_of_a_gpu_that_a_proof_takes_is_told_by_format() -> None:
+    """Transformers loads what it opens on the GPU, PEFT the base too; llama.cpp opens a GGUF on the CPU."""
+    formats: tuple[ExportFormat, ...] = ("adapter", "adapter_gguf", "merged", "merged_4bit", "gguf_q8_0")
+    found = export_budget.of_facts(Recipe(), LLAMA_8B, formats)
+    adapter, adapter_gguf, merged, packed, gguf = (need.proof_gpu_bytes for need in found.needs)
+    model = export.estimated_bytes("merged", LLAMA_8B, LoraSection())
+    assert model and merged and adapter and packed and merged == gpu_room_bytes(model)
+    assert packed < model < merged < adapter == found.proof_gpu_bytes
+    assert adapter_gguf == gguf == 0
+    unproved = Recipe(export=ExportSection(prove=False))
+    assert export_budget.of_facts(unproved, LLAMA_8B, formats).proof_gpu_bytes == 0
+    assert export_budget.of_facts(Recipe(), None, ("merged",)).proof_gpu_bytes is None
 
 
 def test_the_disk_for_an_adapters_proof_is_counted_and_said() -> None:

@@ -76,12 +76,9 @@ def test_a_cpu_is_no_gpu(changes: dict[str, Any], path: str, code: str) -> None:
         ({"modules_to_save": ("lm_head",), "adapter": "a"}, "lora.modules_to_save", "adapter-shape"),
         ({"embedding_learning_rate": 1e-4}, "training.embedding_learning_rate", "table-rate-unused"),
         ({"schedule": "constant", "warmup_steps": 3}, "training.schedule", "warmup-unused"),
-        ({"keep_best": True, "evaluation_share": 0.0}, "training.keep_best", "evaluation-none"),
-        ({"keep_best": True, "evaluate_every_steps": 0}, "training.keep_best", "evaluation-none"),
-        (
-            {"early_stopping_patience": 2, "evaluation_share": 0.0},
-            "training.early_stopping_patience",
-            "evaluation-none",
+        *(
+            ({"early_stopping_patience": 2} | none, "training.early_stopping_patience", "evaluation-none")
+            for none in ({"evaluation_share": 0.0}, {"evaluate_every_steps": 0})
         ),
     ],
 )
@@ -182,17 +179,16 @@ def test_what_does_not_fit_the_rows(
 @pytest.mark.parametrize(
     ("every", "patience", "expected"),
     [
-        (30, None, ["training.keep_best"]),  # the only look is the last step's
-        (29, None, []),
+        (30, None, []),
         (29, 1, ["training.early_stopping_patience"]),
         (14, 1, []),  # looks at 14 and 28: one without a better loss stops the run before its step 30
         (15, 1, ["training.early_stopping_patience"]),
-        (10_000, 2, ["training.early_stopping_patience", "training.keep_best"]),
+        (10_000, 2, ["training.early_stopping_patience"]),
     ],
 )
 def test_looks_that_come_too_late(every: int, patience: int | None, expected: list[str]) -> None:
     """Over a run of 30 steps."""
-    asked = recipe(evaluate_every_steps=every, early_stopping_patience=patience, keep_best=True)
+    asked = recipe(evaluate_every_steps=every, early_stopping_patience=patience)
     found = training.problems(asked, CPU, LLAMA, 240, 24)
     assert codes(found) == [(path, "evaluation-none") for path in expected]
     for path, error in found:
@@ -206,8 +202,9 @@ def test_looks_that_come_too_late(every: int, patience: int | None, expected: li
 
 
 def test_too_few_rows_to_hold_any_out() -> None:
-    asked = recipe(keep_best=True, evaluate_every_steps=1)
-    assert codes(training.problems(asked, CPU, LLAMA, 9, 0)) == [("training.keep_best", "evaluation-none")]
+    asked = recipe(early_stopping_patience=1, evaluate_every_steps=1, batch_size=1)
+    found = [("training.early_stopping_patience", "evaluation-none")]
+    assert codes(training.problems(asked, CPU, LLAMA, 9, 0)) == found
     assert training.problems(asked, CPU, LLAMA, 9, 1) == []
 
 

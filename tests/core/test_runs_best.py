@@ -146,16 +146,12 @@ def test_the_coach_names_it_where_there_is_one() -> None:
         curves.add_step(Step(n, 100, n / 50, 2.0 * 0.97**n, 1e-4, 0.5), float(n))
         if n % 20 == 0:
             curves.evaluated(n, {20: 1.0, 40: 0.8, 60: 0.9, 80: 1.0, 100: 1.1}[n])
-    recipe = demo_recipe()
 
-    def action(saved: tuple[int, ...], keep: bool = False, live: bool = False) -> Action | None:
-        training = recipe.training.model_copy(update={"keep_best": keep})
-        seen = Seen(
-            curves, 100, recipe.model_copy(update={"training": training}), live=live, checkpoints=saved
-        )
+    def action(saved: tuple[int, ...], best_kept: bool = False, live: bool = False) -> Action | None:
+        seen = Seen(curves, 100, demo_recipe(), live=live, checkpoints=saved, ended_with_best=best_kept)
         return next(one.action for one in coach.advise(seen) if one.rule == "overfitting")
 
     back = action((30, 35, 60, 100))
     assert back is not None and (back.act, back.step) == ("best", 35) and "35" in back.words
-    for other in (action((10, 60)), action((35,), keep=True), action((35,), live=True)):
+    for other in (action((10, 60)), action((35,), best_kept=True), action((35,), live=True)):
         assert other is not None and other.act != "best"

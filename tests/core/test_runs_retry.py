@@ -117,7 +117,11 @@ def failed(recipe: Recipe, code: str, *told: Event, checkpoint: int = 0, log: st
         ("warmup-unused", {"training__schedule": "constant"}, ["training.schedule: constant_with_warmup"]),
         ("warmup-long", {"training__warmup_steps": 90}, ["training.warmup_steps: null"]),
         ("warmup-only", {}, ["training.warmup_steps: 0"]),
-        ("evaluation-none", {"training__keep_best": True}, ["training.keep_best: false"]),
+        (
+            "evaluation-none",
+            {"training__early_stopping_patience": 2},
+            ["training.early_stopping_patience: null"],
+        ),
         ("length-context", {"model__max_length": 16384}, ["model.max_length: 8192"]),
         ("export-full", {"export__formats": ["adapter", "merged"]}, ["export.formats: [merged]"]),
         ("llama-cpp-no-compiler", {"export__formats": ["gguf_q4_k_m"]}, ["export.formats: [gguf_q8_0]"]),
@@ -207,7 +211,7 @@ def test_every_remedy_makes_a_recipe_that_can_be_written_down(home: Path) -> Non
             training__batch_size=8,
             training__packing=True,
             training__optimizer="adamw_8bit",
-            training__keep_best=True,
+            training__early_stopping_patience=2,
             export__formats=["adapter", "gguf_q4_k_m"],
         )
         for _ in range(40):

@@ -225,7 +225,6 @@ def test_advice_against_memorising_where_rows_are_seen_often() -> None:
         assert found is not None
         return found.value
 
-    assert [chosen("training.keep_best", epochs) for epochs in (1.0, 3.0)] == [False, True]
     assert [chosen("training.early_stopping_patience", epochs) for epochs in (1.0, 3.0)] == [None, 3]
     assert chosen("training.neftune_noise_alpha", 1.0, learned_tokens=900 * 30) is None
     assert chosen("training.neftune_noise_alpha", 1.0, learned_tokens=900 * 300) == 5.0

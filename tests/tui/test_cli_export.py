@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from finetui.core import recipe_file
+from finetui.core import export_plan, recipe_file
 from finetui.core.recipe import ExportSection, LoraSection, ModelSection, Recipe
 from finetui.core.runs import events, store
-from finetui.tui.commands import exits
+from finetui.core.system import Gpu
+from finetui.tui.commands import exits, exporting
 
 from ..core.run_events import gone
 from ..worker import tiny
@@ -73,6 +75,22 @@ def test_the_same_for_programs_with_the_recipes_formats(cli: Cli, run: store.Run
     assert merged["disk_bytes"] > small["disk_bytes"] > 0 and small["ram_bytes"] > 0
     assert told["disk_bytes"] == merged["disk_bytes"] + small["disk_bytes"] + told["on_the_way_bytes"]
     assert told["fits"] and told["weights"]["step"] == 7
+
+
+def test_a_dry_run_tells_the_memory_of_a_gpu_where_there_is_one(
+    run: store.RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = recipe_file.load(run.recipe)
+    found = replace(export_plan.plan(run, recipe, ("merged", "gguf_q8_0")), gpu=None)
+    exporting._show(found, False)
+    assert "GPU" not in capsys.readouterr().out.replace("no GPU is needed", "")
+    exporting._show(replace(found, gpu=Gpu(0, "card", 24 << 30, 4 << 30)), False)
+    rows = capsys.readouterr().out.splitlines()
+    [merged], [small], [total] = (
+        [row for row in rows if row.split()[0] == word] for word in ("merged", "gguf_q8_0", "GPU")
+    )
+    assert "2.0 GiB of the GPU" in merged and "and no GPU" in small
+    assert "2.0 GiB" in total and "20.0 GiB free" in total and "the CPU does" in total
 
 
 def test_nothing_is_overwritten_where_nobody_can_be_asked(cli: Cli, run: store.RunFolder) -> None:

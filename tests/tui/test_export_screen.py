@@ -16,6 +16,7 @@ from finetui.core import export_record, recipe_file
 from finetui.core.export import COMMON, FORMATS
 from finetui.core.recipe import DatasetSection
 from finetui.core.runs import checkpoints, events, manifest, state
+from finetui.core.system import Gpu, Machine
 from finetui.tui.app import FinetuiApp
 from finetui.tui.modals.confirm import ConfirmModal
 from finetui.tui.screens.run import RunScreen
@@ -193,11 +194,11 @@ async def test_the_importance_matrix_is_turned_on_and_made(tmp_path: Path) -> No
         assert "i makes it with an importance matrix" in flat(app)
         tiny_one, large = screen.known, replace(screen.known, facts=LLAMA_8B)
         screen.known = large  # of which the matrix takes more memory than what comes before it
-        memory = screen._budget()
+        memory = screen._budget(screen.formats())
         await press(pilot, "i")
         await until(pilot, lambda: "With an importance matrix" in flat(app), "for its words")
         assert "memory · importance matrix" in flat(app) and "is made with an importance matrix" in flat(app)
-        now = screen._budget()
+        now = screen._budget(screen.formats())
         assert memory and now and memory.ram_bytes and now.ram_bytes and now.ram_bytes > memory.ram_bytes
         screen.known = tiny_one
         await press(pilot, "i")
@@ -209,6 +210,25 @@ async def test_the_importance_matrix_is_turned_on_and_made(tmp_path: Path) -> No
         record = export_record.read(run.exports / "gguf_q3_k_m")
         assert record is not None and record.weighed, run.log.read_text()[-3000:]
         assert [file.suffix for file in run.importance.iterdir()] == [".gguf"]
+
+
+@both_sizes
+async def test_the_memory_of_a_gpu_is_told_where_there_is_one(size: tuple[int, int]) -> None:
+    recording = recorded.new().started().ready().train(1, 74).finished()
+    async with exporting(recording, size) as (app, pilot, screen):
+        screen.known = replace(screen.known, facts=LLAMA_8B)
+        without = Machine(8, None, 64 << 30, 60 << 30, None)
+        with_gpu = replace(without, gpus=(Gpu(0, "card", 24 << 30, 4 << 30),))
+
+        def told(machine: Machine) -> str:
+            app.wizard.machine = machine  # which the app looks at anew now and then
+            screen.paint()
+            return flat(app)
+
+        for format, words in (("merged", "20.0 GiB of the GPU"), ("gguf_q8_0", "and no GPU either")):
+            screen.query_one("#formats", Menu).highlight(format)
+            await until(pilot, lambda words=words: words in told(with_gpu), "for what it takes")
+            await until(pilot, lambda: "GPU" not in told(without), "for a machine without")
 
 
 async def test_without_being_asked_only_what_needs_a_matrix_gets_one() -> None:

@@ -38,6 +38,7 @@ CHANGED: dict[str, Any] = {
     "weight_decay": 0.05,
     "evaluate_every_steps": 4,
     "save_every_steps": 5,
+    "keep_best": False,
     "seed": 11,
 }
 

@@ -70,7 +70,7 @@ def test_a_stopped_run_resumes_with_the_same_losses(made_of: Recipe, never_stopp
 def test_a_run_goes_on_from_the_step_that_it_was_gone_back_to(
     made_of: Recipe, never_stopped: RunFolder
 ) -> None:
-    training = made_of.training.model_copy(update={"checkpoints_kept": 5})
+    training = made_of.training.model_copy(update={"checkpoints_kept": 5, "keep_best": False})
     run = harness.make_run(made_of.model_copy(update={"training": training}))
     worker = harness.start("train", run)
     harness.until(lambda: len(harness.events(run, Checkpoint)) >= 3, worker)

@@ -102,8 +102,10 @@ def test_evaluation_samples_and_checkpoints_keep_their_cadence(run: RunFolder) -
     assert [(s.step, s.index) for s in samples] == [(n, i) for n in (0, 5, 10, 12) for i in (0, 1)]
     assert len({s.prompt for s in samples}) == 2 and all("which colour" in s.prompt for s in samples)
     assert all("\x1b" not in s.answer for s in samples)
-    assert [c.step for c in harness.events(run, kinds.Checkpoint)] == [4, 8, 12]
-    assert sorted(p.name for p in run.checkpoints.glob("checkpoint-*")) == ["checkpoint-12", "checkpoint-8"]
+    looks = [e.loss for e in harness.events(run, kinds.Evaluation)]
+    assert looks == sorted(looks, reverse=True), "each is a new low, and so kept"
+    assert [c.step for c in harness.events(run, kinds.Checkpoint)] == [4, 5, 8, 10, 12]
+    assert sorted(p.name for p in run.checkpoints.glob("checkpoint-*")) == ["checkpoint-10", "checkpoint-12"]
 
 
 def test_the_machine_is_read(run: RunFolder) -> None:

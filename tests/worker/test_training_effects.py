@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from finetui.core.recipe import Recipe
-from finetui.core.runs.events import Checkpoint, Evaluation, Progress, Sample, Step, Warned
+from finetui.core.runs.events import BestKept, Checkpoint, Evaluation, Progress, Sample, Step
 
 from . import harness
 from .in_process import Trainer
@@ -26,6 +26,7 @@ CHANGED: dict[str, Any] = {
     "evaluate_every_steps": 5,
     "save_every_steps": 2,
     "checkpoints_kept": 3,
+    "keep_best": False,
     "max_steps": 10,
     "neftune_noise_alpha": 30.0,
     "sample_prompts": ("Who are you?", "a; b"),
@@ -158,8 +159,8 @@ def overfitted(unsloth: None, tiny_model: Path, tiny_rows: Path) -> tuple[Traine
         learning_rate=0.1,
         max_steps=30,
         evaluate_every_steps=2,
+        save_every_steps=100,
         early_stopping_patience=2,
-        keep_best=True,
         checkpoints_kept=1,
     )
     built = Trainer(made_of)
@@ -172,7 +173,7 @@ def test_patience_ends_a_run_that_no_longer_learns(overfitted: tuple[Trainer, Re
     seen = harness.events(overfitted[0].run, Evaluation)
     best = min(range(len(seen)), key=lambda index: seen[index].loss)
     assert best == len(seen) - 3 and overfitted[0].trainer.state.global_step == seen[-1].step < 30
-    assert harness.codes(overfitted[0].run) == ["early-stop", "best-kept"]
+    assert harness.codes(overfitted[0].run) == ["early-stop"]
 
 
 def test_the_run_ends_with_its_best_weights(overfitted: tuple[Trainer, Recipe]) -> None:
@@ -182,7 +183,33 @@ def test_the_run_ends_with_its_best_weights(overfitted: tuple[Trainer, Recipe]) 
     assert best.loss < seen[-1].loss
     assert (built.run.checkpoints / f"checkpoint-{best.step}").is_dir()
     assert built.trainer.evaluate()["eval_loss"] == pytest.approx(best.loss, abs=1e-6)
-    assert f"step {best.step}." in harness.events(built.run, Warned)[1].what
+    last = seen[-1]
+    told = harness.events(built.run, BestKept)
+    assert told == [BestKept(best.step, best.loss, last.step, last.loss)]
+    assert f"step {best.step:,}: the held-out loss was lowest there" in told[0].sentence
+
+
+def test_what_is_noise_leaves_the_last_weights(unsloth: None, tiny_model: Path, tiny_rows: Path) -> None:
+    from finetui.core.worker import training
+
+    made_of = harness.recipe(
+        tiny_model,
+        tiny_rows,
+        learning_rate=1e-7,
+        evaluate_every_steps=2,
+        save_every_steps=2,
+        checkpoints_kept=3,
+    )
+    built = Trainer(made_of)
+    training.train(built.trainer, built.reporter, made_of, None)
+    seen = harness.events(built.run, Evaluation)
+    assert max(s.loss for s in seen) < 1.01 * min(s.loss for s in seen)
+    built.reporter._losses[2] = 0.995 * seen[-1].loss
+    built.reporter.take_best(built.trainer)
+    assert not harness.events(built.run, BestKept)
+    built.reporter._losses[2] = 0.9 * seen[-1].loss
+    built.reporter.take_best(built.trainer)
+    assert [kept.step for kept in harness.events(built.run, BestKept)] == [2]
 
 
 def test_a_resumed_run_remembers_its_best(overfitted: tuple[Trainer, Recipe]) -> None:

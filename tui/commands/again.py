@@ -68,7 +68,7 @@ def back(
 ) -> None:
     """Go back to the best checkpoint of a run: it exports, talks with and goes on from that one.
 
-    The last weights are kept beside it, later checkpoints are set aside, and exports stay as they are.
+    What it ended with is kept beside it, later checkpoints are set aside, and exports stay as they are.
     """
     from ...core.runs import best, store
 

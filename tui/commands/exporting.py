@@ -40,7 +40,7 @@ def export(
         typer.Option(
             "--checkpoint",
             metavar="WHICH",
-            help="Whose weights: result (what the run ended with), last, best, or a step. The recipe's otherwise.",
+            help="Whose weights: result (what the run ended with: its best, or its last), last, best, or a step. The recipe's otherwise.",
         ),
     ] = None,
     replace: Annotated[
@@ -162,6 +162,11 @@ def _show(found: Plan, as_json: bool) -> None:
     def size(count: int | None) -> str:
         return "—" if count is None else bytes_words(count)
 
+    def on_gpu(count: int | None) -> str:
+        if found.gpu is None:
+            return ""
+        return " and no GPU" if count == 0 else f" and {size(count)} of the GPU"
+
     output.line(f"{found.run.id}: {found.weights.words}")
     if found.weights.note:
         output.line(found.weights.note)
@@ -175,7 +180,7 @@ def _show(found: Plan, as_json: bool) -> None:
         old = f" · replaces the one {there.words}" if there is not None else ""
         output.line(
             f"  {need.format:<12} {size(need.disk_bytes):>10}   memory {size(need.ram_bytes)}, "
-            f"to prove it {size(need.proof_ram_bytes)}{old}"
+            f"to prove it {size(need.proof_ram_bytes)}{on_gpu(need.proof_gpu_bytes)}{old}"
         )
         output.line(f"  {'':<12} {info.summary} · {info.loss}")
     budget = found.budget
@@ -191,6 +196,11 @@ def _show(found: Plan, as_json: bool) -> None:
     output.line(
         f"  memory       {size(budget.ram_bytes):>10}   {size(found.free_ram_bytes)} free; no GPU is needed"
     )
+    if found.gpu is not None and budget.proof_gpu_bytes != 0:
+        output.line(
+            f"  GPU memory   {size(budget.proof_gpu_bytes):>10}   {size(found.gpu.free_bytes)} free; only to prove with, and where "
+            "that is short the CPU does"
+        )
     output.line(f"Loss of quality: {LOSS_SOURCE}; a small model loses more.")
     error = found.no_space
     for words in (error.what if error else "", found.warning):

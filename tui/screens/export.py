@@ -6,11 +6,11 @@ from typing import cast
 
 from textual import on
 
-from ...core.export import estimated_bytes
+from ...core import export_budget
 from ...core.recipe import ExportFormat
 from ...core.text import bytes_words
 from ..widgets.controls import ChecklistControl
-from ..widgets.dashboard.formats import about
+from ..widgets.dashboard.formats import about, on_gpu
 from .step import StepScreen
 
 
@@ -29,9 +29,13 @@ class ExportScreen(StepScreen):
         at = self.form.row(path).query_one(ChecklistControl).at
         format = cast(ExportFormat, at) if at else None
         facts, recipe = self.wizard.model_facts, self.wizard.recipe()
-        size = estimated_bytes(format, facts, recipe.lora) if format and facts and recipe else None
         words = about(format, bool(recipe and recipe.export.importance))
-        return words + (f" About {bytes_words(size)} here." if size else "")
+        if format is None or facts is None or recipe is None:
+            return words
+        [need] = export_budget.of_facts(recipe, facts, (format,)).needs
+        if need.disk_bytes:
+            words += f" About {bytes_words(need.disk_bytes)} here."
+        return words + on_gpu(need, self.finetui.looking.has_gpu)
 
     @on(ChecklistControl.Pointed)
     def _pointed(self, event: ChecklistControl.Pointed) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from textual import on
 from textual.content import Content
 from textual.widgets import OptionList
@@ -142,22 +144,22 @@ class FormatsScreen(FollowingScreen):
         return lines.total(
             len(self.formats()),
             self._need_bytes(),
-            self._budget(),
+            self._budget(self.formats()),
             self.free_bytes,
             self.too_large(),
             any(weighed(format, self.wants_importance) for format in self.formats()),
         )
 
-    def _budget(self) -> Budget | None:
-        """What the ticked formats take, from what is known of the model."""
+    def _budget(self, formats: Sequence[ExportFormat]) -> Budget | None:
+        """What `formats` take, from what is known of the model."""
         recipe = self.known.recipe
         if recipe is None:
             return None
         recipe = with_importance(recipe, self.importance)
-        return export_budget.of_facts(recipe, self.known.facts, self.formats())
+        return export_budget.of_facts(recipe, self.known.facts, formats)
 
     def _need_bytes(self) -> int:
-        budget = self._budget()
+        budget = self._budget(self.formats())
         if budget is None:
             return 0
         return budget.disk_bytes or sum(need.disk_bytes or 0 for need in budget.needs)
@@ -186,6 +188,9 @@ class FormatsScreen(FollowingScreen):
         words = lines.about(at, on)
         if at is not None and weighed(at, True) and not FORMATS[at].needs_matrix:
             words += " i makes it without." if on else " i makes it with an importance matrix."
+        budget = self._budget([at]) if at is not None else None
+        if budget is not None:
+            words += lines.on_gpu(budget.needs[0], self.finetui.looking.has_gpu)
         self.query_one("#export-about", Block).show([Content.assemble((literal(words), "$text-muted"))])
 
     @on(OptionList.OptionHighlighted, "#formats")

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from textual.content import Content
 
 from ....core.export import FORMATS, weighed
-from ....core.export_budget import Budget
+from ....core.export_budget import Budget, Need
 from ....core.quantizations import LOSS_SOURCE
 from ....core.recipe import ExportFormat
 from ....core.runs.events import Exported
@@ -64,6 +64,19 @@ def about(format: ExportFormat | None, importance: bool) -> str:
     elif weighed(format, importance):
         words += " It is made with an importance matrix."
     return words
+
+
+def on_gpu(need: Need, there: bool) -> str:
+    """The memory that making and proving a format take, where a GPU is `there` to prove it with."""
+    if not there or need.there or need.ram_bytes is None or need.proof_ram_bytes is None:
+        return ""
+    words = f" Making it takes {bytes_words(need.ram_bytes)} of memory and no GPU"
+    if not need.proof_ram_bytes:
+        return f"{words}."
+    words += f", proving it {bytes_words(need.proof_ram_bytes)}"
+    if need.proof_gpu_bytes:
+        return f"{words} and {bytes_words(need.proof_gpu_bytes)} of the GPU; where that is short, the CPU does it."
+    return f"{words} and no GPU either."
 
 
 def importance_words(on: bool) -> str:

@@ -244,4 +244,6 @@ def summary(story: Story, status: RunStatus, width: int) -> list[Content]:
     first, last = story.first_evaluation, story.evaluation
     if first is not None and last is not None and first is not last:
         parts.append(f"On held-out rows {number(first.loss)}, then {number(last.loss)}.")
+    if story.best_kept is not None:
+        parts.append(story.best_kept.sentence)
     return [Content.assemble((line, "$foreground")) for line in wrapped(" ".join(parts), width)]

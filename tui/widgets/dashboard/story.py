@@ -162,6 +162,8 @@ class Story:
     checkpoints: deque[int] = field(default_factory=lambda: deque(maxlen=READINGS))
     """The steps after which one was saved, the newest last."""
     warning: events.Warned | None = None
+    best_kept: events.BestKept | None = None
+    """The weights that the training ended with, where they are not the last ones."""
     score: events.Scored | None = None
     exports: dict[str, events.Exported] = field(default_factory=dict)
     proofs: dict[str, events.Proved] = field(default_factory=dict)
@@ -208,6 +210,8 @@ class Story:
             self.cards_busy.clear()
             self.memory = Thinned()
             self.curves.begin(ts)
+            if event.job in TRAINING:
+                self.best_kept = None
             self._say(
                 ts,
                 {
@@ -231,6 +235,9 @@ class Story:
         elif isinstance(event, events.Checkpoint):
             self.checkpoints.append(event.step)
             self._say(ts, f"Checkpoint {event.step:,} saved")
+        elif isinstance(event, events.BestKept):
+            self.best_kept = event
+            self._say(ts, event.sentence)
         elif isinstance(event, events.Warned):
             self.warning = event
             self._say(ts, f"Warning: {one_line(event.what, 200)}", "$text-warning")
@@ -292,6 +299,7 @@ class Story:
             self.memory.points(),
             live,
             tuple(self.checkpoints),
+            self.best_kept is not None,
         )
         return coach.advise(seen)
 
