@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from . import export, memory, proof
+from . import export, memory, proof, system
 from .errors import FinetuiError
 from .model_facts import ModelFacts
 from .recipe import ExportFormat, LoraSection, Recipe
@@ -51,6 +51,8 @@ class Need:
     """The most that is resident while it is made."""
     proof_ram_bytes: int | None
     """The most that is resident while it is proved: the consumer loads it. On a GPU that has room it goes there."""
+    proof_least_bytes: int | None
+    """The same where memory is short: what is opened in 32 bit on a processor without bfloat16, for speed, is in 16 bit then."""
     proof_gpu_bytes: int | None
     """What must be free on a GPU for it to be proved there; 0 where it never is, as by llama.cpp."""
     there: bool = False
@@ -91,6 +93,11 @@ class Budget:
         return max(known) if known else None
 
     @property
+    def proof_least_bytes(self) -> int | None:
+        known = [need.proof_least_bytes for need in self.needs if need.proof_least_bytes is not None]
+        return max(known) if known else None
+
+    @property
     def proof_gpu_bytes(self) -> int | None:
         known = [need.proof_gpu_bytes for need in self.needs if need.proof_gpu_bytes is not None]
         return max(known) if known else None
@@ -125,7 +132,7 @@ def budget(
         model = opened(format)
         return None if model is None else proof.gpu_room_bytes(model)
 
-    def on_host(format: ExportFormat) -> int | None:
+    def on_host(format: ExportFormat, in_32_bit: bool) -> int | None:
         """The worker, and whoever opens the export with the model in it: an adapter comes with its base."""
         if not prove:
             return 0
@@ -136,7 +143,8 @@ def budget(
             return max(asked, _WORKER_BYTES + _converting(largest))  # the base is made a GGUF first
         if format.startswith("gguf"):
             return _sum([_WORKER_BYTES, _LLAMA_BYTES, size(format)])
-        return _sum([_WORKER_BYTES, _TRANSFORMERS_BYTES, opened(format)])
+        twice = opened(format) if in_32_bit and format != "merged_4bit" else 0
+        return _sum([_WORKER_BYTES, _TRANSFORMERS_BYTES, opened(format), twice])
 
     needs = tuple(
         _need(
@@ -145,7 +153,7 @@ def budget(
             format in there,
             largest,
             read=read(format),
-            proof=(on_host(format), on_gpu(format)),
+            proof=(on_host(format, not system.computes_bf16()), on_host(format, False), on_gpu(format)),
         )
         for format in formats
     )
@@ -181,12 +189,12 @@ def _need(
     largest: int | None,
     *,
     read: int | None,
-    proof: tuple[int | None, int | None],
+    proof: tuple[int | None, int | None, int | None],
 ) -> Need:
     """`read` are the bytes of the model that is read rows to for an importance matrix, 0 without one; `proof` those of the
-    host and of a GPU that it is proved in."""
+    host, at least, and of a GPU that it is proved in."""
     if there:
-        return Need(format, 0, 0, 0, 0, there=True)
+        return Need(format, 0, 0, 0, 0, 0, there=True)
     ram = None
     if format == "adapter":
         ram = _WORKER_BYTES
@@ -263,7 +271,7 @@ def too_little_memory(found: Budget, free_bytes: int | None) -> str:
     """A sentence where the host's memory is short for making or for proving; nothing where it is not."""
     if free_bytes is None:
         return ""
-    made, proved = found.ram_bytes or 0, found.proof_ram_bytes or 0
+    made, proved = found.ram_bytes or 0, found.proof_least_bytes or 0
     if made > free_bytes:
         return (
             f"Making the exports takes about {bytes_words(made)} of memory, and {bytes_words(free_bytes)} is free: "

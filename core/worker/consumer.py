@@ -22,6 +22,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from ..proof import NEW_TOKENS, Heard, HeardPrompt, Reference, ReferencePrompt, gpu_room_bytes
+from .answering import cpu_dtype
 
 _TOP = 40
 _FLOOR = -20.0
@@ -48,18 +49,19 @@ class _Transformers:
         torch.manual_seed(0)
         self.tokenizer: Any = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
         source = base if kind == "adapter" else str(path)
-        # bitsandbytes unpacks only on the device that it was loaded to.
-        place = {"": self._device(_size(path))} if kind == "merged_4bit" else None
+        device = self._device(_size(Path(source)))
         model: Any = AutoModelForCausalLM.from_pretrained(
-            source, dtype=torch.bfloat16, local_files_only=True, device_map=place
+            source,
+            dtype=cpu_dtype(Path(source)) if device == "cpu" else torch.bfloat16,
+            local_files_only=True,
+            # bitsandbytes unpacks only on the device that it was loaded to.
+            device_map={"": device} if kind == "merged_4bit" else None,
         )
         if kind == "adapter":
             from peft import PeftModel
 
             model = PeftModel.from_pretrained(model, str(path))
-        if place is None:
-            model = model.to(self._device(sum(p.numel() * p.element_size() for p in model.parameters())))
-        self.model = model.eval()
+        self.model = (model if kind == "merged_4bit" else model.to(device)).eval()
         self.name = "PEFT" if kind == "adapter" else "Transformers"
 
     def _device(self, size: int) -> str:

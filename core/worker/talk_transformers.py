@@ -19,6 +19,7 @@ from ..runs.store import RunFolder
 from ..talk import Reply, Side, Target
 from ..text import bytes_words
 from . import base_weights, failures, loftq, samples
+from .answering import cpu_dtype
 from .chat import Chat
 from .talk import Request, Stopped, Tell, Told, Writer, too_long
 
@@ -73,7 +74,10 @@ class Transformers:
                 )  # fmt: skip
             if gpu:
                 options["device_map"] = {"": 0}
-            options["dtype"] = torch.bfloat16 if not gpu or torch.cuda.is_bf16_supported() else torch.float16
+            if not gpu:
+                options["dtype"] = cpu_dtype(Path(source))
+            else:
+                options["dtype"] = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
             self.options, self.base = options, None
             try:
                 self.model: Any = AutoModelForCausalLM.from_pretrained(str(source), **options)

@@ -27,11 +27,14 @@ print(folder)
 """
 BARE = """
 import sys, time, torch
+from pathlib import Path
+from finetui.core.worker.answering import cpu_dtype
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 folder, adapter, question = sys.argv[1:]
 tokenizer = AutoTokenizer.from_pretrained(folder)
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16), adapter).eval()
+dtype = torch.bfloat16 if torch.cuda.is_available() else cpu_dtype(Path(folder))
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder, dtype=dtype), adapter).eval()
 if torch.cuda.is_available():
     model = model.to("cuda")
 for _ in sys.stdin:

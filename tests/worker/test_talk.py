@@ -20,6 +20,7 @@ from finetui.core.runs import checkpoints
 from finetui.core.runs.store import RunFolder
 from finetui.core.talk import Sampling, Target
 from finetui.core.talking import Talker
+from finetui.core.worker.answering import cpu_dtype
 from tests import waiting
 
 from . import exporting, tiny
@@ -51,7 +52,7 @@ def generated(folder: Path, adapter: Path | None = None) -> tuple[tuple[int, ...
     from peft import PeftModel
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=cpu_dtype(folder))
     if adapter is not None:
         model = PeftModel.from_pretrained(model, str(adapter))
     ids = tokenizer.apply_chat_template(
