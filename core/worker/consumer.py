@@ -28,6 +28,8 @@ _TOP = 40
 _FLOOR = -20.0
 _FREE_RUNS = 3
 """Prompts that Transformers answers freely even where it agrees with every token: whether it stops is seen there."""
+_FREE_TAIL = 4
+"""Tokens before the end at which it is let go then. What it would write before them is known: it agrees with them."""
 
 
 def _messages(asked: ReferencePrompt) -> list[dict[str, str]]:
@@ -97,9 +99,12 @@ class _Transformers:
             chosen = logits.argmax(-1).tolist()
             told = logprobs[range(len(answer)), answer]
             behind = tuple((logprobs.amax(-1) - told).tolist())
-        if chosen == answer and index >= _FREE_RUNS:
-            return HeardPrompt(text, tuple(ids), tuple(told.tolist()), behind, asked.answer, asked.ended)
-        written = self._free_run(ids)
+        same = next((at for at, (a, b) in enumerate(zip(chosen, answer, strict=True)) if a != b), len(answer))
+        if same == len(answer):
+            if index >= _FREE_RUNS:
+                return HeardPrompt(text, tuple(ids), tuple(told.tolist()), behind, asked.answer, asked.ended)
+            same = max(0, same - _FREE_TAIL)
+        written = answer[:same] + self._free_run(ids + answer[:same], NEW_TOKENS - same)
         ended = bool(ends & set(written[-1:]))
         words = self.tokenizer.decode(written, skip_special_tokens=True)
         return HeardPrompt(text, tuple(ids), tuple(told.tolist()), behind, words, ended)
@@ -119,13 +124,13 @@ class _Transformers:
         begins = bos is not None and self.tokenizer("a")["input_ids"][:1] == [bos] and ids[:1] != [bos]
         return asked.text, [int(bos), *ids] if begins and bos is not None else ids
 
-    def _free_run(self, ids: Sequence[int]) -> list[int]:
+    def _free_run(self, ids: Sequence[int], most: int) -> list[int]:
         given = self.torch.tensor([list(ids)], device=self.model.device)
         with self.torch.no_grad():
             written = self.model.generate(
                 input_ids=given,
                 attention_mask=self.torch.ones_like(given),
-                max_new_tokens=NEW_TOKENS,
+                max_new_tokens=most,
                 do_sample=False,
                 temperature=None,
                 top_p=None,
