@@ -25,7 +25,7 @@ from pathlib import Path
 import psutil
 
 from finetui.core import recipe_file
-from finetui.core.runs import checkpoints, state, store
+from finetui.core.runs import checkpoints, state, store, turns
 from finetui.core.runs.event_log import read_all
 from finetui.core.runs.events import Checkpoint
 from finetui.core.runs.store import RunFolder
@@ -254,6 +254,7 @@ class Soak:
         while not come():
             if time.monotonic() - looked > 0.3:
                 looked = time.monotonic()
+                turns.tend()  # as whoever looks at the queue does: its waiting processes are killed too
                 if not self.live():
                     return False
             if time.monotonic() > end:
