@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
 
+from .errors import FinetuiError
 from .gguf_size import Shape, gguf_bytes
 from .model import ModelFacts
 from .quantizations import QUANTIZATIONS
@@ -169,6 +170,27 @@ def adapter_file(name: str) -> str:
     return f"{name}-lora.gguf"
 
 
+def beginning(begins: bool | None) -> list[str]:
+    """What tells llama.cpp whether the beginning-of-text token leads what is asked (`export_record.Record.begins`)."""
+    if begins is None:
+        return []
+    return ["--override-kv", f"tokenizer.ggml.add_bos_token=bool:{'true' if begins else 'false'}"]
+
+
+NOT_IN_OLLAMA: Final = "Ollama cannot be told: take a whole GGUF there, such as gguf_q8_0."
+
+
+def begins_otherwise(begins: bool) -> FinetuiError:
+    """The card for an adapter whose base model's GGUF begins a question otherwise than its training did."""
+    had, has = ("a", "none") if begins else ("no", "one")
+    return FinetuiError(
+        "The base model's GGUF begins a question otherwise than the training did.",
+        f"The training put {had} beginning-of-text token before a question, and a GGUF of the base model puts {has} there.",
+        f"The commands for llama.cpp set it right (--override-kv). {NOT_IN_OLLAMA}",
+        code="adapter-beginning",
+    )
+
+
 ASK_SCRIPT = "ask.py"
 """Beside an adapter or a merged model: a script that asks it a question."""
 
@@ -194,11 +216,13 @@ def next_commands(
     base: str,
     system_prompt: str | None = None,
     lora: LoraSection | None = None,
+    begins: bool | None = None,
 ) -> tuple[NextCommand, ...]:
     """The ways to use the export at `path`, the best first, each an exact, quoted shell command.
 
     `path` is the GGUF file, or the folder of the other formats; `base` the base model's folder or hub id. A
     `system_prompt` that was trained is given along where the command can carry one. `lora` is what the adapter was trained by.
+    `begins`: as in the export's record.
     """
     quoted = shlex.quote(str(path))
     ask = NextCommand("Ask it", shlex.join([sys.executable, str(path / ASK_SCRIPT), "Hello!"]))
@@ -209,19 +233,27 @@ def next_commands(
             return (ask, NextCommand(f"vLLM takes no adapter with {what}: export it merged", merge))
         return (ask, NextCommand("Serve it with vLLM", serve_adapter(base, name, str(path), lora)))
     if format == "adapter_gguf":
-        over = ["-m", "BASE.gguf", "--lora", str(path / adapter_file(name))]
+        over = ["-m", "BASE.gguf", *beginning(begins), "--lora", str(path / adapter_file(name))]
         serve = ["llama-server", *over, "--alias", name]
         chat = ["llama-cli", *over, "-cnv", *(["-sys", system_prompt] if system_prompt else [])]
+        run = str(path.parent.parent)
+        if begins is None:
+            ollama = NextCommand(
+                "Chat in Ollama, over a GGUF of the base model or what Ollama calls it",
+                f"{shlex.join(['finetui', 'ollama', run, '--base', 'BASE.gguf'])} && "
+                f"ollama run {shlex.quote(name.lower())}",
+            )
+        else:
+            whole = shlex.join(["finetui", "export", run, "--format", "gguf_q8_0"])
+            ollama = NextCommand(
+                "Ollama begins questions otherwise than training: export a whole GGUF", whole
+            )
         return (
             NextCommand(
                 "Serve it with llama.cpp over a GGUF of the base model (BASE.gguf)", shlex.join(serve)
             ),
             NextCommand("Chat in llama.cpp", shlex.join(chat)),
-            NextCommand(
-                "Chat in Ollama, over a GGUF of the base model or what Ollama calls it",
-                f"{shlex.join(['finetui', 'ollama', str(path.parent.parent), '--base', 'BASE.gguf'])} && "
-                f"ollama run {shlex.quote(name.lower())}",
-            ),
+            ollama,
         )
     if format == "merged":
         vllm = ["vllm", "serve", str(path), "--served-model-name", name]
@@ -245,6 +277,7 @@ def next_command(
     name: str,
     base: str,
     system_prompt: str | None = None,
+    begins: bool | None = None,
 ) -> str:
     """The exact shell command that uses the export at `path` next: the first of `next_commands`."""
-    return next_commands(format, path, name, base, system_prompt)[0].command
+    return next_commands(format, path, name, base, system_prompt, begins=begins)[0].command

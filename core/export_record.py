@@ -58,6 +58,9 @@ class Record:
     """The base model's commit, where the recipe names one."""
     weighed: bool = False
     """Quantized with an importance matrix."""
+    begins: bool | None = None
+    """Of an adapter's GGUF: whether training had the beginning-of-text token before what is asked, where a GGUF of the base model
+    has it otherwise; None where that has it alike."""
     made_ts: float = 0.0
 
 

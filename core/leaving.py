@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from . import proof_file
+from . import export_record, proof_file
 from .errors import FinetuiError
 from .export import FORMATS, FormatInfo
 from .proof import Proof
@@ -61,6 +61,8 @@ class Finished:
     files: tuple[Path, ...]
     """What of it leaves."""
     proof: Proof | None
+    begins: bool | None = None
+    """As in its record."""
 
     @property
     def format(self) -> str:
@@ -105,7 +107,9 @@ def finished(run: RunFolder) -> tuple[Finished, ...]:
             folder = run.adapter
         files = _files(folder)
         if any(file.suffix in (".safetensors", ".gguf") for file in files):
-            found.append(Finished(info, folder, files, proof_file.load(folder)))
+            record = export_record.read(folder)
+            begins = record.begins if record is not None else None
+            found.append(Finished(info, folder, files, proof_file.load(folder), begins))
     return tuple(found)
 
 

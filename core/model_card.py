@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from . import hub, system_prompt
-from .export import ADAPTERS, ASK_SCRIPT, adapter_file, not_in_vllm, serve_adapter
+from .export import ADAPTERS, ASK_SCRIPT, adapter_file, beginning, not_in_vllm, serve_adapter
 from .leaving import Finished, base_name, modelfile_name, several_modelfiles, subfolder
 from .model import DEMO_FACTS
 from .recipe import DEMO, Recipe
@@ -145,10 +145,12 @@ def usage(recipe: Recipe, exports: Sequence[Finished], place: str = "") -> tuple
                 )
         elif done.format == "adapter_gguf":
             lora = shlex.quote("./" + adapter_file(recipe.name))
-            serve = f"llama-server -m BASE.gguf --lora {lora} --alias {shlex.quote(name)}"
+            over = shlex.join(["llama-server", "-m", "BASE.gguf", *beginning(done.begins)])
+            serve = f"{over} --lora {lora} --alias {shlex.quote(name)}"
             found.append((f"{done.info.title} in llama.cpp, over a GGUF of {base}", serve))
             modelfile = modelfile_name(done, several=several)
-            if not place and any(file.name == "Modelfile" for file in done.files):
+            has_modelfile = any(file.name == "Modelfile" for file in done.files)
+            if not place and has_modelfile and done.begins is None:  # Ollama cannot be told
                 create = f"ollama create {shlex.quote(name)} -f {modelfile} && ollama run {shlex.quote(name)}"
                 found.append(
                     (f"{done.info.title} in Ollama, with a GGUF of {base} here as BASE.gguf", create)

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from . import leaving, recipe_file, secrets
 from .asking import tied
 from .errors import FinetuiError
+from .export import NOT_IN_OLLAMA, begins_otherwise
 from .runs.store import RunFolder
 from .text import one_line
 
@@ -64,6 +65,8 @@ class Plan:
     """The proof's; empty where none was made."""
     base: str = ""
     """What an adapter goes over: the absolute path of a GGUF, or a name in Ollama. Empty for a whole model."""
+    begins: bool | None = None
+    """As in the export's record."""
 
     @property
     def commands(self) -> tuple[str, str]:
@@ -87,6 +90,8 @@ class Plan:
             if self.program
             else "Ollama    not on this machine's PATH",
         ]
+        if self.begins is not None:
+            found.append(f"{begins_otherwise(self.begins).why} {NOT_IN_OLLAMA}")
         if self.verdict in ("broken", "differs"):
             found.append(f"The proof says of it: {self.verdict}.")
         return found
@@ -145,11 +150,14 @@ def plan(run: RunFolder, format: str = "", name: str = "", base: str = "") -> Pl
     verdict = done.proof.verdict if done.proof is not None else ""
     program = shutil.which("ollama")
     if program is None:
-        return Plan(run, wanted, done.folder, called, None, verdict=verdict, base=base)
+        return Plan(run, wanted, done.folder, called, None, "", False, verdict, base, done.begins)
     version = _version(Path(program))
     names = _models()
     full = called if ":" in called else f"{called}:latest"
-    return Plan(run, wanted, done.folder, called, Path(program), version, full in names, verdict, base)
+    replaces = full in names
+    return Plan(
+        run, wanted, done.folder, called, Path(program), version, replaces, verdict, base, done.begins
+    )
 
 
 def _base(base: str, format: str, run: RunFolder, called: str) -> str:

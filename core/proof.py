@@ -95,7 +95,8 @@ FOUR_BIT_FACTOR = 3.0
 class ReferencePrompt:
     """One prompt and what the trained model made of it, greedily. Plain writing has no `messages`: `text` is the beginning
     of a text, and the answer goes on with it. `logprobs` belong to `answer_ids`, which end with the
-    end-of-turn token where the model stopped by itself."""
+    end-of-turn token where the model stopped by itself. `expected` is the dataset's own answer; empty where it is very long,
+    or an older finetui asked."""
 
     messages: tuple[tuple[str, str], ...]
     text: str
@@ -104,6 +105,7 @@ class ReferencePrompt:
     answer_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     ended: bool
+    expected: str = ""
 
     @property
     def question(self) -> str:

@@ -182,7 +182,9 @@ def held_out(target: Target) -> tuple[HeldOut, ...]:
     reference = proof_file.load_reference(run)
     if reference is not None:
         return tuple(
-            HeldOut(asked.messages or (("user", asked.text),), known.get(asked.question, ""))
+            HeldOut(
+                asked.messages or (("user", asked.text),), asked.expected or known.get(asked.question, "")
+            )
             for asked in reference.prompts
         )
     system: Messages = (("system", target.system_prompt),) if target.system_prompt else ()

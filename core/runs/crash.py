@@ -1,10 +1,11 @@
-"""Why a worker vanished, as far as the last lines of its log tell."""
+"""Why a worker vanished, as far as its own last words tell."""
 
 from __future__ import annotations
 
 import errno
 import os
 import re
+from pathlib import Path
 
 from .. import secrets, text
 from . import silence
@@ -41,29 +42,45 @@ _CAUSES: tuple[tuple[str, str, str, str], ...] = (
         r"Segmentation fault|Fatal Python error|Bus error|Illegal instruction",
         "native-crash",
         "A library crashed.",
-        "worker.log in the run's folder has its last words. Resume the run, or try another version of the library.",
+        "crash.log and worker.log in the run's folder have its last words. Resume the run, or try another version of the library.",
     ),
 )
 
 
 def log_tail(run: RunFolder, limit_bytes: int = TAIL_BYTES) -> str:
     """The end of worker.log, cleaned for display and with tokens hidden; empty where there is none."""
+    return _tail(run.log, limit_bytes) or ""
+
+
+def _last_words(run: RunFolder) -> str:
+    """What the worker said of its own death. What libraries printed, rows among it, tells nothing of that, but for the line that
+    C++ ends with before it aborts. A worker that never came so far as to keep its words apart has let no library print."""
+    words = _tail(run.last_words)
+    if words is None:
+        return log_tail(run)
+    if words.startswith("Fatal Python error: Aborted"):
+        words += "\n".join(log_tail(run).splitlines()[-2:])
+    return words
+
+
+def _tail(path: Path, limit_bytes: int = TAIL_BYTES) -> str | None:
+    """The end of the file, cleaned for display and with tokens hidden; None where there is none."""
     try:
-        with run.log.open("rb") as file:
+        with path.open("rb") as file:
             size = file.seek(0, 2)
             file.seek(max(0, size - limit_bytes))
             return secrets.redact(text.clean(file.read(limit_bytes).decode("utf-8", "replace"), limit_bytes))
     except OSError:
-        return ""
+        return None
 
 
 def reason(run: RunFolder) -> tuple[str, str, str, str]:
     """(what, why, fix, code) for a worker that is gone without an `ended` event.
 
-    An exit by a signal leaves nothing behind that a stranger could read, so without a hint in the log it is called
-    what it is: ended without a word.
+    An exit by a signal leaves nothing behind that a stranger could read, so without a last word it is called what it
+    is: ended without one.
     """
-    log = log_tail(run)
+    words = _last_words(run)
     again = (
         f"finetui resume {run.id} goes on from the newest checkpoint."
         if _has_checkpoint(run)
@@ -71,14 +88,14 @@ def reason(run: RunFolder) -> tuple[str, str, str, str]:
     )
     newest: tuple[int, str, str, str] | None = None
     for pattern, code, why, advice in _CAUSES:
-        found = list(re.finditer(pattern, log))
+        found = list(re.finditer(pattern, words))
         if found and (newest is None or found[-1].start() > newest[0]):
             newest = (found[-1].start(), code, why, advice)
     if newest is not None:
         _, code, why, advice = newest
         return "The worker stopped.", why, f"{advice} {again}", code
     error = [
-        line for line in log.splitlines() if re.match(r"[A-Za-z_][\w.]*(?:Error|Exception|Exit)\b", line)
+        line for line in words.splitlines() if re.match(r"[A-Za-z_][\w.]*(?:Error|Exception|Exit)\b", line)
     ]
     if error:
         why = text.one_line(error[-1], 300)

@@ -310,7 +310,8 @@ class Scored(Event):
 @dataclass(frozen=True)
 class Exported(Event):
     """An export that is whole. Paths are relative to the run folder; `command` uses it next. `step` is that of its weights
-    (None: not known); `kept`: it was there already, of the very same weights."""
+    (None: not known); `kept`: it was there already, of the very same weights. `begins`: as in the
+    export's record."""
 
     kind: ClassVar[str] = "export"
     format: str
@@ -321,6 +322,7 @@ class Exported(Event):
     command: str = ""
     step: int | None = None
     kept: bool = False
+    begins: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,11 @@ class RunFolder:
         return self.path / "worker.log"
 
     @property
+    def last_words(self) -> Path:
+        """What the worker itself says as it dies. No library prints there, and so no row of a dataset."""
+        return self.path / "crash.log"
+
+    @property
     def lock(self) -> Path:
         """Held by whoever changes the run, as long as that one lives."""
         return self.path / "worker.lock"

@@ -48,6 +48,7 @@ def work(name: str, run: RunFolder, formats: Sequence[str], asked_at: float, que
     if _lock(run) is None:
         print(f"finetui: another worker is at work on {run.id}; this one ends.", file=sys.stderr, flush=True)
         return 2
+    logs.keep_last_words(run.last_words)
     chosen.settle(run, held=True)
 
     def warned(event: Warned) -> None:

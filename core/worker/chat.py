@@ -112,7 +112,8 @@ class Chat:
         bos = tokenizer.bos_token_id
         self._bos = bos if bos is not None and bos != self._eos else None
         self._closing = frozenset(self._added) - {self._bos, tokenizer.unk_token_id}
-        self._text_bos = self._bos is not None and tokenizer("a")["input_ids"][:1] == [self._bos]
+        self.begins_texts = self._bos is not None and tokenizer("a")["input_ids"][:1] == [self._bos]
+        """Whether the tokenizer puts the beginning-of-text token before a text by itself. A GGUF of the model says the same."""
         self._arguments_as_text = False
         self.folds_system = False
         self._opening = ""
@@ -235,11 +236,11 @@ class Chat:
         form of that template writes it too.
         """
         if not self.has_template:
-            return self._text_bos
+            return self.begins_texts
         try:
             ids = self.prompt_ids([Turn("user", "b")])
         except Unrenderable:
-            return self._text_bos
+            return self.begins_texts
         return self._bos is not None and ids[:1] == [self._bos] and self._bos not in ids[1:]
 
     def spans(self, turns: Turns, text: str) -> list[tuple[int, int]]:
@@ -336,7 +337,7 @@ class Chat:
 
     def _with_bos(self, ids: list[int]) -> list[int]:
         """Plain writing with the token at its beginning that this tokenizer puts there."""
-        if not self._text_bos or self._bos is None or ids[:1] == [self._bos]:
+        if not self.begins_texts or self._bos is None or ids[:1] == [self._bos]:
             return ids
         return [int(self._bos), *ids]
 

@@ -198,6 +198,8 @@ class _Work:
             self._need_space(format)
             target = self.making.make(info)
         file = target / self.making.file_name(info) if info.quantization else target
+        record = export_record.read(target)
+        begins = record.begins if record is not None else None
         exported = Exported(
             format=format,
             path=str(file.relative_to(self.run.path)),
@@ -210,13 +212,18 @@ class _Work:
                 self.recipe.name,
                 self._base_name(),
                 self.recipe.dataset.system_prompt,
+                begins,
             ),
             step=self.weights.step,
             kept=kept,
+            begins=begins,
         )
         self._tell(info.title, 1.0)
         self.exported.append(exported)
         self.emit(exported)
+        if begins is not None:
+            note = export_step.begins_otherwise(begins)
+            self.emit(Warned(note.code, note.what, note.why, note.fix))
 
     def _there(self, info: export_step.FormatInfo) -> Path:
         """The export that stands there already, if it is of the same weights. Raises FinetuiError (export-there)."""

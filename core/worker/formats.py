@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -52,7 +53,12 @@ class Making:
             part = self._pack()
         else:
             part = self._gguf(info)
-        record = dataclasses.replace(self.record, format=info.format, weighed=self._weighed(info.format))
+        record = dataclasses.replace(
+            self.record,
+            format=info.format,
+            weighed=self._weighed(info.format),
+            begins=self._begins_otherwise if info.format == "adapter_gguf" else None,
+        )
         export_record.write(part, record)
         return self.bench.place(part, info.format)
 
@@ -105,6 +111,18 @@ class Making:
         if (text := self._modelfile_over_base()) is not None:
             (made / "Modelfile").write_text(text, encoding="utf-8")
 
+    @functools.cached_property
+    def _begins_otherwise(self) -> bool | None:
+        """`Record.begins`. None too where a tokenizer cannot be loaded, as one that needs code of its own."""
+        try:
+            base, own = (
+                Chat(tokenizer.load(folder), self.recipe.model.max_length)
+                for folder in (self.base, self.weights.folder)
+            )
+        except FinetuiError:
+            return None
+        return None if own.begins == base.begins_texts else own.begins
+
     def _modelfile_over_base(self) -> str | None:
         """The Modelfile of the adapter's GGUF; None where none would be truthful, or a tokenizer needs code of its own."""
         try:
@@ -113,7 +131,8 @@ class Making:
             return None
         name, base = export_step.adapter_file(self.recipe.name), leaving.base_name(self.recipe)
         prompt, context = self.recipe.dataset.system_prompt, self._context()
-        return modelfile.write_over(name, base, of_base[0], *own, prompt, context)
+        begins = self._begins_otherwise
+        return modelfile.write_over(name, base, of_base[0], *own, prompt, context, begins)
 
     def _context(self) -> int:
         return modelfile.context_of(self.base, self.recipe.model.max_length)

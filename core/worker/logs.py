@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import io
 import os
 import sys
 import traceback
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from .. import secrets
@@ -54,7 +56,27 @@ def redirect(log: Path) -> None:
     os.close(target)
 
 
+def keep_last_words(file: Path) -> None:
+    """From here on `file` (emptied, 0600) gets what this process says as it dies: where native code crashed, or the traceback
+    of what nobody caught. One that cannot be opened fails no run."""
+    try:
+        target = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+    except OSError:
+        return
+    faulthandler.enable(target, all_threads=False)
+
+    def uncaught(_kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
+        write_traceback(error)
+        with contextlib.suppress(OSError):
+            os.write(target, _redacted(error).encode("utf-8", "backslashreplace"))
+
+    sys.excepthook = uncaught
+
+
 def write_traceback(error: BaseException) -> None:
     """The whole traceback, redacted, to the log. People see a card instead."""
-    text = "".join(traceback.format_exception(error))
-    print(secrets.redact(text), file=sys.stderr, flush=True)
+    print(_redacted(error), file=sys.stderr, flush=True)
+
+
+def _redacted(error: BaseException) -> str:
+    return secrets.redact("".join(traceback.format_exception(error)))

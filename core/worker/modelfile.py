@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ..export import NOT_IN_OLLAMA, begins_otherwise
+
 Messages = list[dict[str, str]]
 Render = Callable[[Messages], str]
 """Messages to the text that the model sees, with the opening of the answer at its end."""
@@ -109,11 +111,12 @@ def write_over(
     eos: str,
     system_prompt: str | None,
     context: int,
+    begins: bool | None = None,
 ) -> str | None:
     """The Modelfile's text for the adapter beside it, over a GGUF of `base`, which is for the person to name.
 
     None where it could not be truthful: the template is none that is known here, and that in a GGUF of the base, whose
-    template is `base_render`, is another one.
+    template is `base_render`, is another one. `begins`: as in the export's record.
     """
     if render and _recognise(render, bos) is None or not render and base_render:
         asked = (*_PROBES, _QUESTION)
@@ -124,6 +127,7 @@ def write_over(
     first = [
         f"# The adapter goes over its base model, {base}. Put a GGUF of it here as BASE.gguf, or write its path, or what",
         "# Ollama calls it, after FROM. Over another model it talks gibberish.",
+        *([f"# {begins_otherwise(begins).why} {NOT_IN_OLLAMA}"] if begins is not None else []),
         "FROM ./BASE.gguf",
         f"ADAPTER ./{adapter_name}",
     ]

@@ -30,6 +30,9 @@ from .child import Check, environment, go_on
 from .control import Stopped
 
 _LONGEST_PROMPT: Final = 700
+_LONGEST_EXPECTED: Final = 32_768
+"""Characters: no talk answers at such length."""
+
 _SECONDS: Final = 1800.0
 
 
@@ -55,7 +58,7 @@ def ask(
                 break
             prompt = _prompt(chat, turns)
             if prompt is not None:
-                asked.append(_answered(model, tokenizer, *prompt, ending))
+                asked.append(_answered(model, tokenizer, prompt, ending))
     if not asked:
         return None
     special = {"bos": tokenizer.bos_token_id, "eos": tokenizer.eos_token_id}
@@ -74,17 +77,18 @@ def ask_again(model: Any, tokenizer: Any, of: Reference, ending: Callable[[], bo
     asked: list[ReferencePrompt] = []
     with samples.answering(model), torch.no_grad():
         for prompt in of.prompts:
-            asked.append(_answered(model, tokenizer, prompt.messages, prompt.text, list(prompt.ids), ending))
+            asked.append(_answered(model, tokenizer, prompt, ending))
     return dataclasses.replace(of, prompts=tuple(asked))
 
 
-def _prompt(chat: Chat, turns: Sequence[Turn]) -> tuple[tuple[tuple[str, str], ...], str, list[int]] | None:
-    """The messages up to the last answer, their rendering and its tokens; None where they are no plain conversation.
-    Of plain writing there are no messages: it is the beginning of the text, to be gone on with."""
+def _prompt(chat: Chat, turns: Sequence[Turn]) -> ReferencePrompt | None:
+    """The conversation up to its last answer, not answered yet; None where it is no plain conversation. Of plain writing it is
+    the beginning of the text, to be gone on with."""
     if turns[0].role == "text":
         parts = samples.beginning(turns)
-        ids = chat.prompt_ids([Turn("text", parts[0])]) if parts is not None else []
-        return ((), parts[0], ids) if parts is not None and len(ids) <= _LONGEST_PROMPT else None
+        return (
+            _unanswered((), parts[0], chat.prompt_ids([Turn("text", parts[0])]), parts[1]) if parts else None
+        )
     if getattr(turns, "tools", ""):
         return None  # not every consumer's server takes tools in the same way
     last = max((i for i, turn in enumerate(turns) if turn.role == "assistant"), default=0)
@@ -99,7 +103,17 @@ def _prompt(chat: Chat, turns: Sequence[Turn]) -> tuple[tuple[tuple[str, str], .
         ids = chat.prompt_ids(before)
     except Unrenderable:
         return None
-    return (messages, text, ids) if len(ids) <= _LONGEST_PROMPT else None
+    return _unanswered(messages, text, ids, turns[last].text)
+
+
+def _unanswered(
+    messages: tuple[tuple[str, str], ...], text: str, ids: list[int], expected: str
+) -> ReferencePrompt | None:
+    """The prompt; None where it is too long."""
+    if len(ids) > _LONGEST_PROMPT:
+        return None
+    known = expected if len(expected) <= _LONGEST_EXPECTED else ""
+    return ReferencePrompt(messages, text, tuple(ids), "", (), (), False, known)
 
 
 def _messages(chat: Chat, turns: Sequence[Turn]) -> tuple[tuple[str, str], ...]:
@@ -111,17 +125,12 @@ def _messages(chat: Chat, turns: Sequence[Turn]) -> tuple[tuple[str, str], ...]:
 
 
 def _answered(
-    model: Any,
-    tokenizer: Any,
-    messages: tuple[tuple[str, str], ...],
-    text: str,
-    ids: list[int],
-    ending: Callable[[], bool],
+    model: Any, tokenizer: Any, asked: ReferencePrompt, ending: Callable[[], bool]
 ) -> ReferencePrompt:
     import torch
 
     ends = samples.end_tokens(model, tokenizer)
-    given = torch.tensor([ids], device=model.device)
+    given = torch.tensor([asked.ids], device=model.device)
     written = model.generate(
         input_ids=given,
         attention_mask=torch.ones_like(given),
@@ -140,14 +149,18 @@ def _answered(
     )
     if ending():
         raise Stopped
-    answer = [int(token) for token in written.sequences[0, len(ids) :].tolist()]
+    answer = [int(token) for token in written.sequences[0, len(asked.ids) :].tolist()]
     logprobs = [
         float(torch.log_softmax(logits[0].float(), -1)[token])
         for logits, token in zip(written.logits, answer, strict=True)
     ]
     words = tokenizer.decode(answer, skip_special_tokens=True)
-    return ReferencePrompt(
-        messages, text, tuple(ids), words, tuple(answer), tuple(logprobs), bool(answer) and answer[-1] in ends
+    return dataclasses.replace(
+        asked,
+        answer=words,
+        answer_ids=tuple(answer),
+        logprobs=tuple(logprobs),
+        ended=bool(answer) and answer[-1] in ends,
     )
 
 

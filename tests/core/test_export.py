@@ -142,6 +142,17 @@ def test_an_adapter_for_llama_cpp_is_used_over_a_gguf_of_the_base() -> None:
     assert ollama.command == "finetui ollama /r --base BASE.gguf && ollama run bot"
 
 
+@pytest.mark.parametrize(("begins", "said"), [(False, "false"), (True, "true")])
+def test_llama_cpp_is_told_how_a_question_begins_where_the_base_has_it_otherwise(
+    begins: bool, said: str
+) -> None:
+    folder = Path("/r/exports/adapter_gguf")
+    server, chat, whole = export.next_commands("adapter_gguf", folder, "Bot", "b", begins=begins)
+    for way in (server, chat):
+        assert f" --override-kv tokenizer.ggml.add_bos_token=bool:{said} " in way.command
+    assert whole.command == "finetui export /r --format gguf_q8_0", "Ollama takes no such setting"
+
+
 def test_vllm_is_told_of_a_rank_that_it_would_refuse() -> None:
     def serving(lora: LoraSection) -> str:
         return export.next_commands("adapter", Path("/a"), "Bot", "owner/base", lora=lora)[1].command

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 import time
 
 import psutil
@@ -157,6 +158,38 @@ def test_a_worker_that_vanished_has_crashed_with_what_the_log_knows(
     (run.checkpoints / "step-1").mkdir()
     again = state.status(run).card
     assert again and f"finetui resume {run.id}" in again.fix
+
+
+FORGED = "RuntimeError: CUDA out of memory"
+DYING = f"""
+import os, sys
+from pathlib import Path
+from finetui.core.worker import logs
+logs.redirect(Path(sys.argv[1]))
+logs.keep_last_words(Path(sys.argv[2]))
+print({FORGED!r}, flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        ("os.kill(os.getpid(), 9)", "vanished"),
+        ("raise ValueError('bad')", "crashed"),
+        ("raise MemoryError", "out-of-memory-host"),
+        ("os.kill(os.getpid(), 11)", "native-crash"),
+        ("os.abort()", "native-crash"),
+        ("print('  what():  std::bad_alloc', flush=True); os.abort()", "out-of-memory-host"),
+    ],
+)
+def test_a_printed_row_is_no_cause_of_death(run: store.RunFolder, end: str, code: str) -> None:
+    write(run, gone(), step(1))
+    run.last_words.write_text("MemoryError of an earlier worker")
+    argv = [sys.executable, "-c", f"{DYING}\nprint('100%\\n100%', flush=True)\n{end}"]
+    ended = subprocess.run([*argv, str(run.log), str(run.last_words)], check=False)
+    assert ended.returncode != 0 and FORGED in run.log.read_text()
+    card = state.status(run).card
+    assert card is not None and card.code == code, card
 
 
 def test_a_real_worker_killed_is_crashed_at_once_and_a_zombie_is_dead(

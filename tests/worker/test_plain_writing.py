@@ -84,6 +84,7 @@ def test_each_export_is_proved_by_going_on(run: RunFolder) -> None:
     reference = proof_file.load_reference(run)
     assert reference is not None and not reference.template
     assert all(not asked.messages and asked.text.startswith("Day ") for asked in reference.prompts)
+    assert all((asked.text + asked.expected).endswith("looked up.") for asked in reference.prompts)
     for format in FORMATS:
         kept = proof_file.load(run.exports / format)
         assert kept is not None and kept.agreement is not None

@@ -16,14 +16,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from finetui.core import asking, export_budget, export_record, proof_file, recipe_file
+from finetui.core import asking, export_budget, export_record, proof_file, recipe_file, talk
 from finetui.core import proof as proof_step
 from finetui.core.asking import Answer
 from finetui.core.errors import FinetuiError
 from finetui.core.proof import Heard, HeardPrompt, Proof, Weights
 from finetui.core.recipe import ExportSection
 from finetui.core.runs.chosen import Chosen
-from finetui.core.runs.events import Exported, Proved, Warned
+from finetui.core.runs.events import Exported, Proved, Sample, Warned
 from finetui.core.runs.store import RunFolder
 from finetui.core.worker import proof
 from tests.tui.command_line import finetui
@@ -55,6 +55,14 @@ def test_the_trained_model_was_asked(proven: Proven) -> None:
         assert all(logprob <= 0 for logprob in asked.logprobs)
         assert asked.messages[-1][0] == "user" and asked.messages[-1][1] in asked.text
     assert any(asked.ended for asked in proven.reference.prompts)
+
+
+def test_a_talk_knows_the_datasets_answer_to_every_held_out_prompt(proven: Proven, tiny_rows: Path) -> None:
+    rows = [json.loads(line)["messages"] for line in tiny_rows.read_text().splitlines()]
+    answers = {row[-2]["content"]: row[-1]["content"] for row in rows}
+    held = talk.held_out(talk.of_run(proven.run))
+    assert len(held) == proof_step.PROMPTS > len({e.prompt for e in harness.events(proven.run, Sample)})
+    assert all(one.expected and one.expected == answers[one.question] for one in held)
 
 
 def test_each_sound_export_is_proved_once_after_it_was_made(proven: Proven) -> None:
@@ -201,6 +209,7 @@ def test_an_export_of_a_checkpoint_is_proved_by_that_checkpoints_answers(proven:
     kept = proof_file.load_reference(run, Chosen(run.checkpoints / "checkpoint-30", 30, False))
     assert kept is not None and kept.learned == record.learned
     assert kept.prompts[0].ids == proven.reference.prompts[0].ids
+    assert kept.prompts[0].expected == proven.reference.prompts[0].expected != ""
     assert kept.prompts[0].logprobs != proven.reference.prompts[0].logprobs
     assert finetui("verify", run.id, "--format", "merged").returncode == 0
     shutil.rmtree(run.checkpoints / "checkpoint-30")

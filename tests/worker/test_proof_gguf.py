@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from gguf import GGUFReader
 
-from finetui.core import proof_file
-from finetui.core.runs.events import Proved
+from finetui.core import leaving, model_card, ollama, proof_file, recipe_file
+from finetui.core.runs.events import Event, Exported, Proved, Warned
 from finetui.core.runs.store import RunFolder
-from finetui.core.worker import proof, tokenizer
+from finetui.core.worker import export, llama_cpp, proof, tokenizer
 from finetui.core.worker.chat import Chat
 
-from . import broken, harness, proving, tiny
+from . import broken, exporting, harness, proving, tiny
 
 BEGINS = "{{ bos_token }}" + tiny.CHAT_TEMPLATE
 EACH = tiny.CHAT_TEMPLATE.replace("<|im_start|>", "<s>")
@@ -86,6 +89,50 @@ def test_a_beginning_token_of_the_template_is_there_once(tmp_path: Path) -> None
     }, harness.events(run, Proved)
     assert stated(run)["tokenizer.ggml.add_bos_token"] is True
     assert stated(run, "adapter_gguf")["general.name"] == "model tiny"
+
+
+def stated_by_others(model: Path, file: Path) -> object:
+    """What llama.cpp's own converter says of the beginning of a text in a GGUF of `model`."""
+    tool = llama_cpp.converter(lambda _said: None)
+    argv = [sys.executable, str(tool.script), str(model), "--outfile", str(file), "--outtype", "f16"]
+    subprocess.run(argv, env={**os.environ, "PYTHONPATH": str(tool.imports)}, check=True, capture_output=True)
+    field = GGUFReader(str(file)).fields.get("tokenizer.ggml.add_bos_token")
+    return field.contents() if field is not None else False
+
+
+@pytest.mark.parametrize(
+    ("template", "by_itself", "begins"),
+    [
+        (tiny.CHAT_TEMPLATE, True, False),  # TinyLlama's
+        (BEGINS, False, True),
+        (BEGINS, True, None),
+        (tiny.CHAT_TEMPLATE, False, None),
+    ],
+)
+def test_an_adapter_says_where_the_bases_own_gguf_begins_otherwise(
+    tmp_path: Path, template: str, by_itself: bool, begins: bool | None
+) -> None:
+    model = tiny.make(tmp_path / "model", template)
+    if by_itself:
+        tokenizer_begins(model)
+    tuned = exporting.make_run(tmp_path / "run", model)
+    events: list[Event] = []
+    export.export(None, None, tuned.recipe, tuned.run, ["adapter_gguf", "gguf_f16"], events.append)
+    done = next(e for e in events if isinstance(e, Exported) and e.format == "adapter_gguf")
+    assert done.begins is begins
+    assert [e.code for e in events if isinstance(e, Warned)] == ["adapter-beginning"] * (begins is not None)
+    trained = bool(stated(tuned.run)["tokenizer.ggml.add_bos_token"])
+    base = stated_by_others(model, tmp_path / "base.gguf")
+    assert (base != trained) == (begins is not None) and begins in (None, trained)
+    said = f" --override-kv tokenizer.ggml.add_bos_token=bool:{str(trained).lower()} "
+    [whole] = leaving.chosen(tuned.run, ["adapter_gguf"])
+    usage = model_card.usage(tuned.recipe, [whole])
+    assert all((said in command) == (begins is not None) for command in (done.command, usage[0][1]))
+    assert any("Ollama" in title for title, _ in usage) == (begins is None)
+    recipe_file.save(tuned.recipe, tuned.run.recipe)
+    told = "\n".join(ollama.plan(tuned.run, base=str(tmp_path / "base.gguf")).lines())
+    told_modelfile = (whole.folder / "Modelfile").read_text()
+    assert all(("whole GGUF" in words) == (begins is not None) for words in (told, told_modelfile))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from finetui.core.recipe import Recipe
-from finetui.core.runs import best, checkpoints
+from finetui.core.runs import best, checkpoints, state
 from finetui.core.runs.event_log import read_all
 from finetui.core.runs.events import Checkpoint, Device, Ended, Started, Step
 from finetui.core.runs.store import RunFolder
@@ -107,6 +107,10 @@ def test_a_killed_run_falls_back_to_the_last_whole_checkpoint(
     worker.send_signal(signal.SIGKILL)
     assert worker.wait(harness.PATIENCE) == -signal.SIGKILL
     assert not harness.events(run, Ended)
+    with run.log.open("a") as log:
+        log.write("RuntimeError: CUDA out of memory\n")  # a row, printed by a library
+    card = state.status(run).card
+    assert card is not None and card.code == "vanished", card
     newest = max(run.checkpoints.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
     weights = newest / "adapter_model.safetensors"
     if weights.exists():

@@ -70,7 +70,7 @@ def completed(run: RunFolder) -> None:
 
 
 def crashed(whole: RunFolder) -> RunFolder:
-    """The same run, had the system killed its worker after step 6: its newest whole checkpoint is that of step 4."""
+    """The same run, had memory run out for its worker after step 6: its newest whole checkpoint is that of step 4."""
     run = store.create("tiny")
     shutil.copytree(whole.path, run.path, dirs_exist_ok=True)
     shutil.rmtree(run.adapter)
@@ -84,7 +84,7 @@ def crashed(whole: RunFolder) -> RunFolder:
         if r.seq <= before[0].seq and not (isinstance(r.event, events.Checkpoint) and r.event.step > SAVED)
     ]
     run.events.write_bytes(b"".join(map(event_log.encode, kept)))
-    run.log.write_text("Killed\n")  # as a shell says it of what the system ended for its memory
+    run.last_words.write_text("Traceback (most recent call last):\n  …\nMemoryError\n")
     return run
 
 
@@ -93,7 +93,7 @@ def test_a_retry_in_smaller_batches_goes_on_with_the_losses_of_a_run_that_never_
 ) -> None:
     old = crashed(whole)
     plan = retry.plan(old)
-    assert plan.card.code == "killed" and plan.job == "resume" and plan.new and plan.step == SAVED
+    assert plan.card.code == "out-of-memory-host" and plan.job == "resume" and plan.new and plan.step == SAVED
     assert "+ training.batch_size: 2" in plan.diff()
     made = retry.start(plan)
     completed(made)

@@ -150,6 +150,7 @@ def test_the_run_folder_is_not_littered(run: RunFolder) -> None:
         "events.jsonl",
         "worker.log",
         "worker.lock",
+        "crash.log",
         "control",
         "checkpoints",
         "adapter",

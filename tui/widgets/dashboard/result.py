@@ -50,6 +50,7 @@ def uses(run: RunFolder, recipe: Recipe | None, exports: Sequence[Exported]) -> 
                 recipe.model.source,
                 recipe.dataset.system_prompt,
                 recipe.lora,
+                export.begins,
             )
             title = ways[0].title
             more = [Use(export.format, way.title, way.command) for way in ways]
