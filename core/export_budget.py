@@ -84,23 +84,23 @@ class Budget:
     @property
     def ram_bytes(self) -> int | None:
         """The most host memory that is resident at once while they are made."""
-        known = [need.ram_bytes for need in self.needs if need.ram_bytes is not None]
-        return max(known) if known else None
+        return self._most("ram_bytes")
 
     @property
     def proof_ram_bytes(self) -> int | None:
-        known = [need.proof_ram_bytes for need in self.needs if need.proof_ram_bytes is not None]
-        return max(known) if known else None
+        return self._most("proof_ram_bytes")
 
     @property
     def proof_least_bytes(self) -> int | None:
-        known = [need.proof_least_bytes for need in self.needs if need.proof_least_bytes is not None]
-        return max(known) if known else None
+        return self._most("proof_least_bytes")
 
     @property
     def proof_gpu_bytes(self) -> int | None:
-        known = [need.proof_gpu_bytes for need in self.needs if need.proof_gpu_bytes is not None]
-        return max(known) if known else None
+        return self._most("proof_gpu_bytes")
+
+    def _most(self, field: str) -> int | None:
+        """They are made and proved one after another."""
+        return max((size for need in self.needs if (size := getattr(need, field)) is not None), default=None)
 
 
 def _sum(parts: Sequence[int | None]) -> int | None:

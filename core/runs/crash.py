@@ -52,6 +52,11 @@ def log_tail(run: RunFolder, limit_bytes: int = TAIL_BYTES) -> str:
     return _tail(run.log, limit_bytes) or ""
 
 
+def own_words(run: RunFolder) -> str:
+    """The end of crash.log, cleaned as `log_tail`; empty where there is none."""
+    return _tail(run.last_words) or ""
+
+
 def _last_words(run: RunFolder) -> str:
     """What the worker said of its own death. What libraries printed, rows among it, tells nothing of that, but for the line that
     C++ ends with before it aborts. A worker that never came so far as to keep its words apart has let no library print."""

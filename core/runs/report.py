@@ -46,6 +46,7 @@ _ABOUT = """A report on a run of finetui, for whoever looks for a fault.
   manifest.json  versions, and how the run was started
   events.jsonl   what happened: the newest {steps:,} steps, the newest {others:,} of the rest
   worker.log     the end of what the libraries printed
+  crash.log      what the worker said as it died, if it did
   doctor.txt     what this machine can do
   versions.txt   what is installed now
 
@@ -63,7 +64,8 @@ def make(run: RunFolder) -> dict[str, str]:
     names = Names(_sources(run, recipe))
     told = list(_shown(event_log.read_all(run.events)))
     log = crash.log_tail(run, LOG_BYTES).splitlines()
-    texts = [text for one in told for text in _free(one)] + log
+    words = crash.own_words(run).splitlines()
+    texts = [text for one in told for text in _free(one)] + log + words
     rows = _Rows(recipe)
     said = itertools.chain(_own(run, recipe), rows)
     cleared, finished = without(texts, said, SECONDS)
@@ -82,6 +84,7 @@ def make(run: RunFolder) -> dict[str, str]:
         ),
         "events.jsonl": "".join(json.dumps(_line(one, cleared, names, compared)) + "\n" for one in told),
         "worker.log": _log(log, cleared, names, compared),
+        "crash.log": _log(words, cleared, names, compared),
         "doctor.txt": "".join(
             names.hide(f"{check.status:<5}{check.name:<18}{check.detail} {check.fix}", quoted=False).rstrip()
             + "\n"

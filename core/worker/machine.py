@@ -102,16 +102,15 @@ class Monitor:
     def _watch(self) -> None:
         while True:
             began = time.monotonic()
-            try:
-                self._writer.emit(self.read())
-            except Exception as error:  # a thread's edge: readings may fail, the run may not
-                print(f"finetui: a reading of the machine failed: {error}")
+            self._emit()
             if self._stop.wait(pause(time.monotonic() - began)):
                 return
 
     def _emit(self) -> None:
-        with contextlib.suppress(Exception):
+        try:
             self._writer.emit(self.read())
+        except Exception as error:  # readings may fail, the run may not
+            print(f"finetui: a reading of the machine failed: {error}")
 
     def read(self) -> Device:
         """The machine now."""

@@ -1,4 +1,5 @@
-"""Makes every picture in `screenshots/` from one real run of the demo: `make screenshots` (about six minutes on two cores).
+"""Makes the pictures in `screenshots/` from one real run of the demo: `make screenshots` (about six minutes on two cores).
+The one named "gpu" was taken in the same way on a machine with two of them.
 
 The wizard is driven by keys, as a person would; nothing on the pictures is invented. Where no browser is at hand, such as on a
 machine with a GPU, `python -m tests.screenshots FOLDER` leaves SVGs in FOLDER, for `render.py` to draw elsewhere.
